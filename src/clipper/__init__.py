@@ -1,0 +1,56 @@
+"""Clipper trains agents with Proximal Policy Optimization on Gymnasium environments.
+
+The public names are imported when they are first used, so that `import clipper` is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipper.agent import PPO, load, resume
+    from clipper.config import PPOConfig
+    from clipper.errors import ClipperError
+    from clipper.evaluation import Evaluation
+    from clipper.settings import Schedule
+    from clipper.training import Outcome, Report
+
+__version__ = "0.1.0"
+__all__ = [
+    "PPO",
+    "ClipperError",
+    "Evaluation",
+    "Outcome",
+    "PPOConfig",
+    "Report",
+    "Schedule",
+    "__version__",
+    "load",
+    "resume",
+]
+
+_HOMES = {
+    "PPO": "clipper.agent",
+    "load": "clipper.agent",
+    "resume": "clipper.agent",
+    "PPOConfig": "clipper.config",
+    "Schedule": "clipper.settings",
+    "ClipperError": "clipper.errors",
+    "Evaluation": "clipper.evaluation",
+    "Outcome": "clipper.training",
+    "Report": "clipper.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clipper' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,98 +1,18 @@
-"""The settings of a run: frozen dataclasses that are read from flags, keywords or JSON and checked.
+"""The settings of PPO: a frozen dataclass whose fields are the flags, keywords and JSON keys.
 
-One field is one name everywhere: the CLI flag `--num-envs`, the keyword `num_envs`, the JSON key.
+One field is one name everywhere: the flag `--num-envs`, the keyword `num_envs`, the JSON key.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from clipper.errors import ConfigError, nearest
-
-ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A number over the course of training: constant, or linear from `start` to `end`.
-
-    Written `0.2` or `linear:1e-3:0`. The horizon is the run's `total_timesteps`.
-    """
-
-    start: float
-    end: float
-
-    @classmethod
-    def parse(cls, value: Schedule | float | str) -> Schedule:
-        """Returns the schedule that a number or a text such as `linear:3e-4:0` describes.
-
-        Raises:
-            ConfigError: The text is neither a number nor `linear:START:END`.
-        """
-        if isinstance(value, Schedule):
-            return value
-        try:
-            if isinstance(value, str) and value.startswith("linear:"):
-                start, end = (float(part) for part in value.split(":")[1:])
-                return cls(start, end)
-            return cls(float(value), float(value))
-        except (TypeError, ValueError):
-            raise ConfigError(
-                f"a schedule must be a number or linear:START:END, but is {value!r}.",
-                hint="write for example 3e-4 or linear:3e-4:0.",
-            ) from None
-
-    def at(self, progress: float) -> float:
-        """Returns the value after the fraction `progress` (0 to 1) of the run."""
-        return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
-
-    @property
-    def is_constant(self) -> bool:
-        """True if the value never changes."""
-        return self.start == self.end
-
-    def __str__(self) -> str:
-        if self.is_constant:
-            return f"{self.start:g}"
-        return f"linear:{self.start:g}:{self.end:g}"
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    open_low: bool = False,
-    unit: str = "",
-    group: str = "",
-) -> Any:
-    """Returns a dataclass field that carries its help text, range and unit.
-
-    Args:
-        default: The value without a preset.
-        help: What it means, and what raising it does.
-        low: Smallest value allowed (excluded if `open_low`), or None.
-        high: Largest value allowed, or None.
-        open_low: True if the value must be above `low`.
-        unit: Unit of the number, for the help.
-        group: Heading under which the help lists it.
-    """
-    meta = {
-        "help": help,
-        "low": low,
-        "high": high,
-        "open_low": open_low,
-        "unit": unit,
-        "group": group,
-    }
-    return field(default=default, metadata=meta)
+from clipper.errors import ConfigError
+from clipper.settings import Schedule, check_range, read_settings, setting, setting_to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +90,11 @@ class PPOConfig:
         group="objective",
     )
     max_grad_norm: float | None = setting(
-        0.5, "joint norm to which gradients are clipped, or none", low=0, open_low=True, group="objective"
+        0.5,
+        "joint norm to which gradients are clipped, or none",
+        low=0,
+        open_low=True,
+        group="objective",
     )
     target_kl: float | None = setting(
         None,
@@ -180,7 +104,9 @@ class PPOConfig:
         group="objective",
     )
     normalize_advantage: Literal["minibatch", "none"] = setting(
-        "minibatch", "advantages to mean 0 and standard deviation 1 over each minibatch", group="objective"
+        "minibatch",
+        "advantages to mean 0 and standard deviation 1 over each minibatch",
+        group="objective",
     )
     normalize_obs: bool = setting(
         True,
@@ -223,17 +149,21 @@ class PPOConfig:
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = setting(
         "tanh", "nonlinearity between layers", group="network"
     )
-    shared_torso: bool = setting(
-        False, "policy and value share the hidden layers", group="network"
-    )
+    shared_torso: bool = setting(False, "policy and value share the hidden layers", group="network")
     log_std_init: float = setting(
         0.0, "initial log standard deviation of continuous actions; learned", group="network"
     )
     hidden_gain: float = setting(
-        math.sqrt(2), "gain of the orthogonal initial weights of hidden layers", low=0, group="network"
+        math.sqrt(2),
+        "gain of the orthogonal initial weights of hidden layers",
+        low=0,
+        group="network",
     )
     policy_gain: float = setting(
-        0.01, "gain of the policy head's initial weights; small starts near uniform", low=0, group="network"
+        0.01,
+        "gain of the policy head's initial weights; small starts near uniform",
+        low=0,
+        group="network",
     )
     value_gain: float = setting(
         1.0, "gain of the value head's initial weights", low=0, group="network"
@@ -273,7 +203,7 @@ class PPOConfig:
             ConfigError: A setting is out of range, or minibatch_size does not divide the rollout.
         """
         for spec in dataclasses.fields(self):
-            _check_range(spec, getattr(self, spec.name))
+            check_range(spec, getattr(self, spec.name))
         if self.rollout_size % self.minibatch_size:
             good = [d for d in _divisors(self.rollout_size) if d >= 8] or [self.rollout_size]
             close = sorted(sorted(good, key=lambda d: abs(math.log(d / self.minibatch_size)))[:3])
@@ -298,9 +228,20 @@ class PPOConfig:
         """
         return dataclasses.replace(self, **read_settings(type(self), changes)).validate()
 
+    @classmethod
+    def check_values(cls, values: Mapping[str, Any]) -> None:
+        """Raises unless each value alone is well written and in range, whatever the preset.
+
+        Raises:
+            ConfigError: A name is unknown or a value is wrong.
+        """
+        specs = {f.name: f for f in dataclasses.fields(cls)}
+        for name, value in read_settings(cls, values).items():
+            check_range(specs[name], value)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON values; `from_json` gives back an equal config."""
-        return {f.name: _to_json(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: setting_to_json(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -310,186 +251,6 @@ class PPOConfig:
             ConfigError: A key is unknown, or a value is wrong.
         """
         return cls(**read_settings(cls, data)).validate()
-
-
-def read_settings(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `values` converted to the types of the fields of a config class.
-
-    Raises:
-        ConfigError: A name is unknown (the nearest is named), or a value has the wrong type.
-    """
-    specs = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for name in values:
-        if name not in specs:
-            raise ConfigError(
-                f"there is no setting {name!r}.",
-                hint=nearest(name, specs) or "the settings are " + ", ".join(specs) + ".",
-            )
-    return {name: read_value(name, hints[name], value) for name, value in values.items()}
-
-
-def read_value(name: str, kind: Any, value: Any) -> Any:
-    """Returns `value`, given as text, JSON or Python value, as the type `kind`.
-
-    Raises:
-        ConfigError: It cannot be read as that type.
-    """
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        inner = [k for k in typing.get_args(kind) if k is not types.NoneType]
-        if value is None or value == "none":
-            return None
-        return read_value(name, inner[0], value)
-    try:
-        return _READERS[typing.get_origin(kind) or kind](name, kind, value)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{name} must be {_describe(kind)}, but is {value!r}.") from None
-
-
-def _read_bool(name: str, kind: Any, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    if word in ("true", "yes", "on", "1"):
-        return True
-    if word in ("false", "no", "off", "0"):
-        return False
-    raise ValueError(value)
-
-
-def _read_int(name: str, kind: Any, value: Any) -> int:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    if isinstance(value, str):
-        number = float(value.replace("_", "").replace(",", ""))
-    else:
-        number = float(value)
-    if number != int(number):
-        raise ValueError(value)
-    return int(number)
-
-
-def _read_float(name: str, kind: Any, value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(value)
-    return number
-
-
-def _read_schedule(name: str, kind: Any, value: Any) -> Schedule:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    schedule = Schedule.parse(value)
-    if not (math.isfinite(schedule.start) and math.isfinite(schedule.end)):
-        raise ValueError(value)
-    return schedule
-
-
-def _read_literal(name: str, kind: Any, value: Any) -> str:
-    options = typing.get_args(kind)
-    if value in options:
-        return str(value)
-    raise ConfigError(
-        f"{name} must be one of {', '.join(options)}, but is {value!r}.",
-        hint=nearest(str(value), options),
-    )
-
-
-def _read_tuple(name: str, kind: Any, value: Any) -> tuple[Any, ...]:
-    inner = typing.get_args(kind)
-    if isinstance(value, str):
-        value = [part for part in value.strip("()[] ").replace(" ", ",").split(",") if part]
-    if isinstance(value, (int, float)):
-        value = [value]
-    items = tuple(read_value(name, inner[0], item) for item in value)
-    if Ellipsis not in inner and len(items) != len(inner):
-        raise ValueError(value)
-    return items
-
-
-_READERS: dict[Any, Any] = {
-    bool: _read_bool,
-    int: _read_int,
-    float: _read_float,
-    Schedule: _read_schedule,
-    Literal: _read_literal,
-    tuple: _read_tuple,
-}
-
-
-def describe_field(spec: dataclasses.Field[Any]) -> str:
-    """Returns the range and unit of a setting in words, for the help."""
-    low, high = spec.metadata["low"], spec.metadata["high"]
-    parts = []
-    if low is not None and high is not None:
-        parts.append(f"{low:g} to {high:g}")
-    elif low is not None:
-        parts.append(f"{'above' if spec.metadata['open_low'] else 'at least'} {low:g}")
-    if spec.metadata["unit"]:
-        parts.append(spec.metadata["unit"])
-    return ", ".join(parts)
-
-
-def show(value: Any) -> str:
-    """Returns a setting's value as one would type it on the command line."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(show(item) for item in value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
-
-
-def _check_range(spec: dataclasses.Field[Any], value: Any) -> None:
-    low, high = spec.metadata["low"], spec.metadata["high"]
-    if isinstance(value, Schedule):
-        # A schedule may end at its lower bound (clip_range linear:0.2:0); its start may not.
-        numbers, ends = [value.start], [value.end]
-    else:
-        numbers, ends = list(value) if isinstance(value, tuple) else [value], []
-    for number in [*numbers, *ends]:
-        if not isinstance(number, (int, float)):
-            continue
-        too_low = low is not None and number < low
-        at_open = low is not None and spec.metadata["open_low"] and number == low and number in numbers
-        if too_low or at_open or (high is not None and number > high):
-            raise ConfigError(f"{spec.name} must be {_range_words(spec)}, but is {show(value)}.")
-
-
-def _range_words(spec: dataclasses.Field[Any]) -> str:
-    low, high = spec.metadata["low"], spec.metadata["high"]
-    if high is None:
-        return f"{'above' if spec.metadata['open_low'] else 'at least'} {low:g}"
-    return f"between {low:g} and {high:g}"
-
-
-def _describe(kind: Any) -> str:
-    if kind is bool:
-        return "true or false"
-    if kind is int:
-        return "a whole number"
-    if kind is float:
-        return "a finite number"
-    if kind is Schedule:
-        return "a finite number or linear:START:END"
-    if typing.get_origin(kind) is tuple:
-        return "a list such as 64,64"
-    return str(kind)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Schedule):
-        return value.start if value.is_constant else f"linear:{value.start!r}:{value.end!r}"
-    if isinstance(value, tuple):
-        return list(value)
-    return value
 
 
 def _divisors(number: int) -> list[int]:

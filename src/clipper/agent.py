@@ -1,0 +1,658 @@
+"""What a user holds: an environment in, an agent that trains, plays, is examined, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipper import agent_file
+from clipper.algorithms.ppo import PPO as PPOAlgorithm
+from clipper.checkpoint import Arrays, Checkpoint, read_checkpoint, without_prefix
+from clipper.config import PPOConfig
+from clipper.engine.devices import check_device, one_thread_if_small
+from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
+from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.errors import ConfigError, FileError
+from clipper.evaluation import SELECTION, Evaluation, evaluate, play_frames
+from clipper.metrics import Metrics
+from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
+from clipper.policies.networks import MLPShape
+from clipper.presets import choose_preset
+from clipper.progress import ProgressDisplay
+from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
+from clipper.rendering import VideoWriter, check_video_path, draw_caption, prepare_headless
+from clipper.rollout import LocalSampler
+from clipper.run_folder import RunFolder, read_config
+from clipper.run_keeper import RunKeeper
+from clipper.settings import read_duration
+from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.training import Callback, Outcome, StopRules, Trainer, TrainingState
+
+# a discount whose horizon is so many times longer or shorter than an episode is remarked upon
+_FAR_OFF = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What an agent is, apart from its weights; written into every file of it.
+
+    Attributes:
+        env: Name of the environment, its arguments, its step limit, and whether the name is enough.
+        preset: Name of the preset the settings came from.
+        seed: The run's seed.
+        config: The settings.
+        has_module: True if the network is a module of the user's.
+    """
+
+    env: Mapping[str, Any]
+    preset: str
+    seed: int
+    config: PPOConfig
+    has_module: bool
+
+
+class PPO:
+    """A PPO agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
+
+    Args:
+        env: Gymnasium id, `module:EnvId`, a callable that makes an environment, or an environment
+            (then the run has that one alone, in this process).
+        seed: Everything random in the run is a function of it, 0 to 2^63 - 1.
+        preset: Name of a preset, `none` for plain defaults, or None for the environment's own.
+        env_kwargs: Keyword arguments of the environment.
+        max_episode_steps: Truncates episodes after so many steps, in place of the registered limit.
+        wrappers: Callables env -> env, applied in order.
+        module: The network: an `nn.Module` or a callable `(obs_size, num_outputs) -> nn.Module`
+            with `forward(obs [M, D]) -> (params [M, P], values [M])`; see `clipper.policies`.
+        device: `cpu`, `cuda` or any device of torch.
+        **config: Any field of `PPOConfig`; it overrides the preset.
+
+    Raises:
+        EnvironmentUnknown: There is no environment of that name.
+        EnvironmentFault: It cannot be built.
+        SpaceError: Its spaces are not supported.
+        ConfigError: A setting is unknown or wrong.
+    """
+
+    def __init__(
+        self,
+        env: EnvLike,
+        *,
+        seed: int = 0,
+        preset: str | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        max_episode_steps: int | None = None,
+        wrappers: Sequence[Wrapper] = (),
+        module: ModuleLike | None = None,
+        device: str = "cpu",
+        **config: Any,
+    ) -> None:
+        source = env_source(
+            env, env_kwargs=env_kwargs, max_episode_steps=max_episode_steps, wrappers=wrappers
+        )
+        obs_layout, action_layout, limit = spaces_of(source)
+        self._episode_limit = limit
+        chosen = choose_preset(preset, source.name, action_layout.is_continuous, limit)
+        if source.instance is not None:
+            if config.get("num_envs", 1) != 1:
+                raise ConfigError(
+                    f"num_envs must be 1 when env is an instance, but is {config['num_envs']}.",
+                    hint="give a callable that makes environments, for example lambda: MyEnv().",
+                )
+            config = _for_one_env({**chosen.settings, **config}, config)
+        identity = Identity(
+            env=_describe_env(source),
+            preset=chosen.name,
+            seed=_check_seed(seed),
+            config=chosen.config(**config),
+            has_module=module is not None,
+        )
+        self._adopt(identity, source, obs_layout, action_layout, module, check_device(device))
+
+    def _adopt(
+        self,
+        identity: Identity,
+        source: EnvSource | None,
+        obs_layout: ObservationLayout,
+        action_layout: ActionLayout,
+        module: ModuleLike | None,
+        device: torch.device,
+    ) -> None:
+        self._identity = identity
+        self._source = source
+        self._state = TrainingState(next_evaluation=identity.config.evaluation_interval)
+        self._sampler: LocalSampler | None = None
+        self._sampler_state: Mapping[str, NDArray[Any]] | None = None
+        self._num_acts = 0
+        self._store: RunKeeper | None = None
+        config = identity.config
+        self.policy: ActorCritic = build_policy(
+            obs_layout,
+            action_layout,
+            _shape(config),
+            module=module,
+            seed=identity.seed,
+            log_std_init=config.log_std_init,
+            normalize_obs=config.normalize_obs,
+        ).to(device)
+        self._algorithm = PPOAlgorithm(self.policy, config, config.num_envs, identity.seed)
+
+    @property
+    def config(self) -> PPOConfig:
+        """The settings."""
+        return self._identity.config
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self._identity.seed
+
+    @property
+    def preset(self) -> str:
+        """Name of the preset the settings came from."""
+        return self._identity.preset
+
+    @property
+    def env(self) -> str:
+        """Name of the environment."""
+        return str(self._identity.env["name"])
+
+    @property
+    def step(self) -> int:
+        """Transitions trained on so far."""
+        return self._state.step
+
+    @property
+    def inexact(self) -> str | None:
+        """Why this run is not bit for bit the uninterrupted one, or None if it is."""
+        return self._state.inexact
+
+    @property
+    def best(self) -> float | None:
+        """Best mean return of the periodic evaluations, or None before the first."""
+        return self._state.best
+
+    def warnings(self) -> list[str]:
+        """Returns what looks wrong before training: a discount that does not fit the episodes."""
+        limit, gamma = self._episode_limit, self.config.gamma
+        horizon = 1.0 / (1.0 - gamma) if gamma < 1 else float("inf")
+        if limit is None or 1 / _FAR_OFF <= horizon / limit <= _FAR_OFF:
+            return []
+        return [
+            f"gamma {gamma:g} looks about {horizon:,.0f} steps ahead, but episodes last up to {limit:,}"
+        ]
+
+    def describe(self) -> list[str]:
+        """Returns lines that name the spaces and every transform of observations and actions."""
+        policy, config = self.policy, self.config
+        lines = [
+            f"observations: {policy.obs_layout.space}",
+            f"actions: {policy.action_layout.space}",
+            *policy.obs_layout.describe(),
+            *policy.action_layout.describe(),
+        ]
+        if policy.normalizer is not None:
+            lines.append("observations: normalised by running mean and deviation, clipped at 10")
+        if config.normalize_reward:
+            lines.append(
+                "rewards: divided by the deviation of the discounted return, clipped at 10"
+            )
+        return lines
+
+    def train(
+        self,
+        total_timesteps: int | None = None,
+        *,
+        until: float | None = None,
+        budget: float | str | None = None,
+        run_dir: str | Path | None = None,
+        callback: Callback | Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> Outcome:
+        """Trains until `total_timesteps` transitions are done and returns how it ended.
+
+        Ctrl-C stops cleanly: the agent is that of the last finished iteration, and `train` can be
+        called again to go on.
+
+        Args:
+            total_timesteps: Transitions over all environments, absolute: a second call with a
+                larger number goes on. None for the setting's.
+            until: Ends when the mean return of the last 100 training episodes reaches it.
+            budget: Training time, in seconds or as `10min`; schedules then follow the time.
+            run_dir: New folder for the run's files; without it nothing is written.
+            callback: Called with a `Report` after every iteration; return False or call
+                `report.stop()` to end, `report.log(name, value)` to add a number.
+            progress: Show progress on stderr.
+
+        Raises:
+            ConfigError: A setting is wrong.
+            EnvironmentFault: An environment raised; what was learnt before is kept.
+            NumericsError: A number is not finite; what was learnt before is kept.
+            FileError: The folder cannot be written.
+        """
+        if total_timesteps is not None and total_timesteps != self.config.total_timesteps:
+            self._rebudget(total_timesteps)
+        rules = StopRules(
+            until=until, budget_seconds=None if budget is None else read_duration("budget", budget)
+        )
+        callbacks = [callback] if callable(callback) else list(callback)
+        if run_dir is not None:
+            self._open_run(Path(run_dir))
+        try:
+            with one_thread_if_small(self.policy):
+                if not progress:
+                    return self._train(rules, callbacks)
+                with ProgressDisplay() as display:
+                    return self._train(rules, [*callbacks, display])
+        finally:
+            self._close_run()
+
+    def _train(self, rules: StopRules, observers: Sequence[Callback]) -> Outcome:
+        sampler = self._ready_sampler()
+        can_evaluate = self.config.evaluation_interval > 0 and self._source_now().instance is None
+        trainer = Trainer(
+            self._algorithm,
+            sampler,
+            self._state,
+            evaluate=self._selection_scores if can_evaluate else None,
+            keeper=self._store,
+            observers=observers,
+        )
+        try:
+            outcome = trainer.run(rules)
+        finally:
+            if trainer.broken_at is not None:
+                self._sampler_state = sampler.state_dict(trainer.broken_at)
+                self._drop_sampler()
+        if self._store is not None:
+            self._store.finish(outcome)
+        return outcome
+
+    def _rebudget(self, total_timesteps: int) -> None:
+        config = self.config.replace(total_timesteps=total_timesteps)
+        if self._state.step:
+            self._state.inexact = (
+                f"total_timesteps changed from {self.config.total_timesteps:,} to "
+                f"{config.total_timesteps:,} after {self._state.step:,} steps, and schedules with it"
+            )
+        self._identity = replace(self._identity, config=config)
+        self._algorithm.config = config
+        interval = config.evaluation_interval
+        if interval:
+            self._state.next_evaluation = self._state.step - self._state.step % interval + interval
+
+    def _selection_scores(self) -> Metrics:
+        """Returns the periodic evaluation in both modes, on seeds of its own."""
+        scores = {}
+        for mode, deterministic in (("deterministic", True), ("stochastic", False)):
+            result = evaluate(
+                self.policy,
+                self._source_now(),
+                episodes=self.config.eval_episodes,
+                seed=self.seed,
+                deterministic=deterministic,
+                purposes=SELECTION,
+            )
+            scores[f"eval/return_{mode}"] = result.mean
+        return scores
+
+    def evaluate(
+        self, episodes: int = 100, *, seed: int = 0, deterministic: bool = True
+    ) -> Evaluation:
+        """Returns mean, standard deviation and 95 % interval of the return of fresh episodes.
+
+        Args:
+            episodes: How many to play.
+            seed: The evaluation's own seed; the same seed plays the same episodes.
+            deterministic: Take the most likely action, or sample as in training.
+        """
+        if episodes < 1:
+            raise ConfigError(f"episodes must be at least 1, but is {episodes}.")
+        source = self._source_now()
+        if source.instance is not None and self._sampler is not None:
+            # the examination plays on the training environment: bring it back afterwards
+            self._sampler_state = self._sampler.state_dict()
+            self._drop_sampler()
+        with one_thread_if_small(self.policy):
+            return evaluate(
+                self.policy, source, episodes=episodes, seed=seed, deterministic=deterministic
+            )
+
+    def record(
+        self,
+        path: str | Path,
+        *,
+        episodes: int = 1,
+        seed: int = 0,
+        deterministic: bool = True,
+    ) -> list[float]:
+        """Writes a GIF or MP4 of fresh episodes and returns their returns.
+
+        Args:
+            path: Ends in `.gif` or `.mp4`.
+            episodes: How many to play.
+            seed: The evaluation's seed; the same episodes as `evaluate` with it.
+            deterministic: Take the most likely action, or sample.
+
+        Raises:
+            ConfigError: The suffix is another one.
+            EnvironmentFault: The environment does not render arrays.
+            FileError: The file cannot be written.
+        """
+        target = check_video_path(path)
+        source = self._source_now()
+        if source.instance is not None:
+            raise ConfigError(
+                "record needs an environment that it can make with render_mode='rgb_array', "
+                "but env is an instance.",
+                hint="create the agent with a callable: PPO(lambda render_mode=None: MyEnv(...)).",
+            )
+        prepare_headless()
+        env = source.make(render_mode="rgb_array")
+        returns: dict[int, float] = {}
+        try:
+            fps = float(env.metadata.get("render_fps") or 30)
+            with VideoWriter(target, fps) as video, one_thread_if_small(self.policy):
+                frames = play_frames(
+                    self.policy,
+                    env,
+                    source.name,
+                    episodes=episodes,
+                    seed=seed,
+                    deterministic=deterministic,
+                )
+                for frame, episode, total in frames:
+                    label = f"episode {episode + 1}  " if episodes > 1 else ""
+                    video.add(draw_caption(frame, f"{label}return {total:.1f}"))
+                    returns[episode] = total
+        finally:
+            env.close()
+        return list(returns.values())
+
+    def act(self, obs: Any, *, deterministic: bool = True) -> Any:
+        """Returns the action for one observation, or a list or array of actions for a batch.
+
+        Args:
+            obs: As the environment gives it, or with a leading batch axis on every part.
+            deterministic: Take the most likely action, or sample.
+
+        Returns:
+            What `env.step` takes; for a batch an array with a leading axis.
+
+        Raises:
+            SpaceError: The observation does not fit the space.
+        """
+        layout = self.policy.obs_layout
+        rows = layout.rows(obs)
+        noise = None
+        if not deterministic:
+            draw = normal if self.policy.distribution.noise == "normal" else uniform
+            size = self.policy.distribution.noise_size
+            index = np.arange(len(rows))
+            noise = torch.from_numpy(
+                draw(self.seed, Purpose.USER_ACTION, index, self._num_acts, size)
+            )
+            self._num_acts += 1
+        with one_thread_if_small(self.policy):
+            actions = self.policy.act(rows, noise)
+        made = self.policy.action_layout.to_env(actions)
+        return made[0] if layout.is_single(obs) else np.asarray(made)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the agent as one `.safetensors` file: data only, normaliser included.
+
+        Raises:
+            ConfigError: The suffix is another one.
+            FileError: The file cannot be written.
+        """
+        agent_file.write(Path(path), self.policy, self._meta())
+
+    def _meta(self) -> dict[str, Any]:
+        identity = self._identity
+        return {
+            "algorithm": "ppo",
+            "env": dict(identity.env),
+            "preset": identity.preset,
+            "seed": identity.seed,
+            "config": identity.config.to_json(),
+            "module": "user" if identity.has_module else "mlp",
+            "step": self._state.step,
+            "exact": self._state.inexact is None,
+        }
+
+    def init_from(self, path: str | Path) -> None:
+        """Takes over the weights and normaliser of an agent file as the starting point.
+
+        Raises:
+            ConfigError: Training has begun already.
+            FileError: The file's network does not have the same shape.
+        """
+        if self._state.step:
+            raise ConfigError(
+                "init_from must come before training, but steps were trained already."
+            )
+        arrays, _ = agent_file.read(Path(path))
+        agent_file.load_policy(self.policy, without_prefix("policy", arrays), str(path))
+
+    def _source_now(self) -> EnvSource:
+        if self._source is None:
+            name = self._identity.env["name"]
+            raise ConfigError(
+                f"the agent needs its environment, but {name!r} cannot be made from the file alone.",
+                hint="give it: load(path, env=...) for a callable or instance; for module:EnvId "
+                "load(path, trust_env=True), or --trust-env, imports the module.",
+            )
+        return self._source
+
+    def _ready_sampler(self) -> LocalSampler:
+        if self._sampler is None:
+            envs = VectorEnv(
+                self._source_now(), self.config.num_envs, EpisodeSeeds(self._identity.seed)
+            )
+            self._sampler = LocalSampler(envs, self._identity.seed)
+            if self._sampler_state is not None:
+                inexact = self._sampler.load_state_dict(self._sampler_state)
+                self._state.inexact = self._state.inexact or inexact
+                self._sampler_state = None
+        return self._sampler
+
+    def _drop_sampler(self) -> None:
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
+
+    def _open_run(self, path: Path) -> None:
+        if (path / "config.json").exists() and self._store is None:
+            raise FileError(
+                f"{path} must not hold a run yet, but does.",
+                hint=f"`clipper.resume({str(path)!r})` goes on with it.",
+            )
+        self._store = RunKeeper(RunFolder(path), self.policy, self._meta)
+        self._store.begin(self.describe())
+
+    def _close_run(self) -> None:
+        if self._store is not None:
+            self._store.folder.close()
+            self._store = None
+
+    def _resume_run(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
+        """Takes over all that a checkpoint holds and goes on writing its folder."""
+        agent_file.load_policy(
+            self.policy, without_prefix("policy", checkpoint.agent), str(folder.path)
+        )
+        state = {
+            part: {k: torch.from_numpy(v) for k, v in without_prefix(part, arrays).items()}
+            for part, arrays in (
+                ("policy", checkpoint.agent),
+                ("engine", checkpoint.training),
+                ("reward_scaler", checkpoint.training),
+                ("counters", checkpoint.training),
+            )
+        }
+        self._algorithm.load_state_dict(state)
+        self._sampler_state = without_prefix("sampler", checkpoint.training)
+        data = dict(checkpoint.state)
+        self._state = TrainingState.from_json(data["training"])
+        folder.cut_back(data["rows"])
+        self._store = RunKeeper(folder, self.policy, self._meta)
+
+    @classmethod
+    def _restore(
+        cls,
+        meta: Mapping[str, Any],
+        arrays: Arrays,
+        where: str,
+        source: EnvSource | None,
+        module: ModuleLike | None,
+        device: str,
+    ) -> Self:
+        """Returns an agent built from what an agent file says, with its weights."""
+        obs_space, action_space = agent_file.spaces(meta, arrays, where)
+        agent = cls.__new__(cls)
+        agent._episode_limit = meta["env"]["max_episode_steps"]
+        if meta["module"] == "user" and module is None:
+            raise ConfigError(
+                f"{where} was trained with a module of the user's, which must be given to load it.",
+                hint="load(path, module=MyModule(...)).",
+            )
+        identity = Identity(
+            env=meta["env"],
+            preset=meta["preset"],
+            seed=meta["seed"],
+            config=PPOConfig.from_json(meta["config"]),
+            has_module=module is not None,
+        )
+        agent._adopt(
+            identity,
+            source,
+            ObservationLayout(obs_space),
+            ActionLayout(action_space),
+            module,
+            check_device(device),
+        )
+        agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
+        agent._state.step = meta["step"]
+        return agent
+
+
+def load(
+    path: str | Path,
+    *,
+    module: ModuleLike | None = None,
+    env: EnvLike | None = None,
+    trust_env: bool = False,
+    device: str = "cpu",
+) -> PPO:
+    """Returns the agent that a `.safetensors` file holds; no code in or named by it is run.
+
+    Args:
+        path: An agent file, or a run folder (then its last agent).
+        module: The network, if the agent was trained with a module of the user's.
+        env: The environment to play in; None for the one the file names, if Gymnasium knows it.
+        trust_env: Import the module of a `module:EnvId` that the file names.
+        device: `cpu`, `cuda` or any device of torch.
+
+    Raises:
+        FileError: It is missing, damaged or of another format, or its examples do not come out.
+        ConfigError: The agent needs a module that was not given.
+    """
+    file = Path(path)
+    if (file / "config.json").is_file():
+        file = file / "agent.safetensors"
+    arrays, meta = agent_file.read(file)
+    source = _source_of(meta["env"], env, trust_env)
+    agent = PPO._restore(meta, arrays, str(file), source, module, device)
+    agent_file.check_examples(agent.policy, arrays, str(file))
+    return agent
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    module: ModuleLike | None = None,
+    env: EnvLike | None = None,
+    trust_env: bool = False,
+    device: str = "cpu",
+) -> PPO:
+    """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
+
+    Args:
+        run_dir: The run folder; it goes on being written.
+        module: The network, if the run was trained with a module of the user's.
+        env: The environment, if the run's was a callable.
+        trust_env: Import the module of a `module:EnvId` that the folder names.
+        device: `cpu`, `cuda` or any device of torch.
+
+    Raises:
+        FileError: There is no run, no complete checkpoint, or another process writes it.
+    """
+    path = Path(run_dir)
+    read_config(path)
+    folder = RunFolder(path)
+    try:
+        checkpoint, problems = read_checkpoint(folder.checkpoints)
+        for problem in problems:
+            folder.log(f"damaged checkpoint set aside: {problem}")
+        meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
+        source = _source_of(meta["env"], env, trust_env)
+        agent = PPO._restore(meta, checkpoint.agent, str(path), source, module, device)
+        agent._resume_run(folder, checkpoint)
+    except BaseException:
+        folder.close()
+        raise
+    folder.log(f"resumed at step {agent.step:,}")
+    return agent
+
+
+def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
+    """Returns where a saved agent's environments come from, or None if they cannot be made."""
+    kwargs, limit = env["kwargs"], env["max_episode_steps"]
+    if given is not None:
+        return env_source(given, env_kwargs=kwargs if isinstance(given, str) else None)
+    if not env["is_named"] or (":" in env["name"] and not trust_env):
+        return None
+    return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)
+
+
+def _describe_env(source: EnvSource) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "kwargs": dict(source.env_kwargs) if source.is_named else {},
+        "max_episode_steps": source.max_episode_steps,
+        "is_named": source.is_named,
+    }
+
+
+def _for_one_env(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings for a single environment with the rollout as large as before."""
+    config = PPOConfig().replace(**settings)
+    steps = given.get("num_steps", config.rollout_size)
+    return {**given, "num_envs": 1, "num_steps": steps}
+
+
+def _check_seed(seed: int) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1, but is {seed!r}.")
+    return seed
+
+
+def _shape(config: PPOConfig) -> MLPShape:
+    value_sizes = config.value_hidden_sizes
+    return MLPShape(
+        hidden_sizes=config.hidden_sizes,
+        value_hidden_sizes=config.hidden_sizes if value_sizes is None else value_sizes,
+        activation=config.activation,
+        shared_torso=config.shared_torso,
+        hidden_gain=config.hidden_gain,
+        policy_gain=config.policy_gain,
+        value_gain=config.value_gain,
+    )
+
+
+__all__ = ["PPO", "load", "resume"]

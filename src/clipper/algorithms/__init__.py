@@ -1,0 +1,1 @@
+"""The rules: one file per algorithm, each readable alone."""

@@ -1,0 +1,178 @@
+"""What several verbs share: a parser whose errors are ours, and finding the agent that is meant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from clipper.errors import ConfigError, FileError, nearest
+from clipper.settings import name_hint
+
+if TYPE_CHECKING:
+    from clipper.agent import PPO
+
+
+class UsageError(ConfigError):
+    """The command line cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises `UsageError` and names the nearest flag."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse(self, words: list[str]) -> argparse.Namespace:
+        """Returns the arguments.
+
+        Raises:
+            UsageError: A flag or a word too many, a value that cannot be read, or one missing.
+        """
+        args, unknown = self.parse_known_args(words)
+        if unknown:
+            raise self._unknown(unknown[0])
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print."""
+        raise UsageError(f"{message}.", hint=f"`{self.prog} --help` shows the arguments.")
+
+    def _unknown(self, word: str) -> UsageError:
+        if not word.startswith("-"):
+            return UsageError(
+                f"{self.prog} has no place for {word!r}.",
+                hint=f"`{self.prog} --help` shows the arguments.",
+            )
+        flag = word.split("=")[0]
+        flags = [option for action in self._actions for option in action.option_strings]
+        known = [f.removeprefix("--").replace("-", "_") for f in flags if f.startswith("--")]
+        name = flag.lstrip("-").replace("-", "_")
+        hint = name_hint(name, known, lambda n: "--" + n.replace("_", "-")) or nearest(flag, flags)
+        return UsageError(
+            f"{self.prog} has no flag {flag}.",
+            hint=hint or f"`{self.prog} --help` shows the flags.",
+        )
+
+
+def positive_int(text: str) -> int:
+    """Returns a whole number above 0."""
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, but is {text!r}")
+    return number
+
+
+def seed(text: str) -> int:
+    """Returns a whole number from 0."""
+    number = _whole(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to 2^63 - 1, but is {text!r}"
+        )
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        number = float(text.replace("_", "").replace(",", ""))
+        if number == int(number):
+            return int(text) if text.isdigit() else int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"must be a whole number, but is {text!r}")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Returns the object that a JSON text holds."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be JSON such as '{{\"key\": 1}}', but {error}"
+        ) from None
+    if not isinstance(data, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, but is {text!r}")
+    return data
+
+
+def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that name a trained agent."""
+    parser.add_argument("agent", metavar="RUN|FILE", help="a run folder or a .safetensors file")
+    parser.add_argument(
+        "--best", action="store_true", help="of a run folder, take the best agent, not the last"
+    )
+    parser.add_argument(
+        "--env",
+        metavar="ENV",
+        help="play in this environment instead of the one the agent was trained in",
+    )
+    parser.add_argument(
+        "--trust-env",
+        action="store_true",
+        help="import the module of a module:EnvId that the file names",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
+
+
+def add_play_arguments(parser: argparse.ArgumentParser, episodes: int) -> None:
+    """Adds the arguments of playing episodes."""
+    parser.add_argument(
+        "--episodes",
+        type=positive_int,
+        default=episodes,
+        metavar="N",
+        help=f"episodes to play, at least 1 ({episodes})",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="S", help="seed of the episodes, from 0 (0)"
+    )
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample actions instead of the most likely one"
+    )
+
+
+def agent_path(args: argparse.Namespace) -> Path:
+    """Returns the agent file that RUN|FILE and --best name.
+
+    Raises:
+        FileError: There is none.
+    """
+    path = Path(args.agent)
+    if path.is_dir():
+        from clipper.run_folder import read_config
+
+        read_config(path)
+        file = path / ("best.safetensors" if args.best else "agent.safetensors")
+        if not file.exists():
+            raise FileError(
+                f"{path} must hold {file.name}, but does not yet.",
+                hint="the run has not been evaluated; leave out --best."
+                if args.best
+                else "the run has saved nothing yet.",
+            )
+        return file
+    if args.best:
+        raise UsageError("--best needs a run folder, but a file is given.")
+    if not path.exists():
+        from clipper.run_folder import read_config
+
+        if path.suffix == ".safetensors":
+            raise FileError(f"{path} must be an agent file, but there is none.")
+        read_config(path)
+    return path
+
+
+def load_agent(args: argparse.Namespace) -> PPO:
+    """Returns the agent that the arguments name."""
+    path = agent_path(args)
+    from clipper.agent import load
+
+    return load(path, env=args.env, trust_env=args.trust_env, device=args.device)
+
+
+def say(text: str = "") -> None:
+    """Prints a line that is not a result."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,29 @@
+"""`clipper evaluate`: a trained agent in, its returns on fresh episodes out."""
+
+from __future__ import annotations
+
+import argparse
+
+from clipper.checkpoint import dump_json
+from clipper.cli.arguments import add_agent_arguments, add_play_arguments, load_agent
+
+HELP = """Plays fresh episodes and prints the mean return, its spread and a 95 % interval."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    add_agent_arguments(parser)
+    add_play_arguments(parser, episodes=100)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one object: mean, std, low, high, episodes, seed, deterministic, env",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and returns the exit code."""
+    agent = load_agent(args)
+    result = agent.evaluate(args.episodes, seed=args.seed, deterministic=not args.stochastic)
+    print(dump_json(result.to_json()) if args.json else result)
+    return 0

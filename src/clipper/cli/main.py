@@ -1,0 +1,111 @@
+"""The command `clipper`: a verb and its arguments in, an exit code out.
+
+Every verb is a file here with `HELP`, `add_arguments(parser)` and `run(args) -> int`; only the one
+that is asked for is imported, and none imports torch before it has work to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from clipper import __version__
+from clipper.cli.arguments import Parser, UsageError
+from clipper.errors import ClipperError, nearest
+
+VERBS = {
+    "train": "train an agent on an environment",
+    "resume": "go on with a run from its last checkpoint",
+    "evaluate": "play fresh episodes with a trained agent and report the returns",
+    "render": "write a GIF or MP4 of a trained agent",
+    "plot": "draw learning curves of runs",
+    "inspect": "say what a run or an agent file is",
+    "presets": "list tuned settings",
+}
+EXIT_CODES = """exit codes: 0 done; 1 unexpected error; 2 wrong usage, setting, space or environment
+name; 3 an environment failed; 4 a number is not finite; 5 a file or folder; 6 a law of the algorithm
+was broken; 130 or 143 stopped by Ctrl-C or SIGTERM (what was learnt is kept)"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line and returns its exit code.
+
+    Args:
+        argv: Words after `clipper`; None for those of the process.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(words)
+    except ClipperError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"\nhint: {error.hint}", file=sys.stderr)
+        for note in getattr(error, "__notes__", []):
+            print(f"\nnote: {note}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has gone (`clipper presets | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"clipper {__version__}")
+        return 0
+    verb = words[0]
+    if verb not in VERBS:
+        hint = nearest(verb, VERBS) or "the verbs are " + ", ".join(VERBS) + "."
+        raise UsageError(f"there is no verb {verb!r}.", hint=hint)
+    module = import_module(f"clipper.cli.{verb}")
+    parser = Parser(
+        prog=f"clipper {verb}",
+        description=module.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXIT_CODES,
+    )
+    module.add_arguments(parser)
+    try:
+        args = parser.parse(words[1:])
+    except SystemExit as request:
+        # argparse has printed the help and wants to leave
+        return int(request.code or 0)
+    code: int = module.run(args)
+    return code
+
+
+def _overview() -> str:
+    lines = [
+        "usage: clipper VERB ...",
+        "",
+        "Trains agents with Proximal Policy Optimization on Gymnasium environments.",
+        "",
+    ]
+    lines += [f"  {verb:<10} {text}" for verb, text in VERBS.items()]
+    lines += [
+        "",
+        "  clipper train CartPole-v1                 the quickest start",
+        "  clipper VERB --help                       its arguments, with units and ranges",
+        "  clipper --version",
+        "",
+        EXIT_CODES,
+    ]
+    return "\n".join(lines)
+
+
+def entry() -> NoReturn:
+    """Runs the process's command line and exits."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,52 @@
+"""`clipper resume`: a run folder in, the same run further on out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clipper.cli.arguments import positive_int, say
+
+HELP = """Goes on with a run from its last complete checkpoint, in its folder.
+
+With --total-timesteps the budget is a new one: schedules are recomputed over it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--total-timesteps",
+        type=positive_int,
+        metavar="N",
+        help="transitions over all environments, those done included (the run's own)",
+    )
+    parser.add_argument("--until", type=float, metavar="RETURN", help="as in `clipper train`")
+    parser.add_argument(
+        "--budget", metavar="TIME", help="as in `clipper train`, time done included"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    parser.add_argument(
+        "--trust-env",
+        action="store_true",
+        help="import the module of a module:EnvId that the folder names",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains on and returns the exit code."""
+    from clipper.run_folder import read_config
+
+    path = Path(args.run)
+    read_config(path)
+    from clipper.agent import resume
+    from clipper.cli.train import introduce, summarise
+
+    agent = resume(path, trust_env=args.trust_env, device=args.device)
+    say(f"resuming at step {agent.step:,}")
+    introduce(agent, path)
+    outcome = agent.train(
+        args.total_timesteps, until=args.until, budget=args.budget, progress=not args.quiet
+    )
+    return summarise(agent, outcome, path)

@@ -1,0 +1,186 @@
+"""`clipper train`: an environment in, a run folder with a trained agent out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipper.cli.arguments import json_object, positive_int, say, seed
+from clipper.config import PPOConfig
+from clipper.settings import describe_field, read_duration, show
+
+if TYPE_CHECKING:
+    from clipper.agent import PPO
+    from clipper.training import Outcome
+
+HELP = """Trains an agent with PPO and keeps everything in a run folder.
+
+Settings not given come from the environment's preset (`clipper presets ENV`); the defaults shown
+are those without a preset. Ctrl-C stops cleanly; `clipper resume` goes on."""
+_GROUPS = ("run", "batch", "objective", "normalisation", "network")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments; every setting of PPOConfig is a flag of the same name."""
+    parser.add_argument(
+        "env", metavar="ENV", help="Gymnasium id such as CartPole-v1, or module:EnvId of your own"
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--seed", type=seed, default=0, metavar="S", help="from 0 (0)")
+    run.add_argument("--out", default="runs", metavar="DIR", help="folder of all runs (runs)")
+    run.add_argument(
+        "--name", metavar="NAME", help="name of the run, A-Za-z0-9._- (numbered: run1, run2, ...)"
+    )
+    run.add_argument(
+        "--until",
+        type=float,
+        metavar="RETURN",
+        help="stop when the last 100 training episodes have this mean return",
+    )
+    run.add_argument(
+        "--budget", metavar="TIME", help="stop after 90s, 10min or 2h; schedules follow the time"
+    )
+    run.add_argument("--preset", metavar="NAME", help="a preset's name, or none for plain defaults")
+    run.add_argument(
+        "--init-from", metavar="FILE", help="start from the weights of an agent file or run folder"
+    )
+    run.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
+    run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    run.add_argument(
+        "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"
+    )
+    env = parser.add_argument_group("environment")
+    env.add_argument(
+        "--env-kwargs",
+        type=json_object,
+        metavar="JSON",
+        help="arguments, for example '{\"gravity\": -5}'",
+    )
+    env.add_argument(
+        "--max-episode-steps",
+        type=positive_int,
+        metavar="N",
+        help="truncate episodes after N steps (the registered limit)",
+    )
+    groups = {name: parser.add_argument_group(f"settings: {name}") for name in _GROUPS}
+    hints = typing.get_type_hints(PPOConfig)
+    for spec in dataclasses.fields(PPOConfig):
+        _add_setting(groups[spec.metadata["group"]], spec, hints[spec.name])
+
+
+def _add_setting(group: Any, spec: dataclasses.Field[Any], kind: Any) -> None:
+    flag = "--" + spec.name.replace("_", "-")
+    detail = describe_field(spec)
+    text = spec.metadata["help"] + (f" [{detail}]" if detail else "")
+    help_text = f"{text} ({show(spec.default)})".replace("%", "%%")
+    if kind is bool:
+        group.add_argument(
+            flag, nargs="?", const="true", metavar="true|false", dest=spec.name, help=help_text
+        )
+        group.add_argument(
+            f"--no-{flag[2:]}", action="store_const", const="false", dest=spec.name,
+            help=argparse.SUPPRESS,
+        )  # fmt: skip
+    else:
+        options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        metavar = "|".join(options) or spec.name.rsplit("_", 1)[-1].upper()
+        group.add_argument(flag, dest=spec.name, metavar=metavar, help=help_text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains and returns the exit code."""
+    overrides = {
+        spec.name: getattr(args, spec.name)
+        for spec in dataclasses.fields(PPOConfig)
+        if getattr(args, spec.name) is not None
+    }
+    # wrong settings are found before torch is imported and an environment is built
+    PPOConfig.check_values(overrides)
+    from clipper.agent import PPO
+    from clipper.run_folder import check_name, folder_name, new_run_path
+
+    if args.budget is not None:
+        read_duration("budget", args.budget)
+    if args.name is not None:
+        check_name(args.name)
+    agent = PPO(
+        args.env,
+        seed=args.seed,
+        preset=args.preset,
+        env_kwargs=args.env_kwargs,
+        max_episode_steps=args.max_episode_steps,
+        device=args.device,
+        **overrides,
+    )
+    if args.init_from:
+        agent.init_from(args.init_from)
+    callbacks = []
+    if args.tensorboard:
+        from clipper.tensorboard import check_tensorboard
+
+        check_tensorboard()
+    path = new_run_path(Path(args.out), folder_name(agent.env), args.name, args.seed)
+    if args.tensorboard:
+        from clipper.tensorboard import TensorBoardWriter
+
+        callbacks.append(TensorBoardWriter(path))
+    introduce(agent, path)
+    outcome = agent.train(
+        until=args.until,
+        budget=args.budget,
+        run_dir=path,
+        callback=callbacks,
+        progress=not args.quiet,
+    )
+    return summarise(agent, outcome, path)
+
+
+def introduce(agent: PPO, path: Path) -> None:
+    """Prints what is about to run: preset, settings, spaces and transforms."""
+    say(f"{agent.env}, seed {agent.seed}, preset {agent.preset}, into {path}")
+    for line in agent.describe():
+        say(f"  {line}")
+    defaults = PPOConfig()
+    changed = [
+        f"{spec.name} {show(value)}"
+        for spec in dataclasses.fields(agent.config)
+        if (value := getattr(agent.config, spec.name)) != getattr(defaults, spec.name)
+    ]
+    say("  settings: " + (", ".join(changed) or "defaults"))
+    for warning in agent.warnings():
+        say(f"  note: {warning}")
+
+
+def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
+    """Prints how a run ended and the commands to go on, and returns the exit code."""
+    speed = outcome.step / outcome.wall_seconds if outcome.wall_seconds else 0.0
+    print(
+        f"{outcome.reason} ({outcome.step:,} steps in {outcome.wall_seconds:.1f} s, {speed:,.0f}/s)"
+    )
+    metrics = outcome.metrics
+    if "rollout/episode_return" in metrics:
+        print(
+            f"return {metrics['rollout/episode_return']:.1f} ± "
+            f"{metrics['rollout/episode_return_std']:.1f} over the last "
+            f"{min(100, int(metrics['rollout/episodes']))} training episodes"
+        )
+    elif metrics:
+        print("no training episode has ended yet")
+    if agent.best is not None:
+        print(f"best periodic evaluation {agent.best:.1f} (best.safetensors)")
+    if agent.inexact:
+        print(f"not exactly repeatable: {agent.inexact}")
+    folder = shlex.quote(str(path))
+    trust = " --trust-env" if ":" in agent.env else ""
+    more = agent.config.total_timesteps * (1 if outcome.step < agent.config.total_timesteps else 2)
+    print(f"curve: {path / 'curve.png'}")
+    print("next:")
+    print(f"  clipper evaluate {folder}{trust}")
+    print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
+    print(f"  clipper plot {shlex.quote(str(path.parent))} --out curves.png")
+    print(f"  clipper resume {folder} --total-timesteps {more}{trust}")
+    return 0 if outcome.signal is None else 128 + outcome.signal

@@ -1,0 +1,1 @@
+"""The speed: what turns losses into parameter updates."""

@@ -1,0 +1,46 @@
+"""Where and with how many threads torch computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from clipper.errors import ConfigError
+
+# more threads make networks smaller than this slower, and far slower when a core is busy
+_SMALL_NETWORK = 500_000
+
+
+def check_device(device: str) -> torch.device:
+    """Returns the torch device of that name.
+
+    Raises:
+        ConfigError: torch does not know it, or it is not there.
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device must be one that torch can use, but {device!r}: {text}"
+        ) from None
+    return found
+
+
+@contextmanager
+def one_thread_if_small(policy: nn.Module) -> Iterator[None]:
+    """Runs torch with one thread while a small network on the CPU is at work."""
+    size = sum(parameter.numel() for parameter in policy.parameters())
+    before = torch.get_num_threads()
+    if next(policy.parameters()).device.type != "cpu" or size > _SMALL_NETWORK or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""The world: environments found by name, stepped together, their endings kept apart."""

@@ -1,0 +1,282 @@
+"""A name, a callable or an instance in; a description that makes fresh environments out."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
+
+Env = gymnasium.Env[Any, Any]
+Wrapper = Callable[[Env], Env]
+EnvLike = str | Callable[..., Env] | Env
+
+_EXTRAS = {
+    "box2d": ("Box2D", "LunarLander", "BipedalWalker", "CarRacing"),
+    "mujoco": ("mujoco",),
+    "atari": ("ale_py", "ALE/"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSource:
+    """Where environments come from; `make()` gives a fresh one.
+
+    Attributes:
+        name: Gymnasium id, `module:EnvId`, or the name of the callable or class given.
+        env_kwargs: Keyword arguments of the environment.
+        max_episode_steps: Steps after which an episode is truncated, or None for the registered.
+        wrappers: Callables applied in order, env -> env.
+        maker: The callable, if one was given in place of a name.
+        instance: The environment, if one was given; it is used as it is, alone.
+    """
+
+    name: str
+    env_kwargs: Mapping[str, Any]
+    max_episode_steps: int | None
+    wrappers: tuple[Wrapper, ...] = ()
+    maker: Callable[..., Env] | None = None
+    instance: Env | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """True if the name alone is enough to make it again, in another process or later."""
+        return self.maker is None and self.instance is None and not self.wrappers
+
+    @property
+    def names_module(self) -> bool:
+        """True if making it imports a module that the name gives (`module:EnvId`)."""
+        return self.is_named and ":" in self.name
+
+    def make(self, *, render_mode: str | None = None) -> Env:
+        """Returns a fresh environment (or the given instance), without Gymnasium's checkers.
+
+        Raises:
+            EnvironmentUnknown: There is none of that name.
+            EnvironmentFault: It could not be built.
+        """
+        if self.instance is not None:
+            return self.instance
+        kwargs = dict(self.env_kwargs)
+        if render_mode is not None:
+            kwargs["render_mode"] = render_mode
+        try:
+            if self.maker is not None:
+                env = _limited(self.maker(**kwargs), self.max_episode_steps)
+            else:
+                env = _make_named(self.name, kwargs, self.max_episode_steps)
+            for wrapper in self.wrappers:
+                env = wrapper(env)
+        except (EnvironmentUnknown, EnvironmentFault, ConfigError):
+            raise
+        except Exception as error:
+            raise _fault(self.name, kwargs, error) from error
+        if not isinstance(env, gymnasium.Env):
+            raise EnvironmentFault(
+                f"an environment must be a gymnasium.Env, but {self.name} made {type(env).__name__}.",
+                hint="derive it from gymnasium.Env; old gym environments need shimmy's wrapper.",
+            )
+        return env
+
+
+def env_source(
+    env: EnvLike,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    wrappers: Sequence[Wrapper] = (),
+) -> EnvSource:
+    """Returns the source that a Gymnasium id, `module:EnvId`, callable or instance describes.
+
+    Args:
+        env: What the user named; names are checked here, before anything is built.
+        env_kwargs: Keyword arguments of the environment; JSON values if it is to be saved.
+        max_episode_steps: Truncates episodes after so many steps instead of the registered limit.
+        wrappers: Callables env -> env, applied in order to every environment.
+
+    Raises:
+        EnvironmentUnknown: There is no environment of that name; the nearest are given.
+        ConfigError: The arguments contradict each other.
+    """
+    kwargs = dict(env_kwargs or {})
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise ConfigError(f"max_episode_steps must be at least 1, but is {max_episode_steps}.")
+    if isinstance(env, gymnasium.Env):
+        if kwargs:
+            raise ConfigError("env_kwargs must be empty when env is an instance, but are given.")
+        limited = _limited(env, max_episode_steps)
+        for wrapper in wrappers:
+            limited = wrapper(limited)
+        spec = env.spec
+        name = spec.id if spec is not None else type(env.unwrapped).__qualname__
+        return EnvSource(name=name, env_kwargs={}, max_episode_steps=None, instance=limited)
+    if isinstance(env, str):
+        _check_kwargs(kwargs)
+        _resolve(env)
+        return EnvSource(
+            name=env,
+            env_kwargs=kwargs,
+            max_episode_steps=max_episode_steps,
+            wrappers=tuple(wrappers),
+        )
+    if callable(env):
+        return EnvSource(
+            name=getattr(env, "__qualname__", type(env).__qualname__),
+            env_kwargs=kwargs,
+            max_episode_steps=max_episode_steps,
+            wrappers=tuple(wrappers),
+            maker=env,
+        )
+    raise ConfigError(
+        f"env must be a Gymnasium id, module:EnvId, a callable or a gymnasium.Env, "
+        f"but is {type(env).__name__}."
+    )
+
+
+def episode_limit(env: Env) -> int | None:
+    """Returns after how many steps the environment truncates an episode, if it says so."""
+    return env.spec.max_episode_steps if env.spec is not None else None
+
+
+def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(kwargs, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"env_kwargs of a named environment must be JSON values, but {error}.",
+            hint="give a callable instead of a name, for example lambda: MyEnv(obj).",
+        ) from None
+
+
+def _resolve(name: str) -> EnvSpec | Callable[..., Env]:
+    """Returns the registered spec, or the callable that `module:Name` names."""
+    module_name, _, attribute = name.rpartition(":")
+    module = _import(module_name, name) if module_name else None
+    spec = _find_spec(attribute, name, module is None)
+    if spec is not None:
+        return spec
+    found = getattr(module, attribute, None)
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    known = [
+        k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, gymnasium.Env)
+    ]
+    raise EnvironmentUnknown(
+        f"{module_name} must register an environment {attribute!r} or hold a callable of that name, "
+        "but does neither.",
+        hint=nearest(attribute, known, prefix=f"{module_name}:"),
+    )
+
+
+def _import(module_name: str, name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
+            raise EnvironmentUnknown(
+                f"{name} must name a Python module, but {module_name!r} cannot be found.",
+                hint=f"run from the folder that holds {module_name.split('.')[0]}.py, or install it.",
+            ) from None
+        raise EnvironmentFault(
+            f"{module_name} must be importable, but it needs {error.name!r}, which is not installed."
+        ) from error
+    except Exception as error:
+        raise EnvironmentFault(
+            f"{module_name} must be importable, but {brief(error)}.", hint=where_raised(error)
+        ) from error
+
+
+def _find_spec(env_id: str, name: str, is_required: bool) -> EnvSpec | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return gymnasium.spec(env_id)
+    except gymnasium.error.Error:
+        if is_required:
+            raise _unknown(name) from None
+        return None
+
+
+def _unknown(env_id: str) -> EnvironmentUnknown:
+    known = [k for k in gymnasium.registry if not k.startswith(("phys2d/", "tabular/", "GymV"))]
+    base, _, version = env_id.rpartition("-v")
+    base = base if version.isdigit() else env_id
+    versions = sorted(
+        (k for k in known if k.rpartition("-v")[0].lower() == base.lower()),
+        key=lambda k: int(k.rpartition("-v")[2] or 0),
+    )
+    found = "is unknown to Gymnasium"
+    if versions and versions[-1].lower() == env_id.lower():
+        hint = f"did you mean {versions[-1]}?"
+    elif versions and version.isdigit() and int(version) < int(versions[-1].rpartition("-v")[2]):
+        found, hint = "is an old version that Gymnasium no longer ships", f"use {versions[-1]}."
+    elif versions:
+        found, hint = "is not the name of a version", f"use {versions[-1]}."
+    elif env_id.startswith("ALE/") or env_id.endswith(("NoFrameskip-v4", "Deterministic-v4")):
+        hint = "Atari games are images, which this version does not learn from."
+    else:
+        hint = nearest(env_id, known) or "for an environment of your own write module:EnvId."
+    return EnvironmentUnknown(f"{env_id!r} must name an environment, but {found}.", hint=hint)
+
+
+def _make_named(name: str, kwargs: dict[str, Any], max_episode_steps: int | None) -> Env:
+    found = _resolve(name)
+    if not isinstance(found, EnvSpec):
+        return _limited(found(**kwargs), max_episode_steps)
+    spec = copy.deepcopy(found)
+    # the checkers cost 5 to 10 % of a step; Clipper makes their checks on whole blocks
+    spec.order_enforce = False
+    spec.disable_env_checker = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)
+
+
+def _limited(env: Env, max_episode_steps: int | None) -> Env:
+    if max_episode_steps is None:
+        return env
+    return gymnasium.wrappers.TimeLimit(env, max_episode_steps)
+
+
+def _fault(name: str, kwargs: Mapping[str, Any], error: Exception) -> Exception:
+    text = str(error)
+    if isinstance(error, gymnasium.error.DeprecatedEnv) or "gymnasium-robotics" in text:
+        return _unknown(name)
+    for extra, marks in _EXTRAS.items():
+        missing = isinstance(error, (ImportError, gymnasium.error.DependencyNotInstalled))
+        if missing and any(mark.lower() in f"{text} {name}".lower() for mark in marks):
+            return EnvironmentFault(
+                f"{name} needs packages that are not installed: {brief(error)}.",
+                hint=f'pip install "clipper-rl[{extra}]"',
+            )
+    given = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
+    return EnvironmentFault(
+        f"{name} must be buildable{given}, but {brief(error)}.", hint=where_raised(error)
+    )
+
+
+def brief(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"it raised {type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
+
+
+def where_raised(error: BaseException) -> str | None:
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return None
+    last = frames[-1]
+    return f"raised in {last.filename}, line {last.lineno}."

@@ -1,0 +1,311 @@
+"""Actions of N environments in, their next observations, rewards and endings out.
+
+SAME_STEP semantics: an environment whose episode ends is reset within the same step, and the true
+final observation is handed out beside the new episode's first one. Observations are copied on
+arrival, and every reset gets a seed that is a function of (run seed, env, episode).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.envs.make import Env, EnvSource, brief, episode_limit, where_raised
+from clipper.errors import EnvironmentFault, SpaceError
+from clipper.metrics import Episode
+from clipper.randomness import EpisodeSeeds
+from clipper.spaces import ActionLayout, Float32, ObservationLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an episode of one environment ended in a step.
+
+    Attributes:
+        env: Index of the environment.
+        final_obs: The observation the episode truly ended in, float32 [D].
+        episode: Its record; `step` is left at 0 for the sampler to fill.
+    """
+
+    env: int
+    final_obs: Float32
+    episode: Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point in time of a `VectorEnv`: episodes, lengths, returns, observations, actions so far."""
+
+    log: list[NDArray[Any]]
+    episodes: list[int]
+    lengths: list[int]
+    returns: list[float]
+    obs: Float32
+
+
+class VectorEnv:
+    """N environments of one source, stepped one after the other in this process.
+
+    Args:
+        source: Where the environments come from.
+        num_envs: How many.
+        seeds: The seed of every episode.
+
+    Attributes:
+        obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
+
+    Raises:
+        EnvironmentFault: An environment could not be built.
+        SpaceError: A space is not supported.
+    """
+
+    # an episode longer than this is not kept for replay: memory must not grow without end
+    MAX_REPLAY_STEPS = 200_000
+
+    def __init__(self, source: EnvSource, num_envs: int, seeds: EpisodeSeeds) -> None:
+        self.name = source.name
+        self.envs: list[Env] = [source.make() for _ in range(num_envs)]
+        self.num_envs = num_envs
+        self.obs_layout = ObservationLayout(self.envs[0].observation_space)
+        self.action_layout = ActionLayout(self.envs[0].action_space)
+        for env in self.envs[1:]:
+            self._check_same_spaces(env)
+        self.obs: Float32 = np.zeros((num_envs, self.obs_layout.size), dtype=np.float32)
+        self._rows = list(self.obs)
+        self._seeds = seeds
+        self._closes = source.instance is None
+        self._returns = [0.0] * num_envs
+        self._lengths = [0] * num_envs
+        self._episodes = [-1] * num_envs
+        self._log: list[NDArray[Any]] = []
+
+    def reset(self) -> None:
+        """Starts the next episode in every environment."""
+        self._log.clear()
+        for i in range(self.num_envs):
+            self._begin(i)
+
+    def step(
+        self,
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[Ending]:
+        """Steps every environment once and returns the endings.
+
+        Args:
+            actions: Sampled actions, float32 or int64 [N, A]; kept for replay, so do not reuse it.
+            rewards: Receives the raw rewards, float32 [N].
+            terminated: Receives True where the environment's own rules ended the episode, [N].
+            truncated: Receives True where a limit cut the episode off, [N].
+
+        Raises:
+            EnvironmentFault: An environment raised or broke the contract; names env and step.
+        """
+        self._log.append(actions)
+        endings: list[Ending] = []
+        returns, lengths, write = self._returns, self._lengths, self.obs_layout.write
+        for i, action in enumerate(self.action_layout.to_env(actions)):
+            try:
+                obs, reward, is_terminated, is_truncated, info = self.envs[i].step(action)
+                reward = float(reward)
+                if is_terminated or is_truncated:
+                    final_obs = np.empty_like(self._rows[i])
+                    write(obs, final_obs)
+                else:
+                    write(obs, self._rows[i])
+            except Exception as error:
+                raise self._fault(i, "step", error) from error
+            rewards[i] = reward
+            terminated[i] = is_terminated
+            truncated[i] = is_truncated
+            returns[i] += reward
+            lengths[i] += 1
+            if is_terminated or is_truncated:
+                endings.append(Ending(i, final_obs, self._record(i, not is_terminated, info)))
+                self._begin(i)
+        return endings
+
+    def close(self) -> None:
+        """Closes the environments that were made here (not an instance of the user's)."""
+        if self._closes:
+            for env in self.envs:
+                with contextlib.suppress(Exception):
+                    env.close()
+
+    def mark(self) -> Mark:
+        """Returns this point in time, cheaply, for `state_dict` to describe now or later."""
+        keep = max(self._lengths, default=0)
+        if keep > self.MAX_REPLAY_STEPS:
+            keep = 0
+        if len(self._log) > keep:
+            del self._log[: len(self._log) - keep]
+        return Mark(
+            log=self._log.copy(),
+            episodes=self._episodes.copy(),
+            lengths=self._lengths.copy(),
+            returns=self._returns.copy(),
+            obs=self.obs.copy(),
+        )
+
+    def state_dict(self, mark: Mark | None = None) -> dict[str, NDArray[Any]]:
+        """Returns what `load_state_dict` needs to bring fresh environments to a point in time.
+
+        An environment is kept as the index of its episode (which gives the seed) and the actions
+        since its reset; `obs` is there to check the replay.
+
+        Args:
+            mark: The point in time, or None for now.
+        """
+        mark = mark or self.mark()
+        replayed = [length if length <= len(mark.log) else 0 for length in mark.lengths]
+        rows = [a[i] for i, n in enumerate(replayed) for a in mark.log[len(mark.log) - n :]]
+        empty = np.zeros((0, self.action_layout.size), dtype=self.action_layout.dtype)
+        return {
+            "actions": np.stack(rows) if rows else empty,
+            "episodes": np.array(mark.episodes, dtype=np.int64),
+            "lengths": np.array(mark.lengths, dtype=np.int64),
+            "replayed": np.array(replayed, dtype=np.int64),
+            "returns": np.array(mark.returns, dtype=np.float64),
+            "obs": mark.obs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
+        """Replays every environment to the saved point.
+
+        Returns:
+            None if every environment reached the very observation that was saved; otherwise why
+            not, in words. Environments that did not are at the start of their next episode.
+        """
+        self._log = [
+            np.zeros((self.num_envs, self.action_layout.size), dtype=self.action_layout.dtype)
+            for _ in range(int(state["replayed"].max(initial=0)))
+        ]
+        failed = []
+        start = 0
+        for i in range(self.num_envs):
+            count = int(state["replayed"][i])
+            actions = state["actions"][start : start + count]
+            start += count
+            self._episodes[i] = int(state["episodes"][i]) - 1
+            self._begin(i)
+            complete = count == int(state["lengths"][i]) and self._replay(i, actions)
+            if complete and np.array_equal(self.obs[i], state["obs"][i]):
+                self._lengths[i] = count
+                self._returns[i] = float(state["returns"][i])
+                for log, action in zip(self._log[len(self._log) - count :], actions, strict=True):
+                    log[i] = action
+            else:
+                failed.append(i)
+                self._begin(i)
+        if not failed:
+            return None
+        return (
+            f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
+            "observation and began new episodes"
+        )
+
+    def _replay(self, i: int, actions: NDArray[Any]) -> bool:
+        for action in actions:
+            try:
+                obs, _, is_terminated, is_truncated, _ = self.envs[i].step(
+                    self.action_layout.to_env(action[None])[0]
+                )
+                self.obs_layout.write(obs, self._rows[i])
+            except Exception:
+                return False
+            if is_terminated or is_truncated:
+                return False
+        return True
+
+    def _begin(self, i: int) -> None:
+        self._episodes[i] += 1
+        self._returns[i] = 0.0
+        self._lengths[i] = 0
+        seed = self._seeds.of(i, self._episodes[i])
+        try:
+            obs, _ = self.envs[i].reset(seed=seed)
+            self.obs_layout.write(obs, self._rows[i])
+        except Exception as error:
+            raise self._fault(i, "reset", error) from error
+
+    def _record(self, i: int, was_truncated: bool, info: Any) -> Episode:
+        extras = numeric_extras(info)
+        return Episode(
+            i, self._episodes[i], self._returns[i], self._lengths[i], was_truncated, 0, extras
+        )
+
+    def _check_same_spaces(self, env: Env) -> None:
+        pairs = (
+            ("observation", env.observation_space, self.obs_layout.space),
+            ("action", env.action_space, self.action_layout.space),
+        )
+        for kind, found, first in pairs:
+            if found != first:
+                raise SpaceError(
+                    f"all environments of a run must have the same {kind} space, "
+                    f"but one has {found} and another {first}."
+                )
+
+    def _fault(self, i: int, call: str, error: Exception) -> EnvironmentFault:
+        where = f"environment {i}, episode {self._episodes[i]}, step {self._lengths[i]}"
+        seed = self._seeds.of(i, self._episodes[i])
+        if isinstance(error, (SpaceError, TypeError, ValueError)) and _is_ours(error):
+            problem = error.message if isinstance(error, SpaceError) else str(error)
+            return EnvironmentFault(
+                f"{self.name} must keep Gymnasium's contract in {call}, but {problem} ({where})",
+                hint=f"the episode's seed was {seed}.",
+            )
+        return EnvironmentFault(
+            f"{self.name} must not raise in {call}, but {brief(error)} ({where}).",
+            hint=f"{where_raised(error)} The episode's seed was {seed}.",
+        )
+
+
+def _is_ours(error: BaseException) -> bool:
+    """True if the error was raised in this file or in the layouts, not in the environment."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return name.startswith("clipper.")
+
+
+def numeric_extras(info: Any) -> dict[str, float]:
+    """Returns the finite numbers of an episode's last `info`: its own and those of `episode`.
+
+    `r`, `l` and `t` of Gymnasium's episode statistics are left out: Clipper counts those itself.
+    """
+    found: dict[str, float] = {}
+    if not isinstance(info, Mapping):
+        return found
+    inner = info.get("episode")
+    sources: Sequence[tuple[Mapping[Any, Any], tuple[str, ...]]] = [(info, ())]
+    if isinstance(inner, Mapping):
+        sources = [*sources, (inner, ("r", "l", "t"))]
+    for mapping, skipped in sources:
+        for key, value in mapping.items():
+            is_number = isinstance(value, (numbers.Real, np.bool_)) or (
+                isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
+            )
+            if is_number and key not in skipped and math.isfinite(float(value)):
+                found[str(key)] = float(value)
+    return found
+
+
+def spaces_of(source: EnvSource) -> tuple[ObservationLayout, ActionLayout, int | None]:
+    """Returns the layouts and the episode limit of a source, from one environment made for it."""
+    env = source.make()
+    limit = episode_limit(env)
+    layouts = ObservationLayout(env.observation_space), ActionLayout(env.action_space)
+    if source.instance is None:
+        env.close()
+    return *layouts, limit

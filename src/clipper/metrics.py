@@ -1,0 +1,183 @@
+"""Named numbers with units: the metrics of an iteration and the record of an episode.
+
+A metric's name is a path such as `policy/approx_kl`, the same in the CSV file, in TensorBoard, in
+callbacks and in the docs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+Metrics = dict[str, float]
+
+DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
+    "rollout/episode_return": (
+        "reward",
+        "mean return of the last 100 training episodes, raw rewards",
+    ),
+    "rollout/episode_return_std": ("reward", "standard deviation of the same"),
+    "rollout/episode_length": ("steps", "mean length of the same episodes"),
+    "rollout/episodes": ("episodes", "training episodes finished so far"),
+    "rollout/success_rate": (
+        "fraction",
+        "mean of is_success over the last 100 episodes that give it",
+    ),
+    "rollout/reward_mean": ("reward", "mean raw reward per step of the rollout"),
+    "rollout/truncated_fraction": ("fraction", "endings of the rollout that were truncations"),
+    "loss/policy": ("", "minus the surrogate objective, mean over the iteration's updates"),
+    "loss/value": ("", "mean of 0.5 (V - target)^2"),
+    "loss/total": ("", "the loss that is minimised"),
+    "loss/grad_norm": ("", "joint norm of the gradient before clipping"),
+    "policy/entropy": ("nats", "mean entropy of the policy"),
+    "policy/approx_kl": (
+        "nats",
+        "k3 estimate of KL(old || new), mean over the iteration's updates",
+    ),
+    "policy/clip_fraction": ("fraction", "ratios outside 1 +- clip_range"),
+    "policy/action_saturation": ("fraction", "sampled action numbers outside the bounds"),
+    "policy/action_std": ("", "mean standard deviation of continuous actions, in units of [-1, 1]"),
+    "policy/epochs": ("epochs", "epochs done, fewer than num_epochs if target_kl ended them"),
+    "policy/first_ratio_error": (
+        "",
+        "largest |ratio - 1| of the first minibatch, zero but for rounding",
+    ),
+    "value/explained_variance": ("fraction", "1 - Var[target - V] / Var[target]; 1 is perfect"),
+    "value/target_mean": ("", "mean value target, in units of the (scaled) reward"),
+    "value/target_std": ("", "standard deviation of the value targets"),
+    "value/reward_scale": ("reward", "what rewards are divided by"),
+    "schedule/learning_rate": ("", "step size of Adam in the iteration"),
+    "schedule/clip_range": ("", "clip range in the iteration"),
+    "eval/return_deterministic": (
+        "reward",
+        "mean return of the periodic evaluation, most likely action",
+    ),
+    "eval/return_stochastic": ("reward", "mean return of the periodic evaluation, sampled actions"),
+    "time/wall_seconds": ("s", "training time so far, evaluation and saving included"),
+    "time/timesteps_per_second": ("1/s", "transitions per second of the iteration"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A finished training episode.
+
+    Attributes:
+        env: Index of its environment.
+        index: How many episodes this environment finished before it.
+        episode_return: Sum of its raw rewards.
+        episode_length: Its steps.
+        truncated: True if it was cut off, False if it terminated.
+        step: Transitions of the run, over all environments, when it ended.
+        extras: Numbers its last `info` gave: `is_success`, those of `info["episode"]` and others.
+    """
+
+    env: int
+    index: int
+    episode_return: float
+    episode_length: int
+    truncated: bool
+    step: int
+    extras: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """What one iteration of an algorithm did.
+
+    Attributes:
+        metrics: Numbers by path, see `DESCRIPTIONS`.
+        episodes: Training episodes that ended in it.
+        num_timesteps: Transitions collected.
+    """
+
+    metrics: Metrics
+    episodes: tuple[Episode, ...]
+    num_timesteps: int
+
+
+class RecentEpisodes:
+    """The last 100 episodes, for curves, stopping rules and the progress display."""
+
+    WINDOW = 100
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._episodes: deque[Episode] = deque(maxlen=self.WINDOW)
+
+    def extend(self, episodes: Iterable[Episode]) -> None:
+        """Adds finished episodes in order."""
+        for episode in episodes:
+            self._episodes.append(episode)
+            self.count += 1
+
+    @property
+    def returns(self) -> list[float]:
+        """Returns of the last episodes, raw rewards, oldest first."""
+        return [episode.episode_return for episode in self._episodes]
+
+    @property
+    def is_full(self) -> bool:
+        """True once the window holds 100 episodes."""
+        return len(self._episodes) == self.WINDOW
+
+    def metrics(self) -> Metrics:
+        """Returns the means over the window; empty before the first episode ends."""
+        if not self._episodes:
+            return {"rollout/episodes": float(self.count)}
+        mean, std = mean_and_std(self.returns)
+        found = {
+            "rollout/episode_return": mean,
+            "rollout/episode_return_std": std,
+            "rollout/episode_length": mean_and_std([e.episode_length for e in self._episodes])[0],
+            "rollout/episodes": float(self.count),
+        }
+        extras: dict[str, list[float]] = {}
+        for episode in self._episodes:
+            for name, value in episode.extras.items():
+                extras.setdefault(name, []).append(value)
+        for name, values in extras.items():
+            path = "rollout/success_rate" if name == "is_success" else f"info/{name}"
+            found[path] = mean_and_std(values)[0]
+        return found
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the window as JSON values."""
+        rows = [
+            [
+                e.env,
+                e.index,
+                e.episode_return,
+                e.episode_length,
+                e.truncated,
+                e.step,
+                dict(e.extras),
+            ]
+            for e in self._episodes
+        ]
+        return {"count": self.count, "episodes": rows}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> RecentEpisodes:
+        """Returns the window that `to_json` wrote."""
+        recent = cls()
+        rows = data["episodes"]
+        assert isinstance(rows, list)
+        recent.extend(Episode(*row) for row in rows)
+        count = data["count"]
+        assert isinstance(count, int)
+        recent.count = count
+        return recent
+
+
+def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
+    """Returns the mean and the sample standard deviation (0 for one value, NaN for none)."""
+    numbers = list(values)
+    if not numbers:
+        return math.nan, math.nan
+    mean = math.fsum(numbers) / len(numbers)
+    if len(numbers) == 1:
+        return mean, 0.0
+    return mean, math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1))

@@ -1,0 +1,1 @@
+"""The mind: observations in, action distributions and values out."""

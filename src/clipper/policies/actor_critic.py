@@ -1,0 +1,217 @@
+"""Raw observations in, actions, log-probabilities and values out: network, distribution, normaliser.
+
+Dimension key: M rows, D observation size, P distribution parameters, A action size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clipper.errors import ConfigError
+from clipper.policies.distributions import DiagonalGaussian, distribution_for
+from clipper.policies.networks import MLPNetwork, MLPShape
+from clipper.policies.normalize import ObservationNormalizer
+from clipper.randomness import Purpose, derived_seed
+from clipper.spaces import ActionLayout, ObservationLayout
+
+ModuleLike = nn.Module | Callable[[int, int], nn.Module]
+
+
+class ActorCritic(nn.Module):
+    """A stochastic policy and its value function, with the observation normaliser inside.
+
+    Args:
+        obs_layout: How observations lie in a row.
+        action_layout: How actions are sampled.
+        network: `forward(obs [M, D]) -> (params [M, P], values [M])`.
+        log_std_init: Initial log standard deviation of continuous actions.
+        normalize_obs: Keep running statistics of Box observations.
+
+    Raises:
+        ConfigError: The network does not put out what the action space needs.
+    """
+
+    def __init__(
+        self,
+        obs_layout: ObservationLayout,
+        action_layout: ActionLayout,
+        network: nn.Module,
+        *,
+        log_std_init: float,
+        normalize_obs: bool,
+    ) -> None:
+        super().__init__()
+        self.obs_layout = obs_layout
+        self.action_layout = action_layout
+        self.distribution = distribution_for(action_layout)
+        self.network = network
+        num_outputs = _check_network(network, obs_layout.size, self.distribution)
+        self.log_std: nn.Parameter | None = None
+        if isinstance(self.distribution, DiagonalGaussian) and num_outputs == action_layout.size:
+            self.log_std = nn.Parameter(torch.full((action_layout.size,), float(log_std_init)))
+        columns = obs_layout.box_columns
+        self.normalizer: ObservationNormalizer | None = None
+        if normalize_obs and columns.any():
+            self.normalizer = ObservationNormalizer(columns)
+        self._params_alone = getattr(network, "params", None)
+        # in a list, so that the module does not register it a second time
+        self._anchor = [next(network.parameters())]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._anchor[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters, float32 but in tests."""
+        return self._anchor[0].dtype
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        """Returns observations as the network sees them, [..., D], on the policy's device."""
+        obs = obs.to(self.device, self.dtype)
+        return obs if self.normalizer is None else self.normalizer(obs)
+
+    def forward(self, normalized_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns distribution parameters [M, P] and values [M] of normalised observations."""
+        params, values = self.network(normalized_obs)
+        return self._complete(params), values.reshape(len(normalized_obs))
+
+    def _complete(self, params: Tensor) -> Tensor:
+        if self.log_std is None:
+            return params
+        return torch.cat([params, self.log_std.expand_as(params)], -1)
+
+    @torch.no_grad()
+    def act(self, obs: NDArray[np.float32], noise: Tensor | None) -> NDArray[np.generic]:
+        """Returns an action for every row of raw observations.
+
+        Args:
+            obs: Raw observations, float32 [M, D].
+            noise: What `distribution.sample` takes, [M, noise_size]; None for the most likely.
+
+        Returns:
+            Sampled actions before any scaling or clipping, float32 or int64 [M, A].
+        """
+        normalized = self.normalize(torch.from_numpy(obs))
+        if self._params_alone is not None:
+            params = self._complete(self._params_alone(normalized))
+        else:
+            params = self(normalized)[0]
+        if noise is None:
+            actions = self.distribution.mode(params)
+        else:
+            actions = self.distribution.sample(params, noise.to(params.device, params.dtype))
+        return actions.cpu().numpy()
+
+    @torch.no_grad()
+    def values(self, obs: Tensor) -> Tensor:
+        """Returns V of raw observations [..., D], on the policy's device."""
+        rows = obs.reshape(-1, obs.shape[-1])
+        if not len(rows):
+            return torch.zeros(obs.shape[:-1], device=self.device, dtype=self.dtype)
+        parts = [self(self.normalize(part))[1] for part in rows.split(65_536)]
+        return torch.cat(parts).reshape(obs.shape[:-1])
+
+    @torch.no_grad()
+    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns log-probabilities of actions [..., A] and values at raw observations [..., D]."""
+        shape = obs.shape[:-1]
+        log_probs, values = [], []
+        pairs = zip(
+            obs.reshape(-1, obs.shape[-1]).split(65_536),
+            actions.reshape(-1, actions.shape[-1]).split(65_536),
+            strict=True,
+        )
+        for obs_part, action_part in pairs:
+            params, value = self(self.normalize(obs_part))
+            log_probs.append(self.distribution.log_prob(params, action_part.to(params.device)))
+            values.append(value)
+        return torch.cat(log_probs).reshape(shape), torch.cat(values).reshape(shape)
+
+    def merge_observations(self, obs: Tensor) -> None:
+        """Adds a rollout's raw observations [T, N, D] to the normaliser's statistics."""
+        if self.normalizer is not None:
+            self.normalizer.merge_block(obs.cpu().numpy())
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Loads what `state_dict` gave, in place, so that views of the parameters stay valid."""
+        self.load_state_dict(state)
+        if self.normalizer is not None:
+            self.normalizer.reload()
+
+
+def build_policy(
+    obs_layout: ObservationLayout,
+    action_layout: ActionLayout,
+    shape: MLPShape,
+    *,
+    module: ModuleLike | None,
+    seed: int,
+    log_std_init: float,
+    normalize_obs: bool,
+) -> ActorCritic:
+    """Returns a fresh policy: an MLP of the given shape, or around the user's own module.
+
+    Args:
+        obs_layout: How observations lie in a row.
+        action_layout: How actions are sampled.
+        shape: The MLP's layers; not used with `module`.
+        module: An `nn.Module`, or a callable `(obs_size, num_outputs) -> nn.Module`.
+        seed: The run's seed; initial weights are a function of it.
+        log_std_init: Initial log standard deviation of continuous actions.
+        normalize_obs: Keep running statistics of Box observations.
+    """
+    weights_seed = int(derived_seed(seed, Purpose.INITIAL_WEIGHTS, 0, 0))
+    num_outputs = distribution_for(action_layout).num_outputs
+    if module is None:
+        generator = torch.Generator().manual_seed(weights_seed)
+        network: nn.Module = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
+    elif isinstance(module, nn.Module):
+        network = module
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights_seed)
+            network = module(obs_layout.size, num_outputs)
+    return ActorCritic(
+        obs_layout, action_layout, network, log_std_init=log_std_init, normalize_obs=normalize_obs
+    )
+
+
+def _check_network(network: nn.Module, obs_size: int, distribution: object) -> int:
+    """Returns the width of the network's parameters, after one trial on two rows of zeros."""
+    outputs = getattr(distribution, "num_outputs", 0)
+    allowed = (outputs, getattr(distribution, "num_params", outputs))
+    wanted = " or ".join(str(n) for n in sorted(set(allowed)))
+    law = (
+        f"a module must return (params [M, {wanted}], values [M]) for observations [M, {obs_size}]"
+    )
+    first = next(network.parameters(), None)
+    if first is None:
+        raise ConfigError("a module must have parameters to learn, but has none.")
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            params, values = network(
+                torch.zeros(2, obs_size, device=first.device, dtype=first.dtype)
+            )
+    except Exception as error:
+        raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
+    finally:
+        network.train(was_training)
+    if (
+        params.ndim != 2
+        or len(params) != 2
+        or params.shape[1] not in allowed
+        or values.numel() != 2
+    ):
+        raise ConfigError(
+            f"{law}, but returned {list(params.shape)} and {list(values.shape)} for 2 rows."
+        )
+    return int(params.shape[1])

@@ -1,0 +1,99 @@
+"""Normalised observations in, distribution parameters and a value out: the default networks.
+
+A network is any `nn.Module` whose `forward(obs)` takes float rows [M, D] and returns a tuple of
+distribution parameters [M, P] and values [M] (or [M, 1]). P is the number of categories (all heads
+together), of bits, or of means; with 2A instead of A outputs a Gaussian's log standard deviations
+depend on the state. Dimension key: M rows, D observation size, A action size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPShape:
+    """What an MLP policy looks like; fields as in `PPOConfig`."""
+
+    hidden_sizes: tuple[int, ...]
+    value_hidden_sizes: tuple[int, ...]
+    activation: str
+    shared_torso: bool
+    hidden_gain: float
+    policy_gain: float
+    value_gain: float
+
+
+class MLPNetwork(nn.Module):
+    """Policy and value as multilayer perceptrons, separate or on a shared torso.
+
+    Weights are orthogonal (Saxe et al. 2014, arXiv 1312.6120), biases zero.
+
+    Args:
+        obs_size: D.
+        num_outputs: P of the policy head.
+        shape: Layers, activation and gains.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(
+        self, obs_size: int, num_outputs: int, shape: MLPShape, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.torso: nn.Module = nn.Identity()
+        width = obs_size
+        policy_sizes, value_sizes = shape.hidden_sizes, shape.value_hidden_sizes
+        if shape.shared_torso:
+            self.torso = nn.Sequential(*_layers(width, policy_sizes, shape, generator))
+            width = policy_sizes[-1] if policy_sizes else width
+            policy_sizes = value_sizes = ()
+        self.actor = nn.Sequential(
+            *_layers(width, policy_sizes, shape, generator),
+            _linear((*(width,), *policy_sizes)[-1], num_outputs, shape.policy_gain, generator),
+        )
+        self.critic = nn.Sequential(
+            *_layers(width, value_sizes, shape, generator),
+            _linear((*(width,), *value_sizes)[-1], 1, shape.value_gain, generator),
+        )
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns distribution parameters [M, P] and values [M]."""
+        features = self.torso(obs)
+        return self.actor(features), self.critic(features).squeeze(-1)
+
+    def params(self, obs: Tensor) -> Tensor:
+        """Returns the distribution parameters alone, [M, P]: all that acting needs."""
+        return self.actor(self.torso(obs))  # type: ignore[no-any-return]
+
+
+def _layers(
+    width: int, sizes: tuple[int, ...], shape: MLPShape, generator: torch.Generator
+) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise((width, *sizes)):
+        layers += [
+            _linear(inputs, outputs, shape.hidden_gain, generator),
+            _ACTIVATIONS[shape.activation](),
+        ]
+    return layers
+
+
+def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    # skip_init: the constructor would draw weights from torch's global generator
+    layer: Any = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer  # type: ignore[no-any-return]

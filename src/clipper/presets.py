@@ -1,0 +1,260 @@
+"""Tuned settings per environment id, as data, and generic ones by kind of space.
+
+Sources: [Z] RL Baselines3 Zoo's tuned files, [37] Huang et al. 2022, "The 37 implementation details
+of PPO", [A] Andrychowicz et al. 2020 (arXiv 2006.05990), [P] the PPO paper (arXiv 1707.06347),
+[C] Clipper's own tuning on seeds from 1000. Stable-Baselines3's vf_coef 0.5 is 1.0 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipper.config import PPOConfig
+from clipper.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that differ from the defaults, and where they come from.
+
+    Attributes:
+        name: Environment id, `paper/ID`, or `generic/KIND`.
+        settings: Values by the name of the setting.
+        source: Where they come from.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    source: str
+
+    def config(self, **overrides: Any) -> PPOConfig:
+        """Returns the checked config of the preset with some settings changed."""
+        return PPOConfig().replace(**{**self.settings, **overrides})
+
+
+_CONTINUOUS = {"ent_coef": 0.0, "normalize_reward": True}
+_CLASSIC = {"ent_coef": 0.0, "normalize_obs": False, "normalize_reward": False}
+_LANDER = {
+    "total_timesteps": 1_000_000,
+    "num_envs": 16,
+    "num_steps": 1024,
+    "num_epochs": 10,
+    "minibatch_size": 64,
+    "learning_rate": "linear:6e-4:0",
+    "gamma": 0.999,
+    "gae_lambda": 0.98,
+    "ent_coef": 0.0,
+    "normalize_obs": False,
+    "normalize_reward": False,
+}
+_MUJOCO = {
+    "total_timesteps": 1_000_000,
+    "num_envs": 8,
+    "num_steps": 256,
+    "num_epochs": 10,
+    "minibatch_size": 64,
+    "learning_rate": "linear:3e-4:0",
+    "recompute_advantages": True,
+    **_CONTINUOUS,
+}
+_PAPER_MUJOCO = {
+    "total_timesteps": 1_000_000,
+    "num_envs": 1,
+    "num_steps": 2048,
+    "num_epochs": 10,
+    "minibatch_size": 64,
+    "learning_rate": 3e-4,
+    "recompute_advantages": False,
+    **_CONTINUOUS,
+}
+MUJOCO_TASKS = (
+    "HalfCheetah-v5",
+    "Hopper-v5",
+    "InvertedDoublePendulum-v5",
+    "InvertedPendulum-v5",
+    "Reacher-v5",
+    "Swimmer-v5",
+    "Walker2d-v5",
+)
+
+_TUNED = [
+    Preset(
+        "CartPole-v1",
+        {
+            "total_timesteps": 100_000,
+            "num_envs": 8,
+            "num_steps": 32,
+            "num_epochs": 20,
+            "minibatch_size": 256,
+            "learning_rate": "linear:1e-3:0",
+            "clip_range": "linear:0.2:0",
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            **_CLASSIC,
+        },
+        "[Z]",
+    ),
+    Preset(
+        "Acrobot-v1",
+        {
+            "total_timesteps": 300_000,
+            "num_envs": 16,
+            "num_steps": 256,
+            "num_epochs": 4,
+            "minibatch_size": 64,
+            "gamma": 0.99,
+            "gae_lambda": 0.94,
+            "ent_coef": 0.0,
+            "normalize_obs": True,
+            "normalize_reward": True,
+        },
+        "[Z]",
+    ),
+    Preset(
+        "MountainCar-v0",
+        {
+            "total_timesteps": 1_000_000,
+            "num_envs": 16,
+            "num_steps": 16,
+            "num_epochs": 4,
+            "minibatch_size": 64,
+            "gamma": 0.99,
+            "gae_lambda": 0.98,
+            "ent_coef": 0.0,
+            "normalize_obs": True,
+            "normalize_reward": True,
+        },
+        "[Z]",
+    ),
+    Preset(
+        "MountainCarContinuous-v0",
+        {
+            "total_timesteps": 300_000,
+            "num_envs": 8,
+            "num_steps": 1024,
+            "num_epochs": 10,
+            "minibatch_size": 64,
+            "gamma": 0.9999,
+            "gae_lambda": 0.9,
+            "ent_coef": 0.0,
+            "normalize_obs": True,
+            "normalize_reward": True,
+        },
+        "[C]",
+    ),
+    Preset(
+        "Pendulum-v1",
+        {
+            "total_timesteps": 100_000,
+            "num_envs": 4,
+            "num_steps": 1024,
+            "num_epochs": 10,
+            "minibatch_size": 64,
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "gae_lambda": 0.95,
+            "ent_coef": 0.0,
+            "normalize_obs": False,
+            "normalize_reward": False,
+        },
+        "[Z] without gSDE",
+    ),
+    Preset("LunarLander-v3", _LANDER, "[Z] with 10 epochs and annealed step size [C]"),
+    Preset("LunarLanderContinuous-v3", _LANDER, "[Z] with 10 epochs and annealed step size [C]"),
+    Preset(
+        "BipedalWalker-v3",
+        {
+            "total_timesteps": 5_000_000,
+            "num_envs": 32,
+            "num_steps": 2048,
+            "num_epochs": 10,
+            "minibatch_size": 64,
+            "learning_rate": 3e-4,
+            "clip_range": 0.18,
+            "gamma": 0.999,
+            "gae_lambda": 0.95,
+            "ent_coef": 0.0,
+            "normalize_obs": True,
+            "normalize_reward": True,
+        },
+        "[Z]",
+    ),
+    *(
+        Preset(
+            task, {**_MUJOCO, **({"gamma": 0.9999} if task == "Swimmer-v5" else {})}, "[37], [A]"
+        )
+        for task in (*MUJOCO_TASKS, "Ant-v5", "Humanoid-v5")
+    ),
+    *(
+        Preset(f"paper/{task}", _PAPER_MUJOCO, "[P] table 3, with normalisation [37]")
+        for task in MUJOCO_TASKS
+    ),
+]
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _TUNED}
+
+# an episode shorter than this is short, one longer than _LONG (or without a limit) is long
+_SHORT, _LONG = 100, 500
+
+
+def generic_preset(is_continuous: bool, episode_limit: int | None) -> Preset:
+    """Returns settings for an environment nobody tuned: by kind of action and episode length.
+
+    Short episodes need no far sight and give many endings a rollout; long ones need rollouts and a
+    discount that reach further.
+    """
+    settings: dict[str, Any] = dict(_CONTINUOUS) if is_continuous else {}
+    kind = "continuous" if is_continuous else "discrete"
+    if episode_limit is not None and episode_limit <= _SHORT:
+        settings |= {"num_steps": 128, "gamma": 0.98}
+        length = "short"
+    elif episode_limit is not None and episode_limit <= _LONG:
+        length = "medium"
+    else:
+        settings |= {"num_steps": 512, "gamma": 0.995 if not is_continuous else 0.99}
+        length = "long"
+    return Preset(f"generic/{kind}-{length}", settings, "[37], [A]")
+
+
+GENERIC: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        generic_preset(continuous, limit)
+        for continuous in (False, True)
+        for limit in (_SHORT, _LONG, None)
+    )
+}
+
+
+def find_preset(name: str) -> Preset:
+    """Returns the preset of that name.
+
+    Raises:
+        ConfigError: There is none; the nearest is named.
+    """
+    known = {**PRESETS, **GENERIC}
+    if name not in known:
+        raise ConfigError(
+            f"there is no preset {name!r}.",
+            hint=nearest(name, known) or "`clipper presets` lists them.",
+        )
+    return known[name]
+
+
+def choose_preset(
+    wanted: str | None, env_name: str, is_continuous: bool, episode_limit: int | None
+) -> Preset:
+    """Returns the preset asked for, else the environment's own, else a generic one.
+
+    Args:
+        wanted: A preset's name, `none` for the plain defaults, or None to choose by environment.
+        env_name: Id of the environment.
+        is_continuous: True for Box actions.
+        episode_limit: Steps after which an episode is cut, or None.
+    """
+    if wanted == "none":
+        return Preset("none", {}, "defaults")
+    if wanted is not None:
+        return find_preset(wanted)
+    return PRESETS.get(env_name) or generic_preset(is_continuous, episode_limit)

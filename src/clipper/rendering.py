@@ -1,0 +1,419 @@
+"""Frames of an environment in, a GIF or MP4 file out.
+
+Memory does not grow with the length: MP4 frames go to the encoder one by one, GIF frames to an
+unnamed spool file until all their colours are known. H and W are a frame's height and width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes.util
+import functools
+import math
+import os
+import struct
+import sys
+import tempfile
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import GifImagePlugin, Image, ImageDraw, ImageFont
+
+from clipper.errors import ClipperError, ConfigError, EnvironmentFault, FileError
+
+Frame = NDArray[np.uint8]
+
+# browsers play GIF frames shorter than 20 ms at 100 ms; 30 ms also halves the file of a 50 fps env
+MIN_GIF_DELAY_SECONDS = 0.03
+# 255 colours of a GIF's palette are for the picture, this index means: as in the frame before
+_UNCHANGED = 255
+# colours taken into the palette as they are; the rest of it is shared by all others
+_EXACT_COLOURS = 64
+
+
+def check_video_path(path: str | Path) -> Path:
+    """Returns the path if a video can be written there; makes its folder.
+
+    Raises:
+        ConfigError: The suffix is not `.gif` or `.mp4`, or the package for MP4 is missing.
+        FileError: The folder cannot be made or written.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in (".gif", ".mp4"):
+        raise ConfigError(
+            f"a video's file name must end in .gif or .mp4, but is {target.name!r}.",
+            hint=f"write {target.with_suffix('.gif') if target.name else 'episode.gif'}.",
+        )
+    if suffix == ".mp4":
+        try:
+            import av  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"writing MP4 needs the package av, but importing it failed: {error}.",
+                hint=f'pip install "clipper-rl[video]", or write {target.with_suffix(".gif")}.',
+            ) from None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    if target.is_dir():
+        raise FileError(f"{target} must be a file, but is a folder.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise FileError(f"{target} must be writable, but its folder is not.")
+    return target
+
+
+def prepare_headless() -> None:
+    """Chooses drivers that draw without a display; call it before an environment is rendered.
+
+    Nothing changes where there is a display, or what the user has set. On a headless Linux, SDL
+    (classic control, Box2D) draws into memory and MuJoCo through EGL or OSMesa, whichever is
+    installed; see `headless_hint`.
+    """
+    if not _is_headless():
+        return
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    # gymnasium reads it when it first renders, so this helps even after mujoco was imported
+    backend = _offscreen_backend()
+    if backend is not None:
+        os.environ.setdefault("MUJOCO_GL", backend)
+
+
+def headless_hint() -> str | None:
+    """Returns what to install for MuJoCo to draw on this machine, or None if nothing is missing."""
+    if not _is_headless() or "MUJOCO_GL" in os.environ or _offscreen_backend() is not None:
+        return None
+    return "MuJoCo draws without a display through EGL or OSMesa: apt-get install libegl1."
+
+
+def draw_caption(frame: Frame, text: str) -> Frame:
+    """Returns a copy of the frame with light text on a dark, half transparent strip, top left.
+
+    Args:
+        frame: Colours, uint8 [H, W, 3].
+        text: One or more lines; a line too long for the frame is set smaller, then cut with `…`.
+
+    Raises:
+        EnvironmentFault: The frame is not uint8 of shape [H, W, 3].
+    """
+    _check_frame(frame)
+    if not text.strip():
+        return frame.copy()
+    height, width = frame.shape[:2]
+    size = min(max(10, round(min(height, width * 0.75) / 22)), 48)
+    pad = max(2, size // 3)
+    room = width - 2 * pad
+    while size > 9 and _text_width(text, size) > room:
+        size -= 1
+    text = "\n".join(_cut(line, size, room) for line in text.splitlines())
+    canvas = ImageDraw.Draw(Image.new("L", (1, 1)))
+    box = canvas.multiline_textbbox((pad, pad // 2), text, font=_font(size))
+    right, bottom = min(width, int(box[2]) + pad + 1), min(height, int(box[3]) + pad)
+    strip = (frame[:bottom, :right] * 0.35 + 0.65 * 24).astype(np.uint8)
+    image = Image.fromarray(strip)
+    draw = ImageDraw.Draw(image)
+    draw.multiline_text((pad, pad // 2), text, font=_font(size), fill=(240, 240, 240))
+    captioned = frame.copy()
+    captioned[:bottom, :right] = np.asarray(image)
+    return captioned
+
+
+class VideoWriter:
+    """A GIF or MP4 file that appears under its name when the `with` block ends without an error.
+
+    A GIF keeps real time: of an environment with more than 33 frames a second it shows every
+    second, third ... frame.
+
+    Args:
+        path: Ends in `.gif` or `.mp4`.
+        fps: Frames a second of the environment, above 0.
+
+    Raises:
+        ConfigError: The suffix or fps is wrong, or the package for MP4 is missing.
+        FileError: The folder cannot be written.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self.path = check_video_path(path)
+        if not (math.isfinite(fps) and 0 < fps <= 1e6):
+            raise ConfigError(f"fps must be a number above 0 and at most 1e6, but is {fps!r}.")
+        self._fps = fps
+        self._temporary = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
+        self._encoder: _Encoder | None = None  # it needs the size of the first frame
+        self._shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, frame: Frame) -> None:
+        """Appends a frame.
+
+        Args:
+            frame: Colours, uint8 [H, W, 3], of the size of the first.
+
+        Raises:
+            EnvironmentFault: It is something else.
+            FileError: The file cannot be written, for example because the disk is full.
+        """
+        _check_frame(frame)
+        if self._encoder is not None and frame.shape != self._shape:
+            raise EnvironmentFault(
+                f"every frame must have the shape of the first, {self._shape}, "
+                f"but one has {frame.shape}.",
+                hint="let render() return pictures of one size.",
+            )
+        try:
+            if self._encoder is None:
+                self._shape = frame.shape
+                make = _GifEncoder if self.path.suffix.lower() == ".gif" else _Mp4Encoder
+                self._encoder = make(self._temporary, self._shape, self._fps)
+            self._encoder.add(frame)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._encoder is not None:
+                self._encoder.abandon()
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if self._encoder is None:
+            raise ClipperError(f"{self.path} must show at least one frame, but none was added.")
+        try:
+            self._encoder.finish()
+            with open(self._temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+
+class _Encoder(Protocol):
+    """Writes a file: `add` frames, then `finish`; `abandon` closes what is open, at any time."""
+
+    def __init__(self, file: Path, shape: tuple[int, ...], fps: float) -> None: ...
+    def add(self, frame: Frame) -> None: ...
+    def finish(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class _GifEncoder:
+    """GIF with one palette for all frames, so that nothing that stands still can flicker.
+
+    A pixel's colour, cut to 6 bits a channel, is its key; the palette is a function of key. The
+    keys of all frames are spooled, compressed, until it is known how often each occurs.
+    """
+
+    def __init__(self, file: Path, shape: tuple[int, ...], fps: float) -> None:
+        self._fps = fps
+        self._stride = max(1, math.ceil(fps * MIN_GIF_DELAY_SECONDS - 1e-9))
+        self._file = open(file, "wb")  # noqa: SIM115 - closed in abandon
+        self._spool = tempfile.TemporaryFile(dir=file.parent)  # noqa: SIM115
+        self._num_added = 0
+        self._keys = np.zeros(shape[:2], np.uint32)
+        # per key: how many pixels turned to it, and the sums of their colours
+        self._totals = np.zeros((4, 1 << 18))
+
+    def add(self, frame: Frame) -> None:
+        self._num_added += 1
+        if (self._num_added - 1) % self._stride:
+            return
+        parts = (frame >> 2).astype(np.uint32)
+        keys = parts[..., 0] << 12 | parts[..., 1] << 6 | parts[..., 2]
+        fresh = keys != self._keys if self._num_added > 1 else np.ones(keys.shape, bool)
+        found, colours = keys[fresh], frame[fresh]
+        self._totals[0] += np.bincount(found, minlength=1 << 18)
+        for channel in range(3):
+            self._totals[channel + 1] += np.bincount(found, colours[:, channel], 1 << 18)
+        _spool(self._spool, (keys ^ self._keys).tobytes())
+        self._keys = keys
+
+    def finish(self) -> None:
+        palette, index_of_key = _choose_palette(self._totals)
+        height, width = self._keys.shape
+        self._file.write(_gif_header(width, height, palette))
+        self._spool.seek(0)
+        keys = np.zeros_like(self._keys)
+        shown = np.full(keys.shape, _UNCHANGED, np.uint8)
+        pending: tuple[Frame, tuple[int, int], int] | None = None
+        for i in range(0, self._num_added, self._stride):
+            keys ^= np.frombuffer(_unspool(self._spool), np.uint32).reshape(keys.shape)
+            frame = index_of_key[keys]
+            if pending is None or (frame != shown).any():
+                self._write(pending, until=i)
+                pending = (*_changes(frame, shown), i)
+            shown = frame
+        self._write(pending, until=self._num_added)
+        self._file.write(b";")
+        self._file.close()
+
+    def _write(self, picture: tuple[Frame, tuple[int, int], int] | None, until: int) -> None:
+        """Writes a picture shown from its own frame number until another."""
+        if picture is None:
+            return
+        pixels, corner, since = picture
+        delay = round(100 * until / self._fps) - round(100 * since / self._fps)
+        blocks = GifImagePlugin.getdata(
+            Image.fromarray(pixels),
+            corner,
+            duration=10 * min(max(delay, 2), 65535),  # ms
+            transparency=_UNCHANGED,
+            disposal=1,
+        )
+        self._file.write(b"".join(blocks))
+
+    def abandon(self) -> None:
+        for file in (self._file, self._spool):
+            with contextlib.suppress(OSError):  # closing writes what is buffered
+                file.close()
+
+
+class _Mp4Encoder:
+    """H.264 (MPEG-4 where that is missing) that browsers play before it is loaded to the end."""
+
+    def __init__(self, file: Path, shape: tuple[int, ...], fps: float) -> None:
+        import av
+
+        self._av = av
+        self._pad = ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0))
+        options = {"movflags": "faststart"}
+        self._container = av.open(str(file.absolute()), "w", format="mp4", options=options)
+        has_h264 = "libx264" in av.codecs_available
+        rate = Fraction(fps).limit_denominator(1001)
+        quality = {"crf": "20", "preset": "veryfast"} if has_h264 else {"qscale": "3"}
+        self._stream: Any = self._container.add_stream(
+            "libx264" if has_h264 else "mpeg4", rate, quality
+        )
+        self._stream.width = shape[1] + shape[1] % 2
+        self._stream.height = shape[0] + shape[0] % 2
+        self._stream.pix_fmt = "yuv420p"
+
+    def add(self, frame: Frame) -> None:
+        even = np.pad(frame, self._pad, mode="edge")  # yuv420p halves both sides
+        picture = self._av.VideoFrame.from_ndarray(even, format="rgb24")
+        self._container.mux(self._stream.encode(picture))
+
+    def finish(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):
+            self._container.close()
+
+
+def _choose_palette(totals: NDArray[np.float64]) -> tuple[Frame, NDArray[np.uint8]]:
+    """Returns 255 colours [255, 3] for the keys that occur, and each key's index among them."""
+    (used,) = np.nonzero(totals[0])
+    counts = totals[0][used]
+    colours = (totals[1:, used] / counts).T  # [K, 3]
+    order = np.argsort(-counts, kind="stable")
+    palette = np.zeros((_UNCHANGED, 3), np.uint8)
+    if len(used) <= _UNCHANGED:
+        palette[: len(used)] = np.round(colours)
+    else:
+        palette[:_EXACT_COLOURS] = np.round(colours[order[:_EXACT_COLOURS]])
+        rest = order[_EXACT_COLOURS:]
+        # the root keeps small things (a flag, a flame) from drowning in large ones
+        repeats = np.ceil(np.sqrt(counts[rest] / counts[rest].min())).clip(max=100).astype(int)
+        sample = np.repeat(np.round(colours[rest]).astype(np.uint8), repeats, axis=0)
+        reduced = Image.fromarray(sample[None]).quantize(_UNCHANGED - _EXACT_COLOURS, kmeans=1)
+        found = np.array(reduced.getpalette() or [], np.uint8).reshape(-1, 3)
+        found = found[: _UNCHANGED - _EXACT_COLOURS]
+        palette[_EXACT_COLOURS : _EXACT_COLOURS + len(found)] = found
+    index_of_key = np.zeros(totals.shape[1], np.uint8)
+    wide = palette.astype(np.float64)
+    for part in np.array_split(np.arange(len(used)), 1 + len(used) // 4096):
+        distance = ((colours[part, None] - wide) ** 2).sum(-1)  # [K, 255]
+        index_of_key[used[part]] = distance.argmin(1)
+    return palette, index_of_key
+
+
+def _changes(frame: Frame, shown: Frame) -> tuple[Frame, tuple[int, int]]:
+    """Returns the smallest box around what changed, the rest transparent, and its (x, y)."""
+    changed = frame != shown
+    rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    pixels = np.where(changed[box], frame[box], np.uint8(_UNCHANGED))
+    return pixels, (int(columns[0]), int(rows[0]))
+
+
+def _gif_header(width: int, height: int, palette: Frame) -> bytes:
+    """Returns the start of a GIF that loops for ever, with a table of 256 colours."""
+    screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, 0xF7, 0, 0)
+    loop = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
+    return screen + palette.tobytes() + bytes(3) + loop
+
+
+def _spool(file: IO[bytes], data: bytes) -> None:
+    packed = zlib.compress(data, 1)
+    file.write(struct.pack("<Q", len(packed)) + packed)
+
+
+def _unspool(file: IO[bytes]) -> bytes:
+    (length,) = struct.unpack("<Q", file.read(8))
+    return zlib.decompress(file.read(length))
+
+
+def _check_frame(frame: object) -> None:
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8:
+        if frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0:
+            return
+    found = type(frame).__name__
+    if isinstance(frame, np.ndarray):
+        found = f"{frame.dtype} of shape {list(frame.shape)}"
+    raise EnvironmentFault(
+        f"a frame must be uint8 of shape [H, W, 3], but is {found}.",
+        hint="render() must return that when render_mode is 'rgb_array'.",
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _text_width(text: str, size: int) -> float:
+    return max(_font(size).getbbox(line)[2] for line in text.splitlines())
+
+
+def _cut(line: str, size: int, room: float) -> str:
+    if _text_width(line or " ", size) <= room:
+        return line
+    while line and _text_width(line + "…", size) > room:
+        line = line[:-1]
+    return line + "…"
+
+
+def _is_headless() -> bool:
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform.startswith("linux") and not any(os.environ.get(d) for d in displays)
+
+
+def _offscreen_backend() -> str | None:
+    """Returns the value of MUJOCO_GL that works without a display, if its library is installed."""
+    for library, backend in (("EGL", "egl"), ("OSMesa", "osmesa")):
+        if ctypes.util.find_library(library) is not None:
+            return backend
+    return None
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    return FileError(f"{path} must be writable, but {error.strerror or error}.")

@@ -1,0 +1,317 @@
+"""A policy and environments in, a block of experience out.
+
+Dimension key: T steps, N envs, B = T * N rows, M rows of a minibatch, D observation size, A action
+size, F episodes that ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipper.envs.vector import Mark, VectorEnv
+from clipper.errors import NumericsError
+from clipper.metrics import Episode
+from clipper.policies.actor_critic import ActorCritic
+from clipper.randomness import Purpose, normal, permutation, uniform
+from clipper.spaces import ActionLayout, ObservationLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What a policy did in N environments for T steps; raw observations, actions and rewards.
+
+    Attributes:
+        obs: Observations acted on, float32 [T, N, D].
+        actions: Sampled actions before scaling and clipping, float32 or int64 [T, N, A].
+        log_probs: Log-probability of each under the policy that acted, [T, N].
+        rewards: Raw rewards, float32 [T, N].
+        terminated: Steps that ended an episode by the environment's rules, bool [T, N].
+        truncated: Steps that a limit cut off, bool [T, N].
+        values: V(s_t) of the policy that acted, [T, N].
+        next_values: V of the observation each step truly ended in, [T, N].
+        final_obs: Last observations of the episodes that ended, float32 [F, D].
+        final_at: Their step and env, int64 [F, 2].
+        last_obs: Observations after the last step, float32 [N, D].
+        episodes: Records of the episodes that ended, in order.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    values: Tensor
+    next_values: Tensor
+    final_obs: Tensor
+    final_at: Tensor
+    last_obs: Tensor
+    episodes: tuple[Episode, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """B = T * N."""
+        return self.rewards.numel()
+
+    def revalued(self, policy: ActorCritic) -> Rollout:
+        """Returns the rollout with `values` and `next_values` of the policy as it is now."""
+        values = policy.values(self.obs)
+        next_values = successor_values(
+            values, policy.values(self.final_obs), policy.values(self.last_obs), self.final_at
+        )
+        return replace(self, values=values, next_values=next_values)
+
+    def check_finite(self, first_step: int) -> None:
+        """Raises if a number in the block is NaN or infinite, and says where.
+
+        Args:
+            first_step: Steps each environment had taken before the block, for the message.
+
+        Raises:
+            NumericsError: Names what, the environment and the step.
+        """
+        for name in ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values"):
+            block: Tensor = getattr(self, name)
+            # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
+            if not block.is_floating_point() or bool(torch.isfinite(block.sum())):
+                continue
+            bad = torch.nonzero(~torch.isfinite(block))
+            if len(bad):
+                raise self._not_finite(name, bad[0].tolist(), first_step)
+
+    def _not_finite(self, name: str, at: list[int], first_step: int) -> NumericsError:
+        value = float(getattr(self, name)[tuple(at)])
+        if name == "final_obs":
+            step, env = self.final_at[at[0]].tolist()
+        elif name == "last_obs":
+            step, env = len(self.rewards) - 1, at[0]
+        else:
+            step, env = at[0], at[1]
+        column = f", column {at[-1]}" if name.endswith(("obs", "actions")) else ""
+        what = {"obs": "observation", "final_obs": "observation", "last_obs": "observation"}
+        noun = what.get(name, name.replace("_", "-").rstrip("s"))
+        after = "after step" if name in ("final_obs", "last_obs") else "at step"
+        hint = "the environment gave it; find the step in its code that divides or overflows."
+        if name in ("actions", "log_probs", "values"):
+            hint = "the policy gave it; lower learning_rate, or check your module."
+        return NumericsError(
+            f"every {noun} must be finite, but environment {env} has {value}{column} "
+            f"{after} {first_step + step + 1} of the run's steps in that environment.",
+            hint=hint,
+        )
+
+
+def successor_values(
+    values: Tensor, final_values: Tensor, last_values: Tensor, final_at: Tensor
+) -> Tensor:
+    """Returns V(s'_t): the next row's value, but the final observation's where an episode ended.
+
+    Args:
+        values: V(s_t), [T, N].
+        final_values: V of the final observations, [F].
+        last_values: V after the last step, [N].
+        final_at: Step and env of each final observation, int64 [F, 2].
+    """
+    next_values = torch.cat([values[1:], last_values[None]])
+    at = final_at.to(values.device)
+    next_values[at[:, 0], at[:, 1]] = final_values
+    return next_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows to learn from; the same columns for a whole rollout [B, ...] and a minibatch [M, ...].
+
+    Attributes:
+        obs: Observations as the network sees them, [B, D].
+        actions: Sampled actions, [B, A].
+        log_probs: Log-probabilities under the policy that acted, [B].
+        values: V(s_t) the advantages were computed with, [B].
+        advantages: A_t, [B].
+        value_targets: What V(s_t) is fitted to, [B].
+    """
+
+    obs: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    value_targets: Tensor
+
+    def shuffled(self, size: int, order: NDArray[np.int64]) -> Iterator[Batch]:
+        """Yields minibatches of `size` rows in the given order of all rows."""
+        indices = torch.from_numpy(order).to(self.obs.device)
+        columns = {name: column[indices] for name, column in vars(self).items()}
+        for start in range(0, len(order), size):
+            yield Batch(**{name: column[start : start + size] for name, column in columns.items()})
+
+
+def flatten(
+    rollout: Rollout, normalized_obs: Tensor, advantages_TN: Tensor, value_targets_TN: Tensor
+) -> Batch:
+    """Returns the rollout's rows with their judgement, [T, N, ...] -> [B, ...]."""
+    return Batch(
+        obs=normalized_obs.flatten(0, 1),  # [T, N, D] -> [B, D]
+        actions=rollout.actions.flatten(0, 1).to(normalized_obs.device),  # [T, N, A] -> [B, A]
+        log_probs=rollout.log_probs.flatten(),  # [T, N] -> [B]
+        values=rollout.values.flatten(),  # [T, N] -> [B]
+        advantages=advantages_TN.flatten(),  # [T, N] -> [B]
+        value_targets=value_targets_TN.flatten(),  # [T, N] -> [B]
+    )
+
+
+def epoch_order(seed: int, iteration: int, epoch: int, num_rows: int) -> NDArray[np.int64]:
+    """Returns the order in which an epoch visits the rows, a function of its arguments alone."""
+    return permutation(seed, Purpose.SHUFFLE, epoch, iteration, num_rows)
+
+
+class Sampler(Protocol):
+    """Whatever collects rollouts: environments in this process, in workers, on a cluster."""
+
+    num_envs: int
+    obs_layout: ObservationLayout
+    action_layout: ActionLayout
+
+    def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
+        """Returns what the policy does in `num_steps` steps of every environment."""
+        ...
+
+    def mark(self) -> SamplerMark:
+        """Returns this point in time, cheaply, for `state_dict`."""
+        ...
+
+    def state_dict(self, mark: SamplerMark | None = None) -> dict[str, NDArray[Any]]:
+        """Returns all that is needed to go on from a point in time, by default from now."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
+        """Goes on from a saved point; returns why it is not exact, or None."""
+        ...
+
+    def close(self) -> None:
+        """Closes the environments."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerMark:
+    """A point in time of a sampler."""
+
+    steps: int
+    envs: Mark | None
+
+
+class LocalSampler:
+    """Collects from environments stepped one after the other in this process.
+
+    Args:
+        envs: The environments.
+        seed: The run's seed; the noise of an action is a function of it, the env and the step.
+    """
+
+    def __init__(self, envs: VectorEnv, seed: int) -> None:
+        self.num_envs = envs.num_envs
+        self.obs_layout = envs.obs_layout
+        self.action_layout = envs.action_layout
+        self._envs = envs
+        self._seed = seed
+        self._steps = 0
+        self._started = False
+
+    def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
+        """Returns what the policy does in `num_steps` steps of every environment.
+
+        Raises:
+            EnvironmentFault: An environment raised or broke the contract.
+            NumericsError: A number in the block is not finite.
+        """
+        if not self._started:
+            self._envs.reset()
+            self._started = True
+        first_step = self._steps
+        shape = (num_steps, self.num_envs)
+        layout = self.action_layout
+        obs = np.empty((*shape, self.obs_layout.size), dtype=np.float32)
+        actions = np.empty((*shape, layout.size), dtype=layout.dtype)
+        rewards = np.empty(shape, dtype=np.float32)
+        terminated = np.empty(shape, dtype=np.bool_)
+        truncated = np.empty(shape, dtype=np.bool_)
+        final_obs, final_at, episodes = [], [], []
+        noise = self._noise(policy, num_steps)
+        envs = self._envs
+        for t in range(num_steps):
+            obs[t] = envs.obs
+            chosen = policy.act(obs[t], noise[t])
+            actions[t] = chosen
+            endings = envs.step(actions[t], rewards[t], terminated[t], truncated[t])
+            for ending in endings:
+                final_obs.append(ending.final_obs)
+                final_at.append((t, ending.env))
+                step = (first_step + t + 1) * self.num_envs
+                episodes.append(replace(ending.episode, step=step))
+        self._steps += num_steps
+        finals = np.stack(final_obs) if final_obs else obs[:0, 0]
+        return self._judged(
+            policy,
+            first_step,
+            obs=torch.from_numpy(obs),
+            actions=torch.from_numpy(actions),
+            rewards=torch.from_numpy(rewards),
+            terminated=torch.from_numpy(terminated),
+            truncated=torch.from_numpy(truncated),
+            final_obs=torch.from_numpy(finals),
+            final_at=torch.tensor(final_at, dtype=torch.int64).reshape(-1, 2),
+            last_obs=torch.from_numpy(envs.obs.copy()),
+            episodes=tuple(episodes),
+        )
+
+    def _judged(self, policy: ActorCritic, first_step: int, **block: Any) -> Rollout:
+        """Returns the block with log-probabilities and values, computed in one pass over it."""
+        log_probs, values = policy.evaluate(block["obs"], block["actions"])
+        next_values = successor_values(
+            values,
+            policy.values(block["final_obs"]),
+            policy.values(block["last_obs"]),
+            block["final_at"],
+        )
+        rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
+        rollout.check_finite(first_step)
+        return rollout
+
+    def _noise(self, policy: ActorCritic, num_steps: int) -> Tensor:
+        draw = normal if policy.distribution.noise == "normal" else uniform
+        steps = np.arange(self._steps, self._steps + num_steps)[:, None]
+        envs = np.arange(self.num_envs)[None]
+        size = policy.distribution.noise_size
+        return torch.from_numpy(draw(self._seed, Purpose.ACTION, envs, steps, size))
+
+    def mark(self) -> SamplerMark:
+        """Returns this point in time, cheaply, for `state_dict`."""
+        return SamplerMark(self._steps, self._envs.mark() if self._started else None)
+
+    def state_dict(self, mark: SamplerMark | None = None) -> dict[str, NDArray[Any]]:
+        """Returns all that is needed to go on from a point in time, by default from now."""
+        mark = mark or self.mark()
+        state = {"steps": np.array([mark.steps], dtype=np.int64)}
+        return state if mark.envs is None else state | self._envs.state_dict(mark.envs)
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
+        """Goes on from a saved point by replaying each environment's actions since its reset.
+
+        Returns:
+            Why the environments are not exactly where they were, or None if they are.
+        """
+        self._steps = int(state["steps"][0])
+        self._started = "episodes" in state
+        return self._envs.load_state_dict(state) if self._started else None
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._envs.close()

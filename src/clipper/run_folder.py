@@ -1,0 +1,339 @@
+"""What happens in a run in, its folder of plain files out; and the folder read back.
+
+`config.json` says what ran, `metrics.csv` has a row per iteration, `episodes.csv` one per training
+episode, `checkpoints/` what it takes to go on, `agent.safetensors` and `best.safetensors` the
+agents, `log.txt` what was said. One process writes a folder at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
+from clipper.errors import ConfigError, FileError
+from clipper.metrics import Episode, Metrics
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; the folder is then not guarded
+    fcntl = None  # type: ignore[assignment]
+
+EPISODE_COLUMNS = (
+    "step",
+    "env",
+    "episode",
+    "episode_return",
+    "episode_length",
+    "truncated",
+    "wall_seconds",
+)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+def folder_name(name: str) -> str:
+    """Returns an environment's name with every character but `A-Za-z0-9._-` replaced by `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "env"
+
+
+def check_name(name: str) -> str:
+    """Returns a run's name if it can stand in a path.
+
+    Raises:
+        ConfigError: It has other characters than letters, digits, `.`, `_` and `-`.
+    """
+    if not _NAME.fullmatch(name) or name.strip(".") == "":
+        raise ConfigError(
+            f"name must be 1 to 100 of the characters A-Za-z0-9._-, but is {name!r}.",
+            hint=f"use {re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.')[:100] or 'run'}.",
+        )
+    return name
+
+
+def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Path:
+    """Returns a folder `out/env/name-seed` made for a new run; numbered without a name.
+
+    Raises:
+        FileError: The name is taken (the hint resumes it), or the folder cannot be made.
+    """
+    parent = out / env_folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            path = parent / f"{check_name(name)}-{seed}"
+            if path.exists():
+                raise FileError(
+                    f"{path} must not exist yet, but does.",
+                    hint=f"`clipper resume {path}` goes on with it; or choose another --name.",
+                )
+            path.mkdir()
+            return path
+        number = 1 + max((_number(p.name) for p in parent.iterdir()), default=0)
+        while True:
+            path = parent / f"run{number}-{seed}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return path
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(
+            f"{parent} must be a folder that can be written, but {error.strerror or error}.",
+            hint="give another folder with --out.",
+        ) from error
+
+
+def _number(name: str) -> int:
+    found = re.fullmatch(r"run(\d+)-\d+", name)
+    return int(found[1]) if found else 0
+
+
+class RunFolder:
+    """The files of one run, open for writing by this process alone.
+
+    Args:
+        path: The folder; it is made if there is none.
+
+    Raises:
+        FileError: Another process writes it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / "lock", "a")  # noqa: SIM115 - held as long as the run
+        except OSError as error:
+            raise FileError(
+                f"{path} must be a folder that can be written, but {error.strerror or error}."
+            ) from error
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._lock.close()
+                raise FileError(
+                    f"{path} must not be in use, but another process is writing it.",
+                    hint="wait until it has ended, or stop it.",
+                ) from None
+        self._metrics = _GrowingCsv(path / "metrics.csv")
+        self._episodes = _GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def agent_file(self) -> Path:
+        """The last agent."""
+        return self.path / "agent.safetensors"
+
+    @property
+    def best_file(self) -> Path:
+        """The agent that did best in the periodic evaluations."""
+        return self.path / "best.safetensors"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes `config.json`: what runs, with versions, git state and command line."""
+        data = {"format": FORMAT, **config, **provenance()}
+        write_atomically(self.path / "config.json", (dump_json(data) + "\n").encode())
+
+    def write_iteration(
+        self, step: int, metrics: Metrics, episodes: Iterable[Episode], wall_seconds: float
+    ) -> None:
+        """Appends a row of metrics and a row for every episode."""
+        for e in episodes:
+            self._episodes.append(
+                {
+                    "step": e.step,
+                    "env": e.env,
+                    "episode": e.index,
+                    "episode_return": repr(e.episode_return),
+                    "episode_length": e.episode_length,
+                    "truncated": int(e.truncated),
+                    "wall_seconds": f"{wall_seconds:.3f}",
+                }
+            )
+        self._metrics.append({"step": step, **{k: repr(v) for k, v in metrics.items()}})
+        self._episodes.flush()
+        self._metrics.flush()
+
+    def rows(self) -> dict[str, int]:
+        """Returns how many rows each CSV file has, for the checkpoint."""
+        return {"metrics": self._metrics.num_rows, "episodes": self._episodes.num_rows}
+
+    def cut_back(self, rows: Mapping[str, int]) -> None:
+        """Drops rows that were written after a checkpoint."""
+        self._metrics.cut_back(rows["metrics"])
+        self._episodes.cut_back(rows["episodes"])
+
+    def log(self, line: str) -> None:
+        """Appends a line with the time to `log.txt`."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+                file.write(f"{stamp} {line}\n")
+        except OSError as error:
+            raise FileError(f"{file_error(self.path / 'log.txt', error)}") from error
+
+    def close(self) -> None:
+        """Closes the files and lets go of the lock."""
+        self._metrics.close()
+        self._episodes.close()
+        self._lock.close()
+        with contextlib.suppress(OSError):
+            (self.path / "lock").unlink()
+
+
+class _GrowingCsv:
+    """A CSV file whose columns may grow: a new name makes it be written anew with that column."""
+
+    def __init__(self, path: Path, columns: Sequence[str] = ()) -> None:
+        self._path = path
+        self._columns = list(columns)
+        self.num_rows = 0
+        if path.exists():
+            rows = self._read()
+            self._columns = list(rows[0]) if rows else self._columns
+            self.num_rows = max(len(rows) - 1, 0)
+        try:
+            self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise FileError(file_error(path, error)) from error
+        if not self.num_rows and self._columns and path.stat().st_size == 0:
+            csv.writer(self._file).writerow(self._columns)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._rewrite(self._columns + new, None)
+        try:
+            csv.writer(self._file).writerow([row.get(name, "") for name in self._columns])
+        except OSError as error:
+            raise FileError(file_error(self._path, error)) from error
+        self.num_rows += 1
+
+    def cut_back(self, num_rows: int) -> None:
+        if num_rows < self.num_rows:
+            self._rewrite(self._columns, num_rows)
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise FileError(file_error(self._path, error)) from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _read(self) -> list[list[str]]:
+        with open(self._path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        # a line cut off by a kill has too few cells, and the checkpoint does not count it
+        return [row for row in rows if len(row) == len(rows[0])]
+
+    def _rewrite(self, columns: list[str], num_rows: int | None) -> None:
+        self.close()
+        rows = self._read() if self._path.exists() else []
+        body = rows[1:] if num_rows is None else rows[1 : num_rows + 1]
+        padded = [row + [""] * (len(columns) - len(row)) for row in body]
+        lines: list[str] = []
+        writer = csv.writer(_Lines(lines))
+        writer.writerows([columns, *padded])
+        write_atomically(self._path, "".join(lines).encode())
+        self._columns = columns
+        self.num_rows = len(body)
+        self._file = open(self._path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+
+
+class _Lines:
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+
+
+def file_error(path: Path, error: OSError) -> str:
+    """Returns the sentence that says a file could not be written and why."""
+    return f"{path} must be writable, but {error.strerror or error}."
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the `config.json` of a run folder.
+
+    Raises:
+        FileError: There is no run in that folder, or the file is damaged.
+    """
+    file = path / "config.json"
+    if not path.exists():
+        raise FileError(f"{path} must be a run folder, but does not exist.", hint=_runs_near(path))
+    if not file.is_file():
+        raise FileError(
+            f"{path} must be a run folder with a config.json, but has none.", hint=_runs_near(path)
+        )
+    try:
+        data = parse_json(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{file} must be readable, but {error}.") from None
+    check_format(data, str(file))
+    return data
+
+
+def _runs_near(path: Path) -> str | None:
+    folder = path
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    found = sorted(p.parent for p in folder.glob("*/config.json"))
+    found += sorted(p.parent for p in folder.glob("*/*/config.json"))
+    if not found or folder == Path("/"):
+        return None
+    return "runs near it: " + ", ".join(str(p) for p in found[:4])
+
+
+def provenance() -> dict[str, Any]:
+    """Returns versions, platform, git state of the working directory and the command line."""
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "git": _git_state(),
+        "command": [os.path.basename(sys.argv[0]) if sys.argv else "", *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Clipper, Python and the libraries results depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("clipper-rl", "torch", "numpy", "gymnasium"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _git_state() -> dict[str, Any] | None:
+    def git(*words: str) -> str:
+        result = subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=5, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

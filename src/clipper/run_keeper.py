@@ -1,0 +1,86 @@
+"""A run's reports and states in, the files of its folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clipper import agent_file
+from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
+from clipper.plotting import plot_run
+from clipper.policies.actor_critic import ActorCritic
+from clipper.run_folder import RunFolder
+from clipper.training import Outcome, Report, TrainingState
+
+
+class RunKeeper:
+    """Keeps a run in its folder: rows, checkpoints, last and best agent.
+
+    Args:
+        folder: Where.
+        policy: The policy that is trained.
+        describe: Returns what is known of the agent as it is now, for the metadata of its file.
+    """
+
+    def __init__(
+        self, folder: RunFolder, policy: ActorCritic, describe: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.folder = folder
+        self._policy = policy
+        self._describe = describe
+
+    def begin(self, transforms: list[str]) -> None:
+        """Writes what runs.
+
+        Args:
+            transforms: Lines that name the spaces and what is done to them.
+        """
+        meta = self._describe()
+        env, seed = meta["env"], meta["seed"]
+        settings = {k: meta[k] for k in ("algorithm", "preset", "seed", "config", "module")}
+        self.folder.write_config(
+            {
+                **settings,
+                "name": self.folder.path.name.removesuffix(f"-{seed}"),
+                "env": env["name"],
+                "env_kwargs": env["kwargs"],
+                "max_episode_steps": env["max_episode_steps"],
+                "env_is_named": env["is_named"],
+                "transforms": transforms,
+            }
+        )
+        self.folder.log(f"started {env['name']}, seed {seed}, preset {meta['preset']}")
+
+    def write(self, report: Report, wall_seconds: float) -> None:
+        """Appends an iteration's numbers and episodes."""
+        self.folder.write_iteration(report.step, report.metrics, report.episodes, wall_seconds)
+        if "eval/return_deterministic" in report.metrics:
+            score = report.metrics["eval/return_deterministic"]
+            self.folder.log(f"step {report.step:,}: evaluation {score:.2f}")
+
+    def save_best(self, score: float) -> None:
+        """Keeps the agent as it is now as the best so far."""
+        agent_file.write(self.folder.best_file, self._policy, self._describe())
+
+    def save(
+        self,
+        state: TrainingState,
+        algorithm_state: Mapping[str, Mapping[str, Any]],
+        sampler_state: Mapping[str, Any],
+    ) -> None:
+        """Writes a checkpoint and the last agent."""
+        agent, agent_meta = agent_file.build(self._policy, self._describe())
+        training = prefixed("sampler", sampler_state)
+        for part in ("engine", "reward_scaler", "counters"):
+            arrays = {k: v.numpy(force=True) for k, v in algorithm_state[part].items()}
+            training |= prefixed(part, arrays)
+        written = {"training": state.to_json(), "rows": self.folder.rows()}
+        checkpoint = Checkpoint(state.step, agent, agent_meta, training, written)
+        write_checkpoint(self.folder.checkpoints, checkpoint)
+        write_tensors(self.folder.agent_file, agent, agent_meta)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Notes how the run ended and draws its curve."""
+        self.folder.log(f"ended at step {outcome.step:,}: {outcome.reason}")
+        if self.folder.rows()["episodes"]:
+            plot_run(self.folder.path, self.folder.path / "curve.png")

@@ -1,0 +1,418 @@
+"""Gymnasium spaces in, flat layouts of named tensors out, and back.
+
+An observation of any supported space becomes one row of float32 numbers: Box as it is, Discrete and
+MultiDiscrete one-hot, MultiBinary as 0 and 1, Dict and Tuple one leaf after the other. An action is
+sampled as numbers (Box scaled to [-1, 1]) or category indices from 0 and becomes what `env.step`
+expects. Dimension key: N rows, D observation size, A numbers or indices of an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from clipper.errors import SpaceError
+
+Float32 = NDArray[np.float32]
+SUPPORTED_OBS = "Box vectors, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
+SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete and MultiBinary"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One simple space within an observation.
+
+    Attributes:
+        name: Path in the space, such as `camera.angle` or `0`; empty for a simple space.
+        path: The keys that lead to it.
+        space: The simple Gymnasium space.
+        start: First column of its numbers in a row.
+        size: How many numbers it has.
+    """
+
+    name: str
+    path: tuple[str | int, ...]
+    space: spaces.Space[Any]
+    start: int
+    size: int
+
+    @property
+    def is_box(self) -> bool:
+        """True if its numbers are measurements, to be normalised; False for one-hot and bits."""
+        return isinstance(self.space, spaces.Box)
+
+
+class ObservationLayout:
+    """How observations of a space lie in a row of `size` float32 numbers.
+
+    Args:
+        space: The observation space.
+
+    Raises:
+        SpaceError: The space, or a part of it, is not supported (images among them, for now).
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.space = space
+        self.leaves: tuple[Leaf, ...] = tuple(_leaves(space, (), 0))
+        self.size = sum(leaf.size for leaf in self.leaves)
+        if self.size == 0:
+            raise SpaceError(
+                f"an observation must have at least one number, but the space is {space}."
+            )
+        self._is_box = isinstance(space, spaces.Box)
+        self._shape = space.shape if self._is_box else None
+
+    @property
+    def box_columns(self) -> NDArray[np.bool_]:
+        """True for the columns that come from Box spaces, bool [D]."""
+        columns = np.zeros(self.size, dtype=bool)
+        for leaf in self.leaves:
+            columns[leaf.start : leaf.start + leaf.size] = leaf.is_box
+        return columns
+
+    def write(self, obs: Any, row: Float32) -> None:
+        """Copies one observation into a row, float32 [D].
+
+        Raises:
+            SpaceError: It does not have the shape or type that the space promises.
+        """
+        if self._is_box and type(obs) is np.ndarray and obs.shape == self._shape:
+            row[:] = obs if obs.ndim == 1 else obs.reshape(-1)
+            return
+        for leaf in self.leaves:
+            _write_leaf(leaf, _follow(obs, leaf), row[leaf.start : leaf.start + leaf.size])
+
+    def is_single(self, obs: Any) -> bool:
+        """Returns True if `obs` is one observation, False if it has a leading batch axis.
+
+        Raises:
+            SpaceError: It is neither.
+        """
+        leaf = self.leaves[0]
+        value = np.asarray(_follow(obs, leaf))
+        single = _shape_of(leaf.space)
+        if value.shape == single:
+            return True
+        if value.shape[1:] == single and value.ndim == len(single) + 1:
+            return False
+        raise SpaceError(
+            f"an observation{_of(leaf)} must have the shape {single}, or [N, ...] for a batch, "
+            f"but has {value.shape}.",
+            hint=f"the observation space is {self.space}.",
+        )
+
+    def rows(self, obs: Any) -> Float32:
+        """Returns one observation or a batch of them as rows, float32 [N, D] (N = 1 for one).
+
+        Raises:
+            SpaceError: The observation does not fit the space.
+        """
+        if self.is_single(obs):
+            rows = np.empty((1, self.size), dtype=np.float32)
+            self.write(obs, rows[0])
+            return rows
+        parts = [np.asarray(_follow(obs, leaf)) for leaf in self.leaves]
+        rows = np.empty((len(parts[0]), self.size), dtype=np.float32)
+        for leaf, part in zip(self.leaves, parts, strict=True):
+            if len(part) != len(rows):
+                raise SpaceError(
+                    f"all parts of a batch must have {len(rows)} rows, but{_of(leaf)} has {len(part)}."
+                )
+            for row, value in zip(rows, part, strict=True):
+                _write_leaf(leaf, value, row[leaf.start : leaf.start + leaf.size])
+        return rows
+
+    def split(self, rows: Any) -> dict[str, Any]:
+        """Returns the columns of each leaf by name; works on arrays and tensors [..., D]."""
+        return {leaf.name: rows[..., leaf.start : leaf.start + leaf.size] for leaf in self.leaves}
+
+    def describe(self) -> list[str]:
+        """Returns a line for every leaf that is changed on its way into the network."""
+        lines = []
+        for leaf in self.leaves:
+            label = leaf.name or "observation"
+            if isinstance(leaf.space, spaces.Box) and len(leaf.space.shape) == 2:
+                lines.append(
+                    f"{label}: Box{list(leaf.space.shape)} is flattened to {leaf.size} numbers"
+                )
+            elif isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete)):
+                lines.append(f"{label}: {leaf.space} becomes {leaf.size} one-hot numbers")
+        return lines
+
+
+ActionKind = Literal["box", "discrete", "multi_discrete", "multi_binary"]
+
+
+class ActionLayout:
+    """How actions of a space are sampled and handed to `env.step`.
+
+    Args:
+        space: The action space.
+
+    Attributes:
+        kind: box, discrete, multi_discrete or multi_binary.
+        size: Numbers (box), category indices or bits of one action, A.
+        num_categories: Categories of each index; empty for box and multi_binary.
+
+    Raises:
+        SpaceError: The space is not supported.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.space = space
+        self.kind: ActionKind
+        self.num_categories: tuple[int, ...] = ()
+        if isinstance(space, spaces.Box):
+            self.kind = "box"
+            self._read_box(space)
+        elif isinstance(space, spaces.Discrete):
+            self.kind = "discrete"
+            self.num_categories = (int(space.n),)
+            self._start = np.array([int(space.start)])
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.kind = "multi_discrete"
+            self.num_categories = tuple(int(n) for n in space.nvec.reshape(-1))
+            self._start = np.asarray(space.start, dtype=np.int64).reshape(-1)
+        elif isinstance(space, spaces.MultiBinary):
+            self.kind = "multi_binary"
+        else:
+            raise SpaceError(
+                f"an action space must be one of {SUPPORTED_ACTIONS}, but is {space}.",
+                hint="wrap the environment so that its actions are one of these.",
+            )
+        self.size = len(self.num_categories) or int(np.prod(space.shape or (1,), dtype=np.int64))
+
+    def _read_box(self, space: spaces.Box) -> None:
+        if not np.issubdtype(space.dtype, np.floating):
+            raise SpaceError(
+                f"a Box of actions must hold floating point numbers, but holds {space.dtype}.",
+                hint="use MultiDiscrete for whole numbers.",
+            )
+        self._low = space.low.astype(np.float64).reshape(-1)
+        self._high = space.high.astype(np.float64).reshape(-1)
+        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        if np.any(self._low > self._high):
+            raise SpaceError(
+                f"low must be at most high in a Box of actions, but the space is {space}."
+            )
+        # a bounded axis maps [-1, 1] onto [low, high]; any other is passed through
+        self._scale = np.where(bounded, (self._high - self._low) / 2, 1.0)
+        self._centre = np.where(bounded, (self._high + self._low) / 2, 0.0)
+        self._plain = bool(np.all(self._scale == 1) and np.all(self._centre == 0))
+
+    @property
+    def is_continuous(self) -> bool:
+        """True for Box."""
+        return self.kind == "box"
+
+    @property
+    def dtype(self) -> type[np.float32] | type[np.int64]:
+        """float32 for Box, int64 for category indices and bits: the type actions are stored in."""
+        return np.float32 if self.kind == "box" else np.int64
+
+    def to_env(self, actions: NDArray[Any]) -> list[Any]:
+        """Returns what `env.step` takes for each row of sampled actions [N, A], fresh objects.
+
+        Box actions are scaled to the space and clipped to its bounds here and nowhere else.
+        """
+        if self.kind == "discrete":
+            return [int(a) for a in (actions[:, 0] + self._start[0]).tolist()]
+        shape = (len(actions), *(self.space.shape or ()))
+        if self.kind == "box":
+            scaled = actions if self._plain else actions * self._scale + self._centre
+            clipped = np.clip(scaled, self._low, self._high)
+            return list(clipped.astype(self.space.dtype).reshape(shape))
+        if self.kind == "multi_discrete":
+            actions = actions + self._start
+        return list(actions.astype(self.space.dtype).reshape(shape))
+
+    def saturation(self, actions: NDArray[Any]) -> float | None:
+        """Returns the share of bounded numbers sampled outside the bounds, or None if not box."""
+        if self.kind != "box":
+            return None
+        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        if not bounded.any():
+            return None
+        return float((np.abs(actions[..., bounded]) > 1.0).mean())
+
+    def describe(self) -> list[str]:
+        """Returns a line for every change an action meets on its way to the environment."""
+        if self.kind == "box":
+            bounded = np.isfinite(self._low) & np.isfinite(self._high)
+            if not bounded.any():
+                return []
+            if self._plain:
+                return ["actions: clipped to [-1, 1] when they are handed to the environment"]
+            low, high = _span(self._low[bounded]), _span(self._high[bounded])
+            return [f"actions: [-1, 1] scaled to [{low}, {high}] and clipped there"]
+        if self.kind == "discrete" and self._start[0] != 0:
+            return [f"actions: numbered from {self._start[0]}"]
+        return []
+
+
+def _span(values: NDArray[np.float64]) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"{low:g}..{high:g}"
+
+
+def _leaves(space: spaces.Space[Any], path: tuple[str | int, ...], start: int) -> list[Leaf]:
+    children: list[tuple[str | int, spaces.Space[Any]]]
+    if isinstance(space, spaces.Dict):
+        children = list(space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        children = list(enumerate(space.spaces))
+    else:
+        name = ".".join(str(key) for key in path)
+        return [Leaf(name, path, space, start, _flat_size(space, name))]
+    found: list[Leaf] = []
+    for key, child in children:
+        inner = _leaves(child, (*path, key), start)
+        found += inner
+        start += sum(leaf.size for leaf in inner)
+    return found
+
+
+def _flat_size(space: spaces.Space[Any], name: str) -> int:
+    where = f" ({name})" if name else ""
+    if isinstance(space, spaces.Box):
+        is_image = len(space.shape) >= 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
+        if is_image:
+            raise SpaceError(
+                f"a Box of observations must be a vector, but{where} has the shape {space.shape}, "
+                "an image, which this version does not learn from.",
+                hint="give features instead of pixels, or flatten small grids in a wrapper of your own.",
+            )
+        return int(np.prod(space.shape, dtype=np.int64))
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.MultiBinary):
+        return int(np.prod(space.shape, dtype=np.int64))
+    raise SpaceError(
+        f"an observation space must be made of {SUPPORTED_OBS}, but{where} is {space}.",
+        hint="wrap the environment so that its observations are made of these.",
+    )
+
+
+def _follow(obs: Any, leaf: Leaf) -> Any:
+    for key in leaf.path:
+        try:
+            obs = obs[key]
+        except (KeyError, IndexError, TypeError):
+            found = sorted(map(str, obs)) if isinstance(obs, Mapping) else type(obs).__name__
+            raise SpaceError(
+                f"an observation must have the part {leaf.name!r}, but has {found}."
+            ) from None
+    return obs
+
+
+def _write_leaf(leaf: Leaf, value: Any, row: Float32) -> None:
+    space = leaf.space
+    try:
+        array = np.asarray(value)
+        if array.shape != _shape_of(space):
+            raise SpaceError(
+                f"an observation{_of(leaf)} must have the shape {_shape_of(space)}, "
+                f"but has {array.shape}."
+            )
+        if isinstance(space, spaces.Discrete):
+            _one_hot(array.reshape(1) - int(space.start), (int(space.n),), row)
+        elif isinstance(space, spaces.MultiDiscrete):
+            start = np.asarray(space.start).reshape(-1)
+            _one_hot(array.reshape(-1) - start, tuple(space.nvec.reshape(-1)), row)
+        else:
+            row[:] = array.reshape(-1)
+    except (TypeError, ValueError, IndexError) as error:
+        if isinstance(error, SpaceError):
+            raise
+        raise SpaceError(
+            f"an observation{_of(leaf)} must belong to {space}, but is {value!r}."
+        ) from None
+
+
+def _one_hot(indices: NDArray[Any], sizes: tuple[int, ...], row: Float32) -> None:
+    row[:] = 0.0
+    offset = 0
+    for index, size in zip(indices.tolist(), sizes, strict=True):
+        if not 0 <= index < size or index != int(index):
+            raise ValueError(index)
+        row[offset + int(index)] = 1.0
+        offset += int(size)
+
+
+def _shape_of(space: spaces.Space[Any]) -> tuple[int, ...]:
+    return tuple(space.shape or ())
+
+
+def _of(leaf: Leaf) -> str:
+    return f" part {leaf.name!r}" if leaf.name else ""
+
+
+def space_to_json(
+    space: spaces.Space[Any], arrays: dict[str, NDArray[Any]], key: str
+) -> dict[str, Any]:
+    """Returns a space as JSON values; bounds and sizes go into `arrays` under names from `key`.
+
+    Bounds may be infinite, which JSON cannot say, so they are kept as tensors.
+
+    Raises:
+        SpaceError: The kind of space cannot be written.
+    """
+    if isinstance(space, spaces.Dict):
+        items = [[k, space_to_json(s, arrays, f"{key}.{k}")] for k, s in space.spaces.items()]
+        return {"type": "Dict", "items": items}
+    if isinstance(space, spaces.Tuple):
+        parts = [space_to_json(s, arrays, f"{key}.{i}") for i, s in enumerate(space.spaces)]
+        return {"type": "Tuple", "items": parts}
+    if isinstance(space, spaces.Box):
+        arrays[f"{key}.low"], arrays[f"{key}.high"] = space.low.copy(), space.high.copy()
+        return {"type": "Box", "dtype": str(space.dtype), "key": key}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": np.asarray(space.start).tolist(),
+        }
+    if isinstance(space, spaces.MultiBinary):
+        return {
+            "type": "MultiBinary",
+            "n": space.n if isinstance(space.n, int) else list(space.shape),
+        }
+    raise SpaceError(f"a space must be one of the supported kinds to be saved, but is {space}.")
+
+
+def space_from_json(
+    data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> spaces.Space[Any]:
+    """Returns the space that `space_to_json` wrote.
+
+    Raises:
+        SpaceError: The data does not describe a space.
+    """
+    try:
+        kind = data["type"]
+        if kind == "Dict":
+            return spaces.Dict([(k, space_from_json(s, arrays)) for k, s in data["items"]])
+        if kind == "Tuple":
+            return spaces.Tuple([space_from_json(s, arrays) for s in data["items"]])
+        if kind == "Box":
+            low, high = arrays[f"{data['key']}.low"], arrays[f"{data['key']}.high"]
+            return spaces.Box(low, high, dtype=np.dtype(data["dtype"]).type)
+        if kind == "Discrete":
+            return spaces.Discrete(int(data["n"]), start=int(data["start"]))
+        if kind == "MultiDiscrete":
+            return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
+        if kind == "MultiBinary":
+            return spaces.MultiBinary(data["n"])
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise SpaceError(f"the description of a space must be complete, but {error!r}.") from None
+    raise SpaceError(f"a space must be of a known kind, but is {kind!r}.")

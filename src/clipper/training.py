@@ -1,0 +1,372 @@
+"""An algorithm and a sampler in, a finished or stopped run out: iterate, evaluate, log, save.
+
+The loop knows no algorithm. Whatever stops it - the budget, a callback, Ctrl-C, an environment that
+raises - the state it leaves is that of the last finished iteration, and that state is saved.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+from clipper.config import PPOConfig
+from clipper.errors import ClipperError
+from clipper.metrics import Episode, Iteration, Metrics, RecentEpisodes
+from clipper.policies.actor_critic import ActorCritic
+from clipper.rollout import Sampler, SamplerMark
+
+
+class Algorithm(Protocol):
+    """What the loop asks of an algorithm."""
+
+    policy: ActorCritic
+    config: PPOConfig
+
+    def iterate(self, sampler: Sampler, progress: float) -> Iteration:
+        """Collects, learns, and returns what happened."""
+        ...
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Returns copies of all that changes."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Sets what `state_dict` returned."""
+        ...
+
+
+@dataclass
+class TrainingState:
+    """The counters of a run, saved with every checkpoint.
+
+    Attributes:
+        step: Transitions done, over all environments.
+        iteration: Iterations done.
+        wall_seconds: Training time so far.
+        recent: The last 100 training episodes.
+        best: Best mean return of the periodic evaluations, or None before the first.
+        next_evaluation: Step at which the next one is due.
+        inexact: Why going on from here is not exactly the uninterrupted run, or None if it is.
+    """
+
+    step: int = 0
+    iteration: int = 0
+    wall_seconds: float = 0.0
+    recent: RecentEpisodes = field(default_factory=RecentEpisodes)
+    best: float | None = None
+    next_evaluation: int = 0
+    inexact: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the counters as JSON values."""
+        data = {k: v for k, v in vars(self).items() if k != "recent"}
+        return {**data, "recent": self.recent.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainingState:
+        """Returns the state that `to_json` wrote."""
+        fields = {k: data[k] for k in cls.__dataclass_fields__ if k != "recent"}
+        return cls(**fields, recent=RecentEpisodes.from_json(data["recent"]))
+
+
+class Report:
+    """What a callback sees after every iteration, and what it can do.
+
+    Attributes:
+        iteration: Iterations done.
+        step: Transitions done.
+        metrics: The iteration's numbers by path; those a callback adds are logged with them.
+        episodes: Training episodes that ended in it.
+        recent: The last 100 training episodes.
+        policy: The policy as it is now, to look at.
+        progress: Share of the run that is done, 0 to 1.
+        total_timesteps: The run's budget in transitions.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        metrics: Metrics,
+        episodes: tuple[Episode, ...],
+        policy: ActorCritic,
+        progress: float,
+        total_timesteps: int,
+    ) -> None:
+        self.iteration = state.iteration
+        self.step = state.step
+        self.metrics = metrics
+        self.episodes = episodes
+        self.recent = state.recent
+        self.policy = policy
+        self.progress = progress
+        self.total_timesteps = total_timesteps
+        self.stop_reason: str | None = None
+
+    def log(self, name: str, value: float) -> None:
+        """Adds a number to the iteration's metrics, in the CSV file and wherever else they go."""
+        self.metrics[name] = float(value)
+
+    def stop(self, reason: str = "a callback asked for it") -> None:
+        """Ends training after this iteration."""
+        self.stop_reason = reason
+
+
+Callback = Callable[[Report], object]
+
+
+class Keeper(Protocol):
+    """Where a run is kept; the run folder."""
+
+    def write(self, report: Report, wall_seconds: float) -> None:
+        """Appends an iteration's numbers and episodes."""
+        ...
+
+    def save_best(self, score: float) -> None:
+        """Keeps the agent as it is now as the best so far."""
+        ...
+
+    def save(
+        self,
+        state: TrainingState,
+        algorithm_state: Mapping[str, Mapping[str, Any]],
+        sampler_state: Mapping[str, Any],
+    ) -> None:
+        """Keeps a checkpoint."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRules:
+    """When a run ends, beside `total_timesteps`.
+
+    Attributes:
+        until: Mean return of the last 100 training episodes that ends it, or None.
+        budget_seconds: Training time that ends it; schedules then follow the time. Or None.
+    """
+
+    until: float | None = None
+    budget_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended.
+
+    Attributes:
+        reason: In words.
+        step: Transitions done.
+        wall_seconds: Training time of the run.
+        metrics: The last iteration's numbers.
+        signal: Number of the signal that stopped it, or None.
+    """
+
+    reason: str
+    step: int
+    wall_seconds: float
+    metrics: Metrics
+    signal: int | None = None
+
+
+class Trainer:
+    """Runs iterations until a rule ends them.
+
+    Args:
+        algorithm: Collects and learns.
+        sampler: Its environments.
+        state: Counters to go on from.
+        evaluate: Returns `eval/...` metrics of the policy as it is now, or None for no evaluation.
+        keeper: Where the run is kept, or None.
+        observers: Called with every report, in order: callbacks, then displays.
+        checkpoint_seconds: Training time between checkpoints.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        sampler: Sampler,
+        state: TrainingState,
+        *,
+        evaluate: Callable[[], Metrics] | None,
+        keeper: Keeper | None,
+        observers: Sequence[Callback],
+        checkpoint_seconds: float = 30.0,
+    ) -> None:
+        self._algorithm = algorithm
+        self._sampler = sampler
+        self.state = state
+        self._evaluate = evaluate
+        self._keeper = keeper
+        self._observers = observers
+        self._checkpoint_seconds = checkpoint_seconds
+        self._last_save = time.monotonic()
+        self.broken_at: SamplerMark | None = None
+        """Where the sampler must be brought back to if it was stopped inside a rollout."""
+
+    def run(self, rules: StopRules) -> Outcome:
+        """Trains until the budget is spent or something stops it.
+
+        Raises:
+            ClipperError: An environment, a number or a file failed; what was learnt up to the last
+                finished iteration is saved first.
+        """
+        metrics: Metrics = {}
+        reason = self._finished(rules)
+        with _interruptible() as interrupt:
+            while reason is None:
+                mark, before = self._sampler.mark(), self._algorithm.state_dict()
+                started = time.perf_counter()
+                try:
+                    with interrupt.allowed():
+                        iteration = self._algorithm.iterate(self._sampler, self.progress(rules))
+                except BaseException as error:
+                    self._algorithm.load_state_dict(before)
+                    self.broken_at = mark
+                    if not isinstance(error, KeyboardInterrupt):
+                        self._save_after(error, before, mark)
+                        raise
+                    self._save(before, mark)
+                    break
+                report = self._count(iteration, time.perf_counter() - started, rules)
+                metrics = report.metrics
+                reason = report.stop_reason or self._finished(rules)
+                self._conclude(report, interrupt, is_last=reason is not None)
+                reason = reason or report.stop_reason
+                if interrupt.number is not None:
+                    break
+            else:
+                self._save(self._algorithm.state_dict(), self._sampler.mark())
+        if reason is None and interrupt.number is not None:
+            reason = f"stopped by {signal.Signals(interrupt.number).name}"
+        number = interrupt.number
+        return Outcome(reason or "", self.state.step, self.state.wall_seconds, metrics, number)
+
+    def progress(self, rules: StopRules) -> float:
+        """Returns the share of the run that is done, 0 to 1, by steps or by time."""
+        done = self.state.step / self._algorithm.config.total_timesteps
+        if rules.budget_seconds is not None:
+            done = max(done, self.state.wall_seconds / rules.budget_seconds)
+        return min(done, 1.0)
+
+    def _count(self, iteration: Iteration, seconds: float, rules: StopRules) -> Report:
+        """Adds a finished iteration to the counters and returns the report of it."""
+        state = self.state
+        state.step += iteration.num_timesteps
+        state.iteration += 1
+        state.wall_seconds += seconds
+        state.recent.extend(iteration.episodes)
+        if rules.budget_seconds is not None:
+            state.inexact = "the budget is in wall time, which differs from run to run"
+        metrics = {
+            **state.recent.metrics(),
+            **iteration.metrics,
+            "time/timesteps_per_second": iteration.num_timesteps / max(seconds, 1e-9),
+        }
+        total = self._algorithm.config.total_timesteps
+        policy, progress = self._algorithm.policy, self.progress(rules)
+        return Report(state, metrics, iteration.episodes, policy, progress, total)
+
+    def _conclude(self, report: Report, interrupt: _Interrupt, *, is_last: bool) -> None:
+        """Evaluates if due, shows the report to the observers, writes and saves."""
+        started = time.perf_counter()
+        state = self.state
+        is_due = state.step >= state.next_evaluation or is_last
+        if self._evaluate is not None and is_due and interrupt.number is None:
+            try:
+                with interrupt.allowed():
+                    report.metrics.update(self._evaluate())
+            except KeyboardInterrupt:
+                is_due = False
+            interval = self._algorithm.config.evaluation_interval
+            state.next_evaluation = state.step - state.step % interval + interval
+            score = report.metrics.get("eval/return_deterministic", -math.inf)
+            if is_due and (state.best is None or score >= state.best):
+                state.best = score
+                if self._keeper is not None:
+                    self._keeper.save_best(score)
+        state.wall_seconds += time.perf_counter() - started
+        report.metrics["time/wall_seconds"] = state.wall_seconds
+        for observer in self._observers:
+            if observer(report) is False:
+                report.stop()
+        if self._keeper is not None:
+            self._keeper.write(report, state.wall_seconds)
+            if time.monotonic() - self._last_save > self._checkpoint_seconds or interrupt.number:
+                self._save(self._algorithm.state_dict(), self._sampler.mark())
+
+    def _finished(self, rules: StopRules) -> str | None:
+        state = self.state
+        if state.step >= self._algorithm.config.total_timesteps:
+            return f"total_timesteps {self._algorithm.config.total_timesteps:,} reached"
+        if rules.budget_seconds is not None and state.wall_seconds >= rules.budget_seconds:
+            return f"budget of {rules.budget_seconds:g} s spent"
+        if rules.until is not None and state.recent.is_full:
+            mean = state.recent.metrics()["rollout/episode_return"]
+            if mean >= rules.until:
+                return f"mean return {mean:.1f} of the last 100 episodes reached {rules.until:g}"
+        return None
+
+    def _save(self, algorithm_state: Mapping[str, Mapping[str, Any]], mark: SamplerMark) -> None:
+        if self._keeper is not None:
+            self._keeper.save(self.state, algorithm_state, self._sampler.state_dict(mark))
+            self._last_save = time.monotonic()
+
+    def _save_after(
+        self, error: BaseException, before: Mapping[str, Mapping[str, Any]], mark: SamplerMark
+    ) -> None:
+        """Saves the last finished iteration; a failure to save does not hide the first error."""
+        try:
+            self._save(before, mark)
+        except ClipperError as second:
+            error.add_note(f"The last finished iteration could not be saved: {second.message}")
+
+
+class _Interrupt:
+    """Remembers SIGINT and SIGTERM, and raises KeyboardInterrupt only where that is allowed."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._may_raise = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Takes the first signal; a second one ends the process as it would without us."""
+        if self.number is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.number = number
+        if self._may_raise:
+            self._may_raise = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Within this block a signal raises; one that came before raises at its start."""
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self._may_raise = True
+        try:
+            yield
+        finally:
+            self._may_raise = False
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupt]:
+    """Takes over SIGINT and SIGTERM for the length of the block, in the main thread."""
+    interrupt = _Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, interrupt.handle) for number in numbers}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
