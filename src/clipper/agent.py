@@ -236,7 +236,8 @@ class PPO:
             NumericsError: A number is not finite; what was learnt before is kept.
             FileError: The folder cannot be written.
         """
-        if total_timesteps is not None and total_timesteps != self.config.total_timesteps:
+        is_rebudgeted = total_timesteps not in (None, self.config.total_timesteps)
+        if is_rebudgeted:
             self._rebudget(total_timesteps)
         rules = StopRules(
             until=until, budget_seconds=None if budget is None else read_duration("budget", budget)
@@ -244,6 +245,8 @@ class PPO:
         callbacks = [callback] if callable(callback) else list(callback)
         if run_dir is not None:
             self._open_run(Path(run_dir))
+        elif self._store is not None and is_rebudgeted:
+            self._store.rewrite_settings()
         try:
             with one_thread_if_small(self.policy):
                 if not progress:
@@ -274,7 +277,7 @@ class PPO:
             self._store.finish(outcome)
         return outcome
 
-    def _rebudget(self, total_timesteps: int) -> None:
+    def _rebudget(self, total_timesteps: int | None) -> None:
         config = self.config.replace(total_timesteps=total_timesteps)
         if self._state.step:
             self._state.inexact = (

@@ -85,8 +85,8 @@ _TUNED = [
         {
             "total_timesteps": 100_000,
             "num_envs": 8,
-            "num_steps": 32,
-            "num_epochs": 20,
+            "num_steps": 128,
+            "num_epochs": 10,
             "minibatch_size": 256,
             "learning_rate": "linear:1e-3:0",
             "clip_range": "linear:0.2:0",
@@ -94,7 +94,7 @@ _TUNED = [
             "gae_lambda": 0.8,
             **_CLASSIC,
         },
-        "[Z]",
+        "[Z] with rollouts of 128 steps, which lose no seed [C]",
     ),
     Preset(
         "Acrobot-v1",

@@ -15,6 +15,7 @@ import struct
 import sys
 import tempfile
 import zlib
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -98,7 +99,7 @@ def draw_caption(frame: Frame, text: str) -> Frame:
 
     Args:
         frame: Colours, uint8 [H, W, 3].
-        text: One or more lines; a line too long for the frame is set smaller, then cut with `…`.
+        text: One or more lines; a line too long for the frame is set smaller, then wrapped.
 
     Raises:
         EnvironmentFault: The frame is not uint8 of shape [H, W, 3].
@@ -112,7 +113,7 @@ def draw_caption(frame: Frame, text: str) -> Frame:
     room = width - 2 * pad
     while size > 9 and _text_width(text, size) > room:
         size -= 1
-    text = "\n".join(_cut(line, size, room) for line in text.splitlines())
+    text = "\n".join(part for line in text.splitlines() for part in _wrap(line, size, room))
     canvas = ImageDraw.Draw(Image.new("L", (1, 1)))
     box = canvas.multiline_textbbox((pad, pad // 2), text, font=_font(size))
     right, bottom = min(width, int(box[2]) + pad + 1), min(height, int(box[3]) + pad)
@@ -169,14 +170,12 @@ class VideoWriter:
                 f"but one has {frame.shape}.",
                 hint="let render() return pictures of one size.",
             )
-        try:
+        with self._file_errors():
             if self._encoder is None:
                 self._shape = frame.shape
                 make = _GifEncoder if self.path.suffix.lower() == ".gif" else _Mp4Encoder
                 self._encoder = make(self._temporary, self._shape, self._fps)
             self._encoder.add(frame)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
 
     def __exit__(
         self,
@@ -196,12 +195,17 @@ class VideoWriter:
     def _finish(self) -> None:
         if self._encoder is None:
             raise ClipperError(f"{self.path} must show at least one frame, but none was added.")
-        try:
+        with self._file_errors():
             self._encoder.finish()
             with open(self._temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(self._temporary, self.path)
-        except OSError as error:
+
+    @contextlib.contextmanager
+    def _file_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except _write_errors() as error:
             raise _unwritable(self.path, error) from error
 
 
@@ -227,7 +231,7 @@ class _GifEncoder:
         self._file = open(file, "wb")  # noqa: SIM115 - closed in abandon
         self._spool = tempfile.TemporaryFile(dir=file.parent)  # noqa: SIM115
         self._num_added = 0
-        self._keys = np.zeros(shape[:2], np.uint32)
+        self._keys: NDArray[np.uint32] = np.zeros(shape[:2], np.uint32)
         # per key: how many pixels turned to it, and the sums of their colours
         self._totals = np.zeros((4, 1 << 18))
 
@@ -236,7 +240,7 @@ class _GifEncoder:
         if (self._num_added - 1) % self._stride:
             return
         parts = (frame >> 2).astype(np.uint32)
-        keys = parts[..., 0] << 12 | parts[..., 1] << 6 | parts[..., 2]
+        keys = np.bitwise_or.reduce(parts << np.array([12, 6, 0], np.uint32), axis=2)
         fresh = keys != self._keys if self._num_added > 1 else np.ones(keys.shape, bool)
         found, colours = keys[fresh], frame[fresh]
         self._totals[0] += np.bincount(found, minlength=1 << 18)
@@ -304,6 +308,9 @@ class _Mp4Encoder:
         self._stream.width = shape[1] + shape[1] % 2
         self._stream.height = shape[0] + shape[0] % 2
         self._stream.pix_fmt = "yuv420p"
+        # the matrix that from_ndarray's RGB is converted with, said so that players use it too
+        self._stream.codec_context.colorspace = 5  # BT.601
+        self._stream.codec_context.color_range = 1  # limited
 
     def add(self, frame: Frame) -> None:
         even = np.pad(frame, self._pad, mode="edge")  # yuv420p halves both sides
@@ -315,7 +322,7 @@ class _Mp4Encoder:
         self._container.close()
 
     def abandon(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_write_errors()):
             self._container.close()
 
 
@@ -373,11 +380,10 @@ def _unspool(file: IO[bytes]) -> bytes:
 
 
 def _check_frame(frame: object) -> None:
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8:
-        if frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0:
-            return
     found = type(frame).__name__
     if isinstance(frame, np.ndarray):
+        if frame.dtype == np.uint8 and frame.shape[2:] == (3,) and frame.size > 0:
+            return
         found = f"{frame.dtype} of shape {list(frame.shape)}"
     raise EnvironmentFault(
         f"a frame must be uint8 of shape [H, W, 3], but is {found}.",
@@ -391,15 +397,21 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _text_width(text: str, size: int) -> float:
-    return max(_font(size).getbbox(line)[2] for line in text.splitlines())
+    return max((_font(size).getbbox(line)[2] for line in text.splitlines()), default=0)
 
 
-def _cut(line: str, size: int, room: float) -> str:
-    if _text_width(line or " ", size) <= room:
-        return line
-    while line and _text_width(line + "…", size) > room:
-        line = line[:-1]
-    return line + "…"
+def _wrap(line: str, size: int, room: float) -> list[str]:
+    """Returns the line as lines no wider than the room; a word that is too wide is cut."""
+    lines = [""]
+    for word in line.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if _text_width(longer, size) <= room:
+            lines[-1] = longer
+            continue
+        while len(word) > 1 and _text_width(word, size) > room:
+            word = word[:-2] + "…"
+        lines.append(word)
+    return [found.rstrip() for found in lines if found.strip()]
 
 
 def _is_headless() -> bool:
@@ -415,5 +427,11 @@ def _offscreen_backend() -> str | None:
     return None
 
 
-def _unwritable(path: Path, error: OSError) -> FileError:
-    return FileError(f"{path} must be writable, but {error.strerror or error}.")
+def _write_errors() -> tuple[type[Exception], ...]:
+    """Returns what writing a video raises; not all that av raises is an OSError."""
+    av = sys.modules.get("av")
+    return (OSError,) if av is None else (OSError, av.FFmpegError)
+
+
+def _unwritable(path: Path, error: Exception) -> FileError:
+    return FileError(f"{path} must be writable, but {getattr(error, 'strerror', '') or error}.")

@@ -9,7 +9,7 @@ from clipper import agent_file
 from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
-from clipper.run_folder import RunFolder
+from clipper.run_folder import RunFolder, read_config
 from clipper.training import Outcome, Report, TrainingState
 
 
@@ -50,6 +50,13 @@ class RunKeeper:
             }
         )
         self.folder.log(f"started {env['name']}, seed {seed}, preset {meta['preset']}")
+
+    def rewrite_settings(self) -> None:
+        """Writes the settings as they are now into `config.json`, after a change of the budget."""
+        config = read_config(self.folder.path)
+        changed = self._describe()["config"]
+        self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
+        self.folder.write_config({**config, "config": changed})
 
     def write(self, report: Report, wall_seconds: float) -> None:
         """Appends an iteration's numbers and episodes."""

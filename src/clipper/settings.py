@@ -61,6 +61,14 @@ FOREIGN_NAMES = {
     "activation_fn": "activation",
     "n_eval_episodes": "eval_episodes",
     "eval_freq": "eval_every",
+    "num_steps_per_env": "num_steps",
+    "num_mini_batches": "minibatch_size",
+    "clip_vloss": "clip_value",
+    "desired_kl": "target_kl",
+    "kl_threshold": "target_kl",
+    "eps": "adam_eps",
+    "anneal_lr": "learning_rate",
+    "use_linear_lr_decay": "learning_rate",
 }
 
 

@@ -216,7 +216,7 @@ class Trainer:
             ClipperError: An environment, a number or a file failed; what was learnt up to the last
                 finished iteration is saved first.
         """
-        metrics: Metrics = {}
+        metrics: Metrics = self.state.recent.metrics()
         reason = self._finished(rules)
         with _interruptible() as interrupt:
             while reason is None:

@@ -38,7 +38,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print."""
-        raise UsageError(f"{message}.", hint=f"`{self.prog} --help` shows the arguments.")
+        hint = f"`{self.prog} --help` shows the arguments."
+        if message.endswith("required: ENV"):
+            hint = "write it as a word of its own: clipper train CartPole-v1"
+        raise UsageError(f"{message}.", hint=hint)
 
     def _unknown(self, word: str) -> UsageError:
         if not word.startswith("-"):

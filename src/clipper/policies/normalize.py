@@ -68,7 +68,8 @@ class RunningMoments:
 class ObservationNormalizer(nn.Module):
     """Observations to mean 0 and standard deviation 1 per column, clipped at +-10.
 
-    Columns of one-hot numbers and bits pass unchanged. Before the first merge everything does.
+    Columns of one-hot numbers and bits pass unchanged. Before the first merge the mean is 0 and the
+    standard deviation 1.
 
     Args:
         columns: True for the columns that are measurements, bool [D].

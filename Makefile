@@ -1,0 +1,41 @@
+# Everything sets up what it needs; a second call of anything that is done is instant.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := demo/LunarLander-v3/lander-1
+
+.PHONY: setup demo test test-all lint clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Clipper needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
+	@echo "setting up .venv (about two minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+# the main job: train LunarLander-v3 until it is solved, examine it, film it, draw its curve
+demo: setup
+	@if [ -d $(DEMO)/checkpoints ]; then $(BIN)/clipper resume $(DEMO); \
+	else $(BIN)/clipper train LunarLander-v3 --seed 1 --out demo --name lander; fi
+	@$(BIN)/clipper evaluate $(DEMO)
+	@$(BIN)/clipper render $(DEMO) --out demo/lander.gif
+	@$(BIN)/clipper plot $(DEMO) --out demo/lander.png
+
+test: lint
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: lint
+	@$(BIN)/python -m pytest -n 2
+
+lint: setup
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@$(BIN)/vulture
+
+clean:
+	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,25 @@
+"""What every test runs under: checked shapes, one thread, no display, reproducible examples."""
+
+import os
+import sys
+
+# before pygame, matplotlib or a renderer is imported
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import torch
+from jaxtyping import install_import_hook
+
+# the shapes and types in the annotations of these files are laws while tests run
+CHECKED = ("clipper.advantages", "clipper.losses")
+assert not set(CHECKED) & set(sys.modules), "imported before their annotations are checked"
+install_import_hook(CHECKED, "beartype.beartype")
+
+# small networks are slower on two threads, and far slower when the other core is busy
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("clipper", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("clipper")

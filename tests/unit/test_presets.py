@@ -1,0 +1,149 @@
+"""Laws of the presets: they run, they name environments that exist, and the right one is chosen."""
+
+from __future__ import annotations
+
+import gymnasium
+import pytest
+from gymnasium import spaces
+
+from clipper.config import PPOConfig
+from clipper.errors import ConfigError
+from clipper.presets import GENERIC, PRESETS, choose_preset, find_preset, generic_preset
+
+ALL = {**PRESETS, **GENERIC}
+ISSUE_2 = [
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Pendulum-v1",
+    "LunarLander-v3",
+    "LunarLanderContinuous-v3",
+    "BipedalWalker-v3",
+    "HalfCheetah-v5",
+    "Hopper-v5",
+    "InvertedDoublePendulum-v5",
+    "InvertedPendulum-v5",
+    "Reacher-v5",
+    "Swimmer-v5",
+    "Walker2d-v5",
+    "Ant-v5",
+    "Humanoid-v5",
+]
+
+
+@pytest.mark.parametrize("name", ISSUE_2)
+def test_the_promised_environments_have_presets(name: str) -> None:
+    """Issue 2 lists them."""
+    assert name in PRESETS
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_preset_validates(name: str) -> None:
+    """A preset's settings exist, are in range and agree with each other."""
+    config = ALL[name].config()
+    assert config.validate() == config
+    assert ALL[name].name == name
+    assert ALL[name].source
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_names_a_registered_environment(name: str) -> None:
+    """A preset for an id that Gymnasium does not know could never be used."""
+    assert name.removeprefix("paper/") in gymnasium.registry
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_knows_every_setting_where_kinds_differ(name: str) -> None:
+    """DEFAULTS.md: entropy 0 and reward normalisation depend on the kind of action and the task.
+
+    The defaults suit discrete actions; a preset must not leave these to them by accident.
+    """
+    assert {"ent_coef", "normalize_reward", "total_timesteps"} <= set(PRESETS[name].settings)
+
+
+@pytest.mark.parametrize("task", [n for n in PRESETS if n.startswith("paper/")])
+def test_the_papers_settings(task: str) -> None:
+    """Table 3 of the paper: horizon 2048, Adam 3e-4, 10 epochs, minibatch 64, 0.99, 0.95, 0.2."""
+    config = PRESETS[task].config()
+    assert (config.num_envs, config.num_steps, config.total_timesteps) == (1, 2048, 1_000_000)
+    assert (config.num_epochs, config.minibatch_size) == (10, 64)
+    assert (config.gamma, config.gae_lambda) == (0.99, 0.95)
+    assert str(config.learning_rate) == "0.0003"
+    assert str(config.clip_range) == "0.2"
+    assert not config.recompute_advantages
+
+
+def test_the_paper_has_seven_mujoco_tasks() -> None:
+    """Figure 3 of the paper shows seven environments."""
+    assert len([name for name in PRESETS if name.startswith("paper/")]) == 7
+
+
+def test_facts_that_are_easily_missed() -> None:
+    """DEFAULTS.md's notes on the Zoo's rows, checked one by one."""
+    for name in ("MountainCar-v0", "Acrobot-v1"):
+        config = PRESETS[name].config()
+        assert config.normalize_obs
+        assert config.normalize_reward
+    for name in ("CartPole-v1", "Acrobot-v1", "MountainCar-v0"):
+        assert PRESETS[name].config().ent_coef == 0
+    assert PRESETS["Swimmer-v5"].config().gamma == 0.9999
+    assert PRESETS["HalfCheetah-v5"].config().recompute_advantages
+    assert PRESETS["Pendulum-v1"].config().gamma == 0.9
+
+
+def test_choice_is_by_wish_then_by_id_then_by_kind() -> None:
+    """What was asked for wins; then the environment's own preset; then a generic one."""
+    assert choose_preset("Acrobot-v1", "CartPole-v1", False, 500).name == "Acrobot-v1"
+    assert choose_preset(None, "CartPole-v1", False, 500).name == "CartPole-v1"
+    assert choose_preset(None, "Mine-v0", False, 50).name == "generic/discrete-short"
+    assert choose_preset(None, "Mine-v0", False, 200).name == "generic/discrete-medium"
+    assert choose_preset(None, "Mine-v0", True, 1000).name == "generic/continuous-long"
+    assert choose_preset(None, "Mine-v0", True, None).name == "generic/continuous-long"
+
+
+def test_none_is_the_plain_defaults() -> None:
+    """`--preset none` switches the presets off even where there is one."""
+    chosen = choose_preset("none", "CartPole-v1", False, 500)
+    assert chosen.name == "none"
+    assert chosen.config() == PPOConfig()
+
+
+def test_generic_presets_know_continuous_from_discrete() -> None:
+    """DEFAULTS.md: entropy 0.01 for discrete and 0 for continuous; rewards scaled for continuous."""
+    for limit in (10, 200, None):
+        discrete = generic_preset(False, limit).config()
+        continuous = generic_preset(True, limit).config()
+        assert (discrete.ent_coef, discrete.normalize_reward) == (0.01, False)
+        assert (continuous.ent_coef, continuous.normalize_reward) == (0.0, True)
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_a_generic_preset_can_be_asked_for_by_name(name: str) -> None:
+    """What `clipper presets` lists, `--preset` takes."""
+    assert find_preset(name).config() == GENERIC[name].config()
+
+
+def test_a_misspelt_preset_names_the_nearest() -> None:
+    """`Cartpole-v1` was meant to be `CartPole-v1`."""
+    with pytest.raises(ConfigError, match="'Cartpole-v1'") as caught:
+        find_preset("Cartpole-v1")
+    assert "CartPole-v1" in str(caught.value.hint)
+
+
+def test_overrides_win_over_the_preset_and_are_checked() -> None:
+    """A keyword beside a preset is the last word, and read like any other."""
+    assert PRESETS["CartPole-v1"].config(gamma="0.5").gamma == 0.5
+    with pytest.raises(ConfigError, match="gamma"):
+        PRESETS["CartPole-v1"].config(gamma=2)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in ISSUE_2 if gymnasium.spec(n).entry_point.startswith("gymnasium.envs.cl")]
+)
+def test_continuous_presets_have_no_entropy_bonus(name: str) -> None:
+    """A bonus on a Gaussian's entropy grows its deviation for ever: 0 wherever actions are Box."""
+    env = gymnasium.make(name)
+    if isinstance(env.action_space, spaces.Box):
+        assert PRESETS[name].config().ent_coef == 0
+    env.close()
