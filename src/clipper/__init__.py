@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipper.agent import PPO, load, resume
+    from clipper.agent import PPO
     from clipper.config import PPOConfig
     from clipper.errors import ClipperError
     from clipper.evaluation import Evaluation
+    from clipper.loading import load, resume
     from clipper.settings import Schedule
     from clipper.training import Outcome, Report
 
@@ -31,8 +32,8 @@ __all__ = [
 
 _HOMES = {
     "PPO": "clipper.agent",
-    "load": "clipper.agent",
-    "resume": "clipper.agent",
+    "load": "clipper.loading",
+    "resume": "clipper.loading",
     "PPOConfig": "clipper.config",
     "Schedule": "clipper.settings",
     "ClipperError": "clipper.errors",

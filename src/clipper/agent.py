@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,48 +13,30 @@ from numpy.typing import NDArray
 
 from clipper import agent_file
 from clipper.algorithms.ppo import PPO as PPOAlgorithm
-from clipper.checkpoint import Arrays, Checkpoint, read_checkpoint, without_prefix
+from clipper.checkpoint import Arrays, Checkpoint, without_prefix
 from clipper.config import PPOConfig
 from clipper.engine.devices import check_device, one_thread_if_small
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, FileError
 from clipper.evaluation import SELECTION, Evaluation, evaluate, play_frames
+from clipper.identity import Identity, check_seed, describe_env
 from clipper.metrics import Metrics
 from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
-from clipper.policies.networks import MLPShape
+from clipper.policies.networks import mlp_shape
 from clipper.presets import choose_preset
 from clipper.progress import ProgressDisplay
 from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
 from clipper.rendering import VideoWriter, check_video_path, draw_caption, prepare_headless
 from clipper.rollout import LocalSampler
-from clipper.run_folder import RunFolder, read_config
+from clipper.run_folder import RunFolder
 from clipper.run_keeper import RunKeeper
 from clipper.settings import read_duration
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ActionLayout, ObservationLayout, describe_space
 from clipper.training import Callback, Outcome, StopRules, Trainer, TrainingState
 
 # a discount whose horizon is so many times longer or shorter than an episode is remarked upon
 _FAR_OFF = 25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What an agent is, apart from its weights; written into every file of it.
-
-    Attributes:
-        env: Name of the environment, its arguments, its step limit, and whether the name is enough.
-        preset: Name of the preset the settings came from.
-        seed: The run's seed.
-        config: The settings.
-        has_module: True if the network is a module of the user's.
-    """
-
-    env: Mapping[str, Any]
-    preset: str
-    seed: int
-    config: PPOConfig
-    has_module: bool
 
 
 class PPO:
@@ -107,9 +89,9 @@ class PPO:
                 )
             config = _for_one_env({**chosen.settings, **config}, config)
         identity = Identity(
-            env=_describe_env(source),
+            env=describe_env(source),
             preset=chosen.name,
-            seed=_check_seed(seed),
+            seed=check_seed(seed),
             config=chosen.config(**config),
             has_module=module is not None,
         )
@@ -135,7 +117,7 @@ class PPO:
         self.policy: ActorCritic = build_policy(
             obs_layout,
             action_layout,
-            _shape(config),
+            mlp_shape(config),
             module=module,
             seed=identity.seed,
             log_std_init=config.log_std_init,
@@ -192,8 +174,8 @@ class PPO:
         """Returns lines that name the spaces and every transform of observations and actions."""
         policy, config = self.policy, self.config
         lines = [
-            f"observations: {policy.obs_layout.space}",
-            f"actions: {policy.action_layout.space}",
+            f"observations: {describe_space(policy.obs_layout.space)}",
+            f"actions: {describe_space(policy.action_layout.space)}",
             *policy.obs_layout.describe(),
             *policy.action_layout.describe(),
         ]
@@ -484,7 +466,7 @@ class PPO:
             self._store.folder.close()
             self._store = None
 
-    def _resume_run(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
+    def continue_run(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
         """Takes over all that a checkpoint holds and goes on writing its folder."""
         agent_file.load_policy(
             self.policy, without_prefix("policy", checkpoint.agent), str(folder.path)
@@ -506,7 +488,7 @@ class PPO:
         self._store = RunKeeper(folder, self.policy, self._meta)
 
     @classmethod
-    def _restore(
+    def restored(
         cls,
         meta: Mapping[str, Any],
         arrays: Arrays,
@@ -544,118 +526,8 @@ class PPO:
         return agent
 
 
-def load(
-    path: str | Path,
-    *,
-    module: ModuleLike | None = None,
-    env: EnvLike | None = None,
-    trust_env: bool = False,
-    device: str = "cpu",
-) -> PPO:
-    """Returns the agent that a `.safetensors` file holds; no code in or named by it is run.
-
-    Args:
-        path: An agent file, or a run folder (then its last agent).
-        module: The network, if the agent was trained with a module of the user's.
-        env: The environment to play in; None for the one the file names, if Gymnasium knows it.
-        trust_env: Import the module of a `module:EnvId` that the file names.
-        device: `cpu`, `cuda` or any device of torch.
-
-    Raises:
-        FileError: It is missing, damaged or of another format, or its examples do not come out.
-        ConfigError: The agent needs a module that was not given.
-    """
-    file = Path(path)
-    if (file / "config.json").is_file():
-        file = file / "agent.safetensors"
-    arrays, meta = agent_file.read(file)
-    source = _source_of(meta["env"], env, trust_env)
-    agent = PPO._restore(meta, arrays, str(file), source, module, device)
-    agent_file.check_examples(agent.policy, arrays, str(file))
-    return agent
-
-
-def resume(
-    run_dir: str | Path,
-    *,
-    module: ModuleLike | None = None,
-    env: EnvLike | None = None,
-    trust_env: bool = False,
-    device: str = "cpu",
-) -> PPO:
-    """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
-
-    Args:
-        run_dir: The run folder; it goes on being written.
-        module: The network, if the run was trained with a module of the user's.
-        env: The environment, if the run's was a callable.
-        trust_env: Import the module of a `module:EnvId` that the folder names.
-        device: `cpu`, `cuda` or any device of torch.
-
-    Raises:
-        FileError: There is no run, no complete checkpoint, or another process writes it.
-    """
-    path = Path(run_dir)
-    read_config(path)
-    folder = RunFolder(path)
-    try:
-        checkpoint, problems = read_checkpoint(folder.checkpoints)
-        for problem in problems:
-            folder.log(f"damaged checkpoint set aside: {problem}")
-        meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
-        source = _source_of(meta["env"], env, trust_env)
-        agent = PPO._restore(meta, checkpoint.agent, str(path), source, module, device)
-        agent._resume_run(folder, checkpoint)
-    except BaseException:
-        folder.close()
-        raise
-    folder.log(f"resumed at step {agent.step:,}")
-    return agent
-
-
-def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
-    """Returns where a saved agent's environments come from, or None if they cannot be made."""
-    kwargs, limit = env["kwargs"], env["max_episode_steps"]
-    if given is not None:
-        return env_source(given, env_kwargs=kwargs if isinstance(given, str) else None)
-    if not env["is_named"] or (":" in env["name"] and not trust_env):
-        return None
-    return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)
-
-
-def _describe_env(source: EnvSource) -> dict[str, Any]:
-    return {
-        "name": source.name,
-        "kwargs": dict(source.env_kwargs) if source.is_named else {},
-        "max_episode_steps": source.max_episode_steps,
-        "is_named": source.is_named,
-    }
-
-
 def _for_one_env(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings for a single environment with the rollout as large as before."""
     config = PPOConfig().replace(**settings)
     steps = given.get("num_steps", config.rollout_size)
     return {**given, "num_envs": 1, "num_steps": steps}
-
-
-def _check_seed(seed: int) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1, but is {seed!r}.")
-    return seed
-
-
-def _shape(config: PPOConfig) -> MLPShape:
-    value_sizes = config.value_hidden_sizes
-    return MLPShape(
-        hidden_sizes=config.hidden_sizes,
-        value_hidden_sizes=config.hidden_sizes if value_sizes is None else value_sizes,
-        activation=config.activation,
-        shared_torso=config.shared_torso,
-        hidden_gain=config.hidden_gain,
-        policy_gain=config.policy_gain,
-        value_gain=config.value_gain,
-    )
-
-
-__all__ = ["PPO", "load", "resume"]

@@ -14,7 +14,7 @@ from clipper.checkpoint import FORMAT, Arrays, prefixed, read_tensors, write_ten
 from clipper.errors import ConfigError, FileError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.run_folder import versions
-from clipper.spaces import space_from_json, space_to_json
+from clipper.space_json import space_from_json, space_to_json
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "format": int,

@@ -101,8 +101,8 @@ _TUNED = [
         {
             "total_timesteps": 300_000,
             "num_envs": 16,
-            "num_steps": 256,
-            "num_epochs": 4,
+            "num_steps": 128,
+            "num_epochs": 10,
             "minibatch_size": 64,
             "gamma": 0.99,
             "gae_lambda": 0.94,
@@ -110,7 +110,7 @@ _TUNED = [
             "normalize_obs": True,
             "normalize_reward": True,
         },
-        "[Z]",
+        "[Z] with 10 epochs of shorter rollouts [C]",
     ),
     Preset(
         "MountainCar-v0",

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ACTION_SPACES, learner, random_actions, small_policy
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
@@ -29,6 +28,7 @@ from clipper.losses import (
     value_loss,
 )
 from clipper.rollout import Batch
+from helpers import ACTION_SPACES, learner, random_actions, small_policy
 
 EPS = 0.2
 KINDS = sorted(ACTION_SPACES)

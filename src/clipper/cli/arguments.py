@@ -171,7 +171,7 @@ def agent_path(args: argparse.Namespace) -> Path:
 def load_agent(args: argparse.Namespace) -> PPO:
     """Returns the agent that the arguments name."""
     path = agent_path(args)
-    from clipper.agent import load
+    from clipper.loading import load
 
     return load(path, env=args.env, trust_env=args.trust_env, device=args.device)
 

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.run)
     read_config(path)
-    from clipper.agent import resume
     from clipper.cli.train import introduce, summarise
+    from clipper.loading import resume
 
     agent = resume(path, trust_env=args.trust_env, device=args.device)
     say(f"resuming at step {agent.step:,}")

@@ -360,7 +360,7 @@ def _legend_below(axes: Axes, width: float, title: str | None) -> None:
         handles,
         labels,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.14),
+        bbox_to_anchor=(0.5, -0.17),
         ncols=max(1, min(3, len(labels), int(width / widest))),
         frameon=False,
         fontsize=9,
@@ -434,7 +434,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode()  # as it is: half of a "\r\n" is no line end
     except UnicodeDecodeError:
         raise FileError(f"{file} must be text, but is not UTF-8.") from None
     except OSError as error:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipper.config import PPOConfig
+
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -97,3 +99,17 @@ def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) 
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer  # type: ignore[no-any-return]
+
+
+def mlp_shape(config: PPOConfig) -> MLPShape:
+    """Returns the MLP that a config describes."""
+    value_sizes = config.value_hidden_sizes
+    return MLPShape(
+        hidden_sizes=config.hidden_sizes,
+        value_hidden_sizes=config.hidden_sizes if value_sizes is None else value_sizes,
+        activation=config.activation,
+        shared_torso=config.shared_torso,
+        hidden_gain=config.hidden_gain,
+        policy_gain=config.policy_gain,
+        value_gain=config.value_gain,
+    )

@@ -1,0 +1,51 @@
+"""What an agent is, apart from its weights: environment, preset, seed and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipper.config import PPOConfig
+from clipper.envs.make import EnvSource
+from clipper.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What an agent is, apart from its weights; written into every file of it.
+
+    Attributes:
+        env: Name of the environment, its arguments, its step limit, and whether the name is enough.
+        preset: Name of the preset the settings came from.
+        seed: The run's seed.
+        config: The settings.
+        has_module: True if the network is a module of the user's.
+    """
+
+    env: Mapping[str, Any]
+    preset: str
+    seed: int
+    config: PPOConfig
+    has_module: bool
+
+
+def describe_env(source: EnvSource) -> dict[str, Any]:
+    """Returns what an agent file says of its environment."""
+    return {
+        "name": source.name,
+        "kwargs": dict(source.env_kwargs) if source.is_named else {},
+        "max_episode_steps": source.max_episode_steps,
+        "is_named": source.is_named,
+    }
+
+
+def check_seed(seed: int) -> int:
+    """Returns a run's seed if it is one.
+
+    Raises:
+        ConfigError: It is not a whole number from 0 to 2^63 - 1.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1, but is {seed!r}.")
+    return seed

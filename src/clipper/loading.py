@@ -1,0 +1,93 @@
+"""Files and run folders in, agents out; no code in or named by a file is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipper import agent_file
+from clipper.agent import PPO
+from clipper.checkpoint import read_checkpoint
+from clipper.envs.make import EnvLike, EnvSource, env_source
+from clipper.policies.actor_critic import ModuleLike
+from clipper.run_folder import RunFolder, read_config
+
+
+def load(
+    path: str | Path,
+    *,
+    module: ModuleLike | None = None,
+    env: EnvLike | None = None,
+    trust_env: bool = False,
+    device: str = "cpu",
+) -> PPO:
+    """Returns the agent that a `.safetensors` file holds; no code in or named by it is run.
+
+    Args:
+        path: An agent file, or a run folder (then its last agent).
+        module: The network, if the agent was trained with a module of the user's.
+        env: The environment to play in; None for the one the file names, if Gymnasium knows it.
+        trust_env: Import the module of a `module:EnvId` that the file names.
+        device: `cpu`, `cuda` or any device of torch.
+
+    Raises:
+        FileError: It is missing, damaged or of another format, or its examples do not come out.
+        ConfigError: The agent needs a module that was not given.
+    """
+    file = Path(path)
+    if (file / "config.json").is_file():
+        file = file / "agent.safetensors"
+    arrays, meta = agent_file.read(file)
+    source = _source_of(meta["env"], env, trust_env)
+    agent = PPO.restored(meta, arrays, str(file), source, module, device)
+    agent_file.check_examples(agent.policy, arrays, str(file))
+    return agent
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    module: ModuleLike | None = None,
+    env: EnvLike | None = None,
+    trust_env: bool = False,
+    device: str = "cpu",
+) -> PPO:
+    """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
+
+    Args:
+        run_dir: The run folder; it goes on being written.
+        module: The network, if the run was trained with a module of the user's.
+        env: The environment, if the run's was a callable.
+        trust_env: Import the module of a `module:EnvId` that the folder names.
+        device: `cpu`, `cuda` or any device of torch.
+
+    Raises:
+        FileError: There is no run, no complete checkpoint, or another process writes it.
+    """
+    path = Path(run_dir)
+    read_config(path)
+    folder = RunFolder(path)
+    try:
+        checkpoint, problems = read_checkpoint(folder.checkpoints)
+        for problem in problems:
+            folder.log(f"damaged checkpoint set aside: {problem}")
+        meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
+        source = _source_of(meta["env"], env, trust_env)
+        agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device)
+        agent.continue_run(folder, checkpoint)
+    except BaseException:
+        folder.close()
+        raise
+    folder.log(f"resumed at step {agent.step:,}")
+    return agent
+
+
+def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
+    """Returns where a saved agent's environments come from, or None if they cannot be made."""
+    kwargs, limit = env["kwargs"], env["max_episode_steps"]
+    if given is not None:
+        return env_source(given, env_kwargs=kwargs if isinstance(given, str) else None)
+    if not env["is_named"] or (":" in env["name"] and not trust_env):
+        return None
+    return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)
