@@ -117,8 +117,8 @@ _TUNED = [
         {
             "total_timesteps": 1_000_000,
             "num_envs": 16,
-            "num_steps": 16,
-            "num_epochs": 4,
+            "num_steps": 128,
+            "num_epochs": 10,
             "minibatch_size": 64,
             "gamma": 0.99,
             "gae_lambda": 0.98,
@@ -126,7 +126,7 @@ _TUNED = [
             "normalize_obs": True,
             "normalize_reward": True,
         },
-        "[Z]",
+        "[Z] with 10 epochs of longer rollouts [C]",
     ),
     Preset(
         "MountainCarContinuous-v0",

@@ -210,6 +210,8 @@ class _GrowingCsv:
             rows = self._read()
             self._columns = list(rows[0]) if rows else self._columns
             self.num_rows = max(len(rows) - 1, 0)
+            if rows and not self._ends_whole(rows):
+                self._write(rows)
         try:
             self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
@@ -247,15 +249,22 @@ class _GrowingCsv:
         # a line cut off by a kill has too few cells, and the checkpoint does not count it
         return [row for row in rows if len(row) == len(rows[0])]
 
+    def _ends_whole(self, rows: list[list[str]]) -> bool:
+        """True unless a kill cut the last line, which would run into the next row."""
+        text = self._path.read_text(encoding="utf-8")
+        return text.endswith("\n") and text.count("\n") == len(rows)
+
+    def _write(self, rows: list[list[str]]) -> None:
+        lines: list[str] = []
+        csv.writer(_Lines(lines)).writerows(rows)
+        write_atomically(self._path, "".join(lines).encode())
+
     def _rewrite(self, columns: list[str], num_rows: int | None) -> None:
         self.close()
         rows = self._read() if self._path.exists() else []
         body = rows[1:] if num_rows is None else rows[1 : num_rows + 1]
         padded = [row + [""] * (len(columns) - len(row)) for row in body]
-        lines: list[str] = []
-        writer = csv.writer(_Lines(lines))
-        writer.writerows([columns, *padded])
-        write_atomically(self._path, "".join(lines).encode())
+        self._write([columns, *padded])
         self._columns = columns
         self.num_rows = len(body)
         self._file = open(self._path, "a", newline="", encoding="utf-8")  # noqa: SIM115

@@ -398,7 +398,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
 def test_headless_drivers(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], backend: str | None
 ) -> None:
-    """Without a display SDL draws into memory, MuJoCo with what is installed; else a hint says what."""
+    """Without a display SDL draws into memory, MuJoCo with what is there, or a hint says what."""
     libraries(monkeypatch, *installed)
     prepare_headless()
     assert os.environ["SDL_VIDEODRIVER"] == "dummy"

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plots and returns the exit code."""
-    from clipper.plotting import find_runs, plot_runs
+    from clipper.curves import find_runs
+    from clipper.plotting import plot_runs
 
     runs = list(dict.fromkeys(run for path in args.runs for run in find_runs(Path(path))))
     plot_runs(runs, Path(args.out), x=args.x, title=args.title)

@@ -13,16 +13,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from clipper.curves import aggregate, find_runs, read_curve, rolling_mean
 from clipper.errors import ClipperError, ConfigError, FileError
-from clipper.experiments.plot import (
-    aggregate,
-    check_picture_path,
-    find_runs,
-    plot_run,
-    plot_runs,
-    read_curve,
-    rolling_mean,
-)
+from clipper.plotting import check_picture_path, plot_run, plot_runs
 
 EPISODES = "step,env,episode,episode_return,episode_length,truncated,wall_seconds"
 METRICS = (
@@ -351,7 +344,7 @@ def test_a_place_that_cannot_be_written_is_a_file_error(tmp_path: Path) -> None:
 def test_importing_the_module_does_not_import_matplotlib() -> None:
     """matplotlib, torch and gymnasium wait until something is drawn, or for ever."""
     code = (
-        "import sys, clipper.experiments.plot; "
+        "import sys, clipper.plotting; "
         "print([m for m in ('matplotlib', 'torch', 'gymnasium') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,189 @@
+"""Run folders in, the numbers of their learning curves out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.errors import FileError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What a run folder's CSV files say; E finished training episodes, I iterations.
+
+    Attributes:
+        env: Name of the environment.
+        name: Name of the run, the same for all seeds of one setting.
+        seed: The run's seed.
+        steps: Transitions over all environments when an episode ended, [E], ascending.
+        wall_seconds: Training time when its iteration ended, in seconds, [E].
+        returns: Its return, raw rewards, [E].
+        metrics: Columns of `metrics.csv` by path, [I] each, NaN where not measured.
+    """
+
+    env: str
+    name: str
+    seed: int
+    steps: Array
+    wall_seconds: Array
+    returns: Array
+    metrics: Mapping[str, Array]
+
+    def measured(self, path: str) -> tuple[Array, Array]:
+        """Returns the steps at which a metric was measured, and its values there."""
+        values = self.metrics.get(path, np.zeros(0))
+        known = np.isfinite(values)
+        steps = self.metrics.get("step", np.full(len(values), np.nan))
+        return steps[known], values[known]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Mean and range of several curves on one grid; all arrays have the grid's length."""
+
+    x: Array
+    mean: Array
+    low: Array
+    high: Array
+
+
+def find_runs(path: str | Path) -> list[Path]:
+    """Returns the run folders at or below a path, in the order a person would list them.
+
+    Raises:
+        FileError: There is none.
+    """
+    top = Path(path)
+    runs = []
+    for folder, below, files in os.walk(top):
+        if "config.json" in files and "episodes.csv" in files:
+            runs.append(Path(folder))
+            below.clear()  # a run folder holds no other runs
+    if not runs:
+        found = "is no folder" if not top.is_dir() else "has none at or below it"
+        raise FileError(
+            f"{top} must be a run folder or hold some, but {found}.",
+            hint="a run folder has config.json and episodes.csv; `clipper train` makes one.",
+        )
+    return sorted(runs, key=lambda run: [_natural(part) for part in run.parts])
+
+
+def read_curve(run_dir: str | Path) -> Curve:
+    """Returns the episodes and metrics of a run, finished or still going.
+
+    A last line that is not complete is left out, for the run may be writing it.
+
+    Raises:
+        FileError: A file is missing or is not what a run writes.
+    """
+    folder = Path(run_dir)
+    file = folder / "config.json"
+    try:
+        config = json.loads(_read_text(file))
+        env, name, seed = str(config["env"]), str(config["name"]), int(config["seed"])
+    except (ValueError, KeyError, TypeError):
+        raise FileError(
+            f"{file} must be a JSON object with env, name and seed, but is not.",
+            hint="give the folder of a run of this version of Clipper.",
+        ) from None
+    episodes = _read_columns(folder / "episodes.csv")
+    needed = ("step", "wall_seconds", "episode_return")
+    missing = [column for column in needed if column not in episodes]
+    if episodes and missing:
+        raise FileError(
+            f"{folder / 'episodes.csv'} must have the columns {', '.join(needed)}, "
+            f"but has no {', '.join(missing)}."
+        )
+    steps, wall_seconds, returns = (episodes.get(column, np.zeros(0)) for column in needed)
+    order = np.argsort(steps, kind="stable")
+    metrics = folder / "metrics.csv"
+    return Curve(
+        env=env,
+        name=name,
+        seed=seed,
+        steps=steps[order],
+        wall_seconds=wall_seconds[order],
+        returns=returns[order],
+        metrics=_read_columns(metrics) if metrics.exists() else {},
+    )
+
+
+def rolling_mean(values: Array, window: int) -> Array:
+    """Returns at each place the mean of the last `window` values, or of as many as there are."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: Array = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def aggregate(curves: Sequence[tuple[Array, Array]], num_points: int = 400) -> Band | None:
+    """Returns mean, minimum and maximum of curves (x, y) where all of them are known.
+
+    Between its points a curve is taken as straight. None if there is no such place.
+
+    Args:
+        curves: x ascending and y, at least one point each; of equal x the last point counts.
+        num_points: Points of the grid, evenly spaced.
+    """
+    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    if low > high:
+        return None
+    grid = np.linspace(low, high, num_points)
+    rows = []
+    for x, y in curves:
+        last = np.append(x[1:] != x[:-1], True)
+        rows.append(np.interp(grid, x[last], y[last]))
+    table = np.stack(rows)
+    return Band(x=grid, mean=table.mean(0), low=table.min(0), high=table.max(0))
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts run2 before run10."""
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"([0-9]+)", text)]
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()  # as it is: half of a "\r\n" is no line end
+    except UnicodeDecodeError:
+        raise FileError(f"{file} must be text, but is not UTF-8.") from None
+    except OSError as error:
+        raise FileError(f"{file} must be readable, but {error.strerror or error}.") from error
+
+
+def _read_columns(file: Path) -> dict[str, Array]:
+    """Returns the columns of a CSV file of numbers, NaN for empty cells; {} for an empty file."""
+    text = _read_text(file)
+    lines = text[: text.rfind("\n") + 1]  # a run still going may be in the middle of a line
+    rows = list(csv.reader(lines.splitlines()))
+    if not rows:
+        return {}
+    header, body = rows[0], rows[1:]
+    if body and len(body[-1]) < len(header):
+        del body[-1]  # cut off by a kill
+    table = np.empty((len(body), len(header)))
+    for number, row in enumerate(body):
+        try:
+            if len(row) != len(header):
+                raise ValueError
+            table[number] = [float(cell) if cell else math.nan for cell in row]
+        except ValueError:
+            raise FileError(
+                f"{file} must have {len(header)} numbers in every line, "
+                f"but line {number + 2} is {','.join(row)[:80]!r}.",
+                hint="restore the file or delete the line.",
+            ) from None
+    return {column: table[:, i] for i, column in enumerate(header)}

@@ -1,1 +1,0 @@
-"""The notebook: finished and running experiments in, pictures and tables about them out."""
