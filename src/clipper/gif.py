@@ -69,7 +69,10 @@ class GifEncoder:
     def finish(self) -> None:
         """Writes the file."""
         if self._skipped is not None:
+            # where the next kept frame would stand: the film is then that much longer
+            self._num_added = self._kept[-1] + self._stride + 1
             self._keep(self._skipped)
+            self._num_added += self._stride - 1
         palette, index_of_key = _choose_palette(self._totals)
         height, width = self._keys.shape
         self._file.write(_gif_header(width, height, palette))

@@ -73,10 +73,12 @@ def test_gif_shows_the_frames_exactly_when_their_colours_are_few(tmp_path: Path)
 @pytest.mark.parametrize(
     ("fps", "num_frames", "pictures", "first", "total"),
     [
-        # 50 fps: every second frame, 40 ms each; 50 frames last 1 s
-        (50, 50, 25, 40, 1000),
-        # 60 fps: every second frame at 33.3 ms, rounded up and down so that the sum is 0.4 s
-        (60, 24, 12, 30, 400),
+        # 50 fps: every second frame, 40 ms each: 25 last 1 s, and the skipped last frame follows
+        (50, 50, 26, 40, 1040),
+        # 60 fps: every second frame at 33.3 ms: 12 last 0.4 s, and the last frame follows
+        (60, 24, 13, 30, 430),
+        # 50 fps and an odd number: the last frame is one of those kept; 26 last 1.02 s
+        (50, 51, 26, 40, 1020),
         # 30 fps: every frame; the sum is again right
         (30, 24, 24, 30, 800),
         # 4 fps: every frame, a quarter of a second each
@@ -86,12 +88,14 @@ def test_gif_shows_the_frames_exactly_when_their_colours_are_few(tmp_path: Path)
 def test_gif_keeps_real_time(
     tmp_path: Path, fps: float, num_frames: int, pictures: int, first: int, total: int
 ) -> None:
-    """A GIF lasts as long as its frames do, and no picture is shorter than browsers honour."""
+    """A GIF keeps real time, shows the last frame, and no picture is shorter than browsers honour."""
     found, delays = gif_frames(write(tmp_path / "a.gif", [ball(i) for i in range(num_frames)], fps))
+    assert (found[-1] == gif_frames(write(tmp_path / "b.gif", [ball(num_frames - 1)], fps))[0][0]).all()
     assert len(found) == pictures
     assert sum(delays) == total
     assert delays[0] == first
-    assert min(delays) >= 30
+    assert min(delays[:-1]) >= 30
+    assert delays[-1] >= 20
 
 
 def test_gif_merges_frames_that_are_the_same(tmp_path: Path) -> None:
