@@ -427,11 +427,16 @@ class PPO:
 
     def _source_now(self) -> EnvSource:
         if self._source is None:
-            name = self._identity.env["name"]
+            name, is_named = self._identity.env["name"], self._identity.env["is_named"]
+            hint = "name it with --env module:Name (Python: env=...)."
+            if is_named:
+                hint = "--trust-env (Python: trust_env=True) does it; only with files you trust."
             raise ConfigError(
-                f"the agent needs its environment, but {name!r} cannot be made from the file alone.",
-                hint="give it: load(path, env=...) for a callable or instance; for module:EnvId "
-                "load(path, trust_env=True), or --trust-env, imports the module.",
+                f"the agent needs its environment, but a module that a file names ({name}) "
+                "is not imported unasked."
+                if is_named
+                else f"the agent needs its environment, but {name} cannot be made from its name.",
+                hint=hint,
             )
         return self._source
 

@@ -120,7 +120,9 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
         hint = None
         if path.suffix in (".zip", ".pt", ".pth", ".pkl"):
             hint = "Clipper reads no pickles or archives of other libraries: they can execute code."
-        raise FileError(f"{path} must be a safetensors file, but {error}.", hint=hint) from None
+        raise FileError(
+            f"{path} must be a safetensors file, but cannot be read as one ({error}).", hint=hint
+        ) from None
     if _KEY not in meta:
         raise FileError(f"{path} must be written by Clipper, but its metadata has no {_KEY!r} key.")
     data = parse_json(meta[_KEY], str(path))

@@ -10,8 +10,11 @@ from clipper import agent_file
 from clipper.agent import PPO
 from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source
+from clipper.envs.vector import spaces_of
+from clipper.errors import SpaceError
 from clipper.policies.actor_critic import ModuleLike
 from clipper.run_folder import RunFolder, read_config
+from clipper.spaces import describe_space
 
 
 def load(
@@ -41,6 +44,8 @@ def load(
     arrays, meta = agent_file.read(file)
     source = _source_of(meta["env"], env, trust_env)
     agent = PPO.restored(meta, arrays, str(file), source, module, device)
+    if source is not None and env is not None:
+        _check_spaces(agent, source)
     agent_file.check_examples(agent.policy, arrays, str(file))
     return agent
 
@@ -81,6 +86,21 @@ def resume(
         raise
     folder.log(f"resumed at step {agent.step:,}")
     return agent
+
+
+def _check_spaces(agent: PPO, source: EnvSource) -> None:
+    """Raises unless an environment given by the user has the spaces the agent was trained in."""
+    obs, action, _ = spaces_of(source)
+    pairs = (
+        ("observation", obs.space, agent.policy.obs_layout.space),
+        ("action", action.space, agent.policy.action_layout.space),
+    )
+    for kind, found, wanted in pairs:
+        if found != wanted:
+            raise SpaceError(
+                f"the {kind} space of {source.name} must be the one the agent was trained in, "
+                f"{describe_space(wanted)}, but is {describe_space(found)}."
+            )
 
 
 def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:

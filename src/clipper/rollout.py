@@ -6,7 +6,7 @@ size, F episodes that ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -68,14 +68,15 @@ class Rollout:
         )
         return replace(self, values=values, next_values=next_values)
 
-    def check_finite(self, first_step: int) -> None:
+    def check_finite(self, episodes: Sequence[int], lengths: Sequence[int]) -> None:
         """Raises if a number in the block is NaN or infinite, and says where.
 
         Args:
-            first_step: Steps each environment had taken before the block, for the message.
+            episodes: Index of the episode each environment was in before the block.
+            lengths: Steps it had taken in it.
 
         Raises:
-            NumericsError: Names what, the environment and the step.
+            NumericsError: Names what, the environment, the episode and the step.
         """
         for name in ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values"):
             block: Tensor = getattr(self, name)
@@ -84,9 +85,11 @@ class Rollout:
                 continue
             bad = torch.nonzero(~torch.isfinite(block))
             if len(bad):
-                raise self._not_finite(name, bad[0].tolist(), first_step)
+                raise self._not_finite(name, bad[0].tolist(), episodes, lengths)
 
-    def _not_finite(self, name: str, at: list[int], first_step: int) -> NumericsError:
+    def _not_finite(
+        self, name: str, at: list[int], episodes: Sequence[int], lengths: Sequence[int]
+    ) -> NumericsError:
         value = float(getattr(self, name)[tuple(at)])
         if name == "final_obs":
             step, env = self.final_at[at[0]].tolist()
@@ -97,15 +100,23 @@ class Rollout:
         column = f", column {at[-1]}" if name.endswith(("obs", "actions")) else ""
         what = {"obs": "observation", "final_obs": "observation", "last_obs": "observation"}
         noun = what.get(name, name.replace("_", "-").rstrip("s"))
-        after = "after step" if name in ("final_obs", "last_obs") else "at step"
+        after = "after" if name in ("final_obs", "last_obs") else "in"
+        episode, number = self._locate(env, step, episodes[env], lengths[env])
         hint = "the environment gave it; find the step in its code that divides or overflows."
         if name in ("actions", "log_probs", "values"):
             hint = "the policy gave it; lower learning_rate, or check your module."
         return NumericsError(
-            f"every {noun} must be finite, but environment {env} has {value}{column} "
-            f"{after} {first_step + step + 1} of the run's steps in that environment.",
+            f"every {noun} must be finite, but is {value}{column} "
+            f"{after} step {number} of episode {episode} of environment {env}.",
             hint=hint,
         )
+
+    def _locate(self, env: int, step: int, episode: int, length: int) -> tuple[int, int]:
+        """Returns the episode and the step in it (from 1) of a row of the block."""
+        ends = [t for t, n in self.final_at.tolist() if n == env and t < step]
+        if not ends:
+            return episode, length + step + 1
+        return episode + len(ends), step - ends[-1]
 
 
 def successor_values(
@@ -236,6 +247,7 @@ class LocalSampler:
             self._envs.reset()
             self._started = True
         first_step = self._steps
+        positions = self._envs.positions()
         shape = (num_steps, self.num_envs)
         layout = self.action_layout
         obs = np.empty((*shape, self.obs_layout.size), dtype=np.float32)
@@ -260,7 +272,7 @@ class LocalSampler:
         finals = np.stack(final_obs) if final_obs else obs[:0, 0]
         return self._judged(
             policy,
-            first_step,
+            positions,
             obs=torch.from_numpy(obs),
             actions=torch.from_numpy(actions),
             rewards=torch.from_numpy(rewards),
@@ -272,7 +284,9 @@ class LocalSampler:
             episodes=tuple(episodes),
         )
 
-    def _judged(self, policy: ActorCritic, first_step: int, **block: Any) -> Rollout:
+    def _judged(
+        self, policy: ActorCritic, positions: tuple[list[int], list[int]], **block: Any
+    ) -> Rollout:
         """Returns the block with log-probabilities and values, computed in one pass over it."""
         log_probs, values = policy.evaluate(block["obs"], block["actions"])
         next_values = successor_values(
@@ -282,7 +296,7 @@ class LocalSampler:
             block["final_at"],
         )
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
-        rollout.check_finite(first_step)
+        rollout.check_finite(*positions)
         return rollout
 
     def _noise(self, policy: ActorCritic, num_steps: int) -> Tensor:

@@ -277,12 +277,15 @@ class Trainer:
         started = time.perf_counter()
         state = self.state
         is_due = state.step >= state.next_evaluation or is_last
+        failure: ClipperError | None = None
         if self._evaluate is not None and is_due and interrupt.number is None:
             try:
                 with interrupt.allowed():
                     report.metrics.update(self._evaluate())
             except KeyboardInterrupt:
                 is_due = False
+            except ClipperError as error:
+                is_due, failure = False, error
             interval = self._algorithm.config.evaluation_interval
             state.next_evaluation = state.step - state.step % interval + interval
             score = report.metrics.get("eval/return_deterministic", -math.inf)
@@ -297,8 +300,11 @@ class Trainer:
                 report.stop()
         if self._keeper is not None:
             self._keeper.write(report, state.wall_seconds)
-            if time.monotonic() - self._last_save > self._checkpoint_seconds or interrupt.number:
+            is_old = time.monotonic() - self._last_save > self._checkpoint_seconds
+            if is_old or interrupt.number or failure:
                 self._save(self._algorithm.state_dict(), self._sampler.mark())
+        if failure is not None:
+            raise failure
 
     def _finished(self, rules: StopRules) -> str | None:
         state = self.state

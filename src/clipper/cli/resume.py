@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
+        "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
+    )
+    parser.add_argument(
         "--trust-env",
         action="store_true",
         help="import the module of a module:EnvId that the folder names",
@@ -40,13 +43,14 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.run)
     read_config(path)
-    from clipper.cli.train import introduce, summarise
+    from clipper.cli.train import introduce, kept_on_error, summarise
     from clipper.loading import resume
 
-    agent = resume(path, trust_env=args.trust_env, device=args.device)
+    agent = resume(path, env=args.env, trust_env=args.trust_env, device=args.device)
     say(f"resuming at step {agent.step:,}")
     introduce(agent, path)
-    outcome = agent.train(
-        args.total_timesteps, until=args.until, budget=args.budget, progress=not args.quiet
-    )
+    with kept_on_error(agent, path):
+        outcome = agent.train(
+            args.total_timesteps, until=args.until, budget=args.budget, progress=not args.quiet
+        )
     return summarise(agent, outcome, path)

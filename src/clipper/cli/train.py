@@ -6,11 +6,14 @@ import argparse
 import dataclasses
 import shlex
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipper.cli.arguments import json_object, positive_int, say, seed
 from clipper.config import PPOConfig
+from clipper.errors import ClipperError, ConfigError
 from clipper.settings import describe_field, read_duration, show
 
 if TYPE_CHECKING:
@@ -129,14 +132,29 @@ def run(args: argparse.Namespace) -> int:
 
         callbacks.append(TensorBoardWriter(path))
     introduce(agent, path)
-    outcome = agent.train(
-        until=args.until,
-        budget=args.budget,
-        run_dir=path,
-        callback=callbacks,
-        progress=not args.quiet,
-    )
+    with kept_on_error(agent, path):
+        outcome = agent.train(
+            until=args.until,
+            budget=args.budget,
+            run_dir=path,
+            callback=callbacks,
+            progress=not args.quiet,
+        )
     return summarise(agent, outcome, path)
+
+
+@contextmanager
+def kept_on_error(agent: PPO, path: Path) -> Iterator[None]:
+    """Adds to an error of ours what was kept and how to go on."""
+    try:
+        yield
+    except ClipperError as error:
+        if (path / "checkpoints").is_dir() and not isinstance(error, ConfigError):
+            error.add_note(
+                f"everything up to step {agent.step:,} is kept; "
+                f"`clipper resume {shlex.quote(str(path))}` goes on from there."
+            )
+        raise
 
 
 def introduce(agent: PPO, path: Path) -> None:

@@ -270,13 +270,14 @@ def _fault(name: str, kwargs: Mapping[str, Any], error: Exception) -> Exception:
 
 
 def brief(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    # Gymnasium appends what it was asked for, which our message says already
+    text = str(error).strip().partition(" was raised from the environment creator")[0].splitlines()
     return f"it raised {type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
 
 
 def where_raised(error: BaseException) -> str | None:
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
+    if not frames or frames[-1].filename == gymnasium.envs.registration.__file__:
         return None
     last = frames[-1]
     return f"raised in {last.filename}, line {last.lineno}."

@@ -141,6 +141,10 @@ class VectorEnv:
                 with contextlib.suppress(Exception):
                     env.close()
 
+    def positions(self) -> tuple[list[int], list[int]]:
+        """Returns each environment's episode index and the steps taken in it."""
+        return self._episodes.copy(), self._lengths.copy()
+
     def mark(self) -> Mark:
         """Returns this point in time, cheaply, for `state_dict` to describe now or later."""
         keep = max(self._lengths, default=0)
@@ -256,12 +260,14 @@ class VectorEnv:
                 )
 
     def _fault(self, i: int, call: str, error: Exception) -> EnvironmentFault:
-        where = f"environment {i}, episode {self._episodes[i]}, step {self._lengths[i]}"
+        step = f", step {self._lengths[i] + 1}" if call == "step" else ""
+        where = f"environment {i}, episode {self._episodes[i]}{step}"
         seed = self._seeds.of(i, self._episodes[i])
         if isinstance(error, (SpaceError, TypeError, ValueError)) and _is_ours(error):
             problem = error.message if isinstance(error, SpaceError) else str(error)
             return EnvironmentFault(
-                f"{self.name} must keep Gymnasium's contract in {call}, but {problem} ({where})",
+                f"{self.name} must keep Gymnasium's contract in {call}, but "
+                f"{problem.rstrip('.')} ({where}).",
                 hint=f"the episode's seed was {seed}.",
             )
         return EnvironmentFault(
