@@ -107,7 +107,8 @@ def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -
     """Returns where a saved agent's environments come from, or None if they cannot be made."""
     kwargs, limit = env["kwargs"], env["max_episode_steps"]
     if given is not None:
-        return env_source(given, env_kwargs=kwargs if isinstance(given, str) else None)
+        kwargs = kwargs if isinstance(given, str) else None
+        return env_source(given, env_kwargs=kwargs, max_episode_steps=limit)
     if not env["is_named"] or (":" in env["name"] and not trust_env):
         return None
     return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)

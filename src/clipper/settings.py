@@ -89,18 +89,7 @@ class Schedule:
         Raises:
             ConfigError: The text is neither a number nor `linear:START:END`.
         """
-        if isinstance(value, Schedule):
-            return value
-        try:
-            if isinstance(value, str) and value.startswith("linear:"):
-                start, end = (float(part) for part in value.split(":")[1:])
-                return cls(start, end)
-            return cls(float(value), float(value))
-        except (TypeError, ValueError):
-            raise ConfigError(
-                f"a schedule must be a number or linear:START:END, but is {value!r}.",
-                hint="write for example 3e-4 or linear:3e-4:0.",
-            ) from None
+        return read_value("a schedule", cls, value)  # type: ignore[no-any-return]
 
     def at(self, progress: float) -> float:
         """Returns the value after the fraction `progress` (0 to 1) of the run."""
@@ -194,10 +183,13 @@ def read_value(name: str, kind: Any, value: Any) -> Any:
         return read_value(name, inner[0], value)
     try:
         return _READERS[typing.get_origin(kind) or kind](name, kind, value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{name} must be {_describe(kind)}, but is {value!r}.") from None
+        hint = "write for example 3e-4 or linear:3e-4:0." if kind is Schedule else None
+        raise ConfigError(
+            f"{name} must be {_describe(kind)}, but is {value!r}.", hint=hint
+        ) from None
 
 
 def _read_bool(name: str, kind: Any, value: Any) -> bool:
@@ -235,7 +227,13 @@ def _read_float(name: str, kind: Any, value: Any) -> float:
 def _read_schedule(name: str, kind: Any, value: Any) -> Schedule:
     if isinstance(value, bool):
         raise ValueError(value)
-    schedule = Schedule.parse(value)
+    if isinstance(value, Schedule):
+        schedule = value
+    elif isinstance(value, str) and value.startswith("linear:"):
+        start, end = (float(part) for part in value.split(":")[1:])
+        schedule = Schedule(start, end)
+    else:
+        schedule = Schedule(float(value), float(value))
     if not (math.isfinite(schedule.start) and math.isfinite(schedule.end)):
         raise ValueError(value)
     return schedule

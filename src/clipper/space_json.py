@@ -23,7 +23,10 @@ def space_to_json(
         SpaceError: The kind of space cannot be written.
     """
     if isinstance(space, spaces.Dict):
-        items = [[k, space_to_json(s, arrays, f"{key}.{k}")] for k, s in space.spaces.items()]
+        items = [
+            [name, space_to_json(part, arrays, f"{key}.{i}")]
+            for i, (name, part) in enumerate(space.spaces.items())
+        ]
         return {"type": "Dict", "items": items}
     if isinstance(space, spaces.Tuple):
         parts = [space_to_json(s, arrays, f"{key}.{i}") for i, s in enumerate(space.spaces)]
@@ -32,12 +35,18 @@ def space_to_json(
         arrays[f"{key}.low"], arrays[f"{key}.high"] = space.low.copy(), space.high.copy()
         return {"type": "Box", "dtype": str(space.dtype), "key": key}
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {
+            "type": "Discrete",
+            "n": int(space.n),
+            "start": int(space.start),
+            "dtype": str(space.dtype),
+        }
     if isinstance(space, spaces.MultiDiscrete):
         return {
             "type": "MultiDiscrete",
             "nvec": space.nvec.tolist(),
             "start": np.asarray(space.start).tolist(),
+            "dtype": str(space.dtype),
         }
     if isinstance(space, spaces.MultiBinary):
         return {
@@ -65,9 +74,14 @@ def space_from_json(
             low, high = arrays[f"{data['key']}.low"], arrays[f"{data['key']}.high"]
             return spaces.Box(low, high, dtype=np.dtype(data["dtype"]).type)
         if kind == "Discrete":
-            return spaces.Discrete(int(data["n"]), start=int(data["start"]))
+            kind_of = np.dtype(data["dtype"]).type
+            return spaces.Discrete(int(data["n"]), start=int(data["start"]), dtype=kind_of)
         if kind == "MultiDiscrete":
-            return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
+            return spaces.MultiDiscrete(
+                np.array(data["nvec"]),
+                start=np.array(data["start"]),
+                dtype=np.dtype(data["dtype"]).type,
+            )
         if kind == "MultiBinary":
             return spaces.MultiBinary(data["n"])
     except (KeyError, TypeError, ValueError, AssertionError) as error:

@@ -65,8 +65,9 @@ class ObservationLayout:
             raise SpaceError(
                 f"an observation must have at least one number, but the space is {space}."
             )
-        self._is_box = isinstance(space, spaces.Box)
-        self._shape = space.shape if self._is_box else None
+        # a Box that keeps its promise is copied without further looking
+        self._shape = space.shape if isinstance(space, spaces.Box) else None
+        self._dtype = space.dtype if isinstance(space, spaces.Box) else None
 
     @property
     def box_columns(self) -> NDArray[np.bool_]:
@@ -82,7 +83,7 @@ class ObservationLayout:
         Raises:
             SpaceError: It does not have the shape or type that the space promises.
         """
-        if self._is_box and type(obs) is np.ndarray and obs.shape == self._shape:
+        if type(obs) is np.ndarray and obs.shape == self._shape and obs.dtype == self._dtype:
             row[:] = obs if obs.ndim == 1 else obs.reshape(-1)
             return
         for leaf in self.leaves:
@@ -95,7 +96,7 @@ class ObservationLayout:
             SpaceError: It is neither.
         """
         leaf = self.leaves[0]
-        value = np.asarray(_follow(obs, leaf))
+        value = _as_array(_follow(obs, leaf), leaf)
         single = _shape_of(leaf.space)
         if value.shape == single:
             return True
@@ -117,7 +118,7 @@ class ObservationLayout:
             rows = np.empty((1, self.size), dtype=np.float32)
             self.write(obs, rows[0])
             return rows
-        parts = [np.asarray(_follow(obs, leaf)) for leaf in self.leaves]
+        parts = [_as_array(_follow(obs, leaf), leaf) for leaf in self.leaves]
         rows = np.empty((len(parts[0]), self.size), dtype=np.float32)
         for leaf, part in zip(self.leaves, parts, strict=True):
             if len(part) != len(rows):
@@ -202,8 +203,8 @@ class ActionLayout:
                 f"low must be at most high in a Box of actions, but the space is {space}."
             )
         # a bounded axis maps [-1, 1] onto [low, high]; any other is passed through
-        self._scale = np.where(bounded, (self._high - self._low) / 2, 1.0)
-        self._centre = np.where(bounded, (self._high + self._low) / 2, 0.0)
+        low, high = np.where(bounded, self._low, -1.0), np.where(bounded, self._high, 1.0)
+        self._scale, self._centre = (high - low) / 2, (high + low) / 2
         self._plain = bool(np.all(self._scale == 1) and np.all(self._centre == 0))
 
     @property
@@ -246,7 +247,8 @@ class ActionLayout:
         if self.kind == "box":
             bounded = np.isfinite(self._low) & np.isfinite(self._high)
             if not bounded.any():
-                return []
+                is_free = np.isinf(self._low).all() and np.isinf(self._high).all()
+                return [] if is_free else ["actions: clipped to their bounds"]
             if self._plain:
                 return ["actions: clipped to [-1, 1] when they are handed to the environment"]
             low, high = _span(self._low[bounded]), _span(self._high[bounded])
@@ -268,7 +270,7 @@ def _leaves(space: spaces.Space[Any], path: tuple[str | int, ...], start: int) -
     elif isinstance(space, spaces.Tuple):
         children = list(enumerate(space.spaces))
     else:
-        name = ".".join(str(key) for key in path)
+        name = ".".join(str(key) if "." not in str(key) else repr(key) for key in path)
         return [Leaf(name, path, space, start, _flat_size(space, name))]
     found: list[Leaf] = []
     for key, child in children:
@@ -316,7 +318,7 @@ def _follow(obs: Any, leaf: Leaf) -> Any:
 def _write_leaf(leaf: Leaf, value: Any, row: Float32) -> None:
     space = leaf.space
     try:
-        array = np.asarray(value)
+        array = _as_array(value, leaf)
         if array.shape != _shape_of(space):
             raise SpaceError(
                 f"an observation{_of(leaf)} must have the shape {_shape_of(space)}, "
@@ -327,6 +329,8 @@ def _write_leaf(leaf: Leaf, value: Any, row: Float32) -> None:
         elif isinstance(space, spaces.MultiDiscrete):
             start = np.asarray(space.start).reshape(-1)
             _one_hot(array.reshape(-1) - start, tuple(space.nvec.reshape(-1)), row)
+        elif isinstance(space, spaces.MultiBinary) and not np.isin(array, (0, 1)).all():
+            raise ValueError(value)
         else:
             row[:] = array.reshape(-1)
     except (TypeError, ValueError, IndexError) as error:
@@ -335,6 +339,21 @@ def _write_leaf(leaf: Leaf, value: Any, row: Float32) -> None:
         raise SpaceError(
             f"an observation{_of(leaf)} must belong to {space}, but is {value!r}."
         ) from None
+
+
+def _as_array(value: Any, leaf: Leaf) -> NDArray[Any]:
+    """Returns a value as an array of numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty((), dtype=object)
+    if array.dtype.kind not in "biuf" and array.size:
+        found = "None" if value is None else f"{value!r}"
+        raise SpaceError(
+            f"an observation{_of(leaf)} must be numbers of the shape {_shape_of(leaf.space)}, "
+            f"as {leaf.space} has, but is {found[:80]}."
+        )
+    return array
 
 
 def _one_hot(indices: NDArray[Any], sizes: tuple[int, ...], row: Float32) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import textwrap
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,7 +169,9 @@ def introduce(agent: PPO, path: Path) -> None:
         for spec in dataclasses.fields(agent.config)
         if (value := getattr(agent.config, spec.name)) != getattr(defaults, spec.name)
     ]
-    say("  settings: " + (", ".join(changed) or "defaults"))
+    text = "settings: " + (", ".join(changed) or "defaults")
+    for line in textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="    "):
+        say(line)
     for warning in agent.warnings():
         say(f"  note: {warning}")
 
