@@ -88,6 +88,7 @@ def random_rollout(
     seed: int = 0,
     end_rate: float = 0.1,
     reward_mean: float = 0.0,
+    obs_mean: float = 0.0,
 ) -> Rollout:
     """Returns a rollout of random observations, actions, rewards and endings, judged by the policy.
 
@@ -97,8 +98,10 @@ def random_rollout(
     rng = np.random.default_rng(seed)
     shape = (num_steps, num_envs)
     size = policy.obs_layout.size
-    obs = torch.from_numpy(rng.normal(size=(num_steps + 1, num_envs, size)).astype(np.float32))
-    final = torch.from_numpy(rng.normal(size=(*shape, size)).astype(np.float32))
+    obs = torch.from_numpy(
+        rng.normal(obs_mean, 1.0, size=(num_steps + 1, num_envs, size)).astype(np.float32)
+    )
+    final = torch.from_numpy(rng.normal(obs_mean, 1.0, size=(*shape, size)).astype(np.float32))
     actions = random_actions(policy.action_layout.kind, shape, rng)
     terminated = torch.from_numpy(rng.random(shape) < end_rate)
     truncated = torch.from_numpy(rng.random(shape) < end_rate)

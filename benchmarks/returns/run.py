@@ -1,7 +1,7 @@
 """Trains presets over seeds and appends one row per finished run: what "it learns" is measured by.
 
     python benchmarks/returns/run.py CartPole-v1 Pendulum-v1 --seeds 0-9 --jobs 2
-    python benchmarks/returns/run.py --table
+    python benchmarks/returns/run.py --table --readme
 
 Every run is a process of its own. A run whose row stands in `results.csv` for the same environment,
 seed and settings is not run again, so that a study can be interrupted and carried on anywhere. The
@@ -64,6 +64,9 @@ def main() -> int:
     parser.add_argument("--seeds", default="0-9", help="0-9 or 0,3,5 (0-9)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument("--table", action="store_true", help="print the results so far")
+    parser.add_argument(
+        "--readme", action="store_true", help="with --table: write it there as well"
+    )
     parser.add_argument("--one", metavar="ENV:SEED", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -72,6 +75,8 @@ def main() -> int:
         return 0
     if args.table:
         print(table())
+        if args.readme:
+            write_readme(table())
         return 0
     finished = {(row["env"], int(row["seed"]), row["settings"]) for row in read_rows()}
     wanted = [(env, seed) for env in args.envs for seed in seeds_in(args.seeds)]
@@ -177,7 +182,8 @@ def seeds_in(text: str) -> list[int]:
 def table() -> str:
     """Returns the results as a Markdown table, current settings only."""
     lines = [
-        "| environment | steps | seeds | mean | worst seed | goal (mean, worst) | published | minutes a run |",
+        "| environment | steps | seeds | mean | worst seed | goal (mean, worst) | published "
+        "| minutes a run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     by_env: dict[str, list[dict[str, str]]] = {}
@@ -193,6 +199,14 @@ def table() -> str:
             f"| {min(means):.1f} | {goal}, {worst_goal} | {published} | {minutes:.1f} |"
         )
     return "\n".join(lines)
+
+
+def write_readme(text: str) -> None:
+    """Puts the table between the marks in the README."""
+    path = HERE.parents[1] / "README.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition("-->\n")
+    _, _, after = rest.partition("<!-- end of results -->")
+    path.write_text(f"{before}-->\n{text}\n<!-- end of results -->{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

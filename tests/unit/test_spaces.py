@@ -149,7 +149,7 @@ def test_one_hot_worked_out() -> None:
         (spaces.Discrete(3), 1.5, "Discrete(3)"),
         (spaces.Discrete(3), float("nan"), "Discrete(3)"),
         (spaces.Discrete(3), "1", "Discrete(3)"),
-        (spaces.Discrete(3), np.array([1]), "shape ()"),
+        (spaces.Discrete(3), np.array([[1]]), "shape ()"),
         (spaces.MultiDiscrete([2, 2]), np.array([0, 2]), "MultiDiscrete([2 2])"),
         (spaces.MultiDiscrete([2, 2]), np.array([0, -1]), "MultiDiscrete([2 2])"),
         (spaces.MultiDiscrete([2, 2]), np.array([0, 1, 0]), "shape (2,)"),
