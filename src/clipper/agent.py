@@ -52,7 +52,7 @@ class PPO:
         wrappers: Callables env -> env, applied in order.
         module: The network: an `nn.Module` or a callable `(obs_size, num_outputs) -> nn.Module`
             with `forward(obs [M, D]) -> (params [M, P], values [M])`; see `clipper.policies`.
-        device: `cpu`, `cuda` or any device of torch.
+        device: `cpu`, `cuda` or `cuda:N`.
         **config: Any field of `PPOConfig`; it overrides the preset.
 
     Raises:

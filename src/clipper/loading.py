@@ -32,7 +32,7 @@ def load(
         module: The network, if the agent was trained with a module of the user's.
         env: The environment to play in; None for the one the file names, if Gymnasium knows it.
         trust_env: Import the module of a `module:EnvId` that the file names.
-        device: `cpu`, `cuda` or any device of torch.
+        device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         FileError: It is missing, damaged or of another format, or its examples do not come out.
@@ -65,7 +65,7 @@ def resume(
         module: The network, if the run was trained with a module of the user's.
         env: The environment, if the run's was a callable.
         trust_env: Import the module of a `module:EnvId` that the folder names.
-        device: `cpu`, `cuda` or any device of torch.
+        device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         FileError: There is no run, no complete checkpoint, or another process writes it.

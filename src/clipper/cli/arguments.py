@@ -117,7 +117,7 @@ def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="import the module of a module:EnvId that the file names",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
 
 
 def add_play_arguments(parser: argparse.ArgumentParser, episodes: int) -> None:

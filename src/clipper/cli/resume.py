@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", metavar="TIME", help="as in `clipper train`, time done included"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--init-from", metavar="FILE", help="start from the weights of an agent file or run folder"
     )
-    run.add_argument("--device", default="cpu", help="cpu, cuda or any device of torch (cpu)")
+    run.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"

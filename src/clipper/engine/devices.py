@@ -20,13 +20,19 @@ def check_device(device: str) -> torch.device:
     Raises:
         ConfigError: torch does not know it, or it is not there.
     """
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"device must be cpu, cuda or cuda:N, but is {device!r}.",
+            hint="other devices lack the float64 that running statistics are kept in.",
+        )
     try:
         found = torch.device(device)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
-        text = str(error).splitlines()[0]
+        text = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
-            f"device must be one that torch can use, but {device!r}: {text}"
+            f"device must be one that torch can use, but {device} is not ({text}).",
+            hint="use cpu, which is the faster one for small networks.",
         ) from None
     return found
 
