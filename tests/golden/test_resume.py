@@ -265,7 +265,6 @@ def test_an_environment_that_cannot_be_replayed_is_not_called_exact(tmp_path: Pa
     assert "replayed" in agent.inexact
 
 
-@pytest.mark.xfail(strict=True, reason="resume(env=...) forgets the run's max_episode_steps")
 def test_resume_keeps_the_step_limit(tmp_path: Path) -> None:
     """A run with `max_episode_steps` whose environment is given anew still cuts its episodes."""
     agent = agent_for("dict", max_episode_steps=7)

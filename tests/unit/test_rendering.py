@@ -90,7 +90,9 @@ def test_gif_keeps_real_time(
 ) -> None:
     """A GIF keeps real time, shows the last frame, and no picture is shorter than browsers honour."""
     found, delays = gif_frames(write(tmp_path / "a.gif", [ball(i) for i in range(num_frames)], fps))
-    assert (found[-1] == gif_frames(write(tmp_path / "b.gif", [ball(num_frames - 1)], fps))[0][0]).all()
+    assert (
+        found[-1] == gif_frames(write(tmp_path / "b.gif", [ball(num_frames - 1)], fps))[0][0]
+    ).all()
     assert len(found) == pictures
     assert sum(delays) == total
     assert delays[0] == first
