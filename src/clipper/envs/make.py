@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import re
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
 
@@ -71,23 +73,12 @@ class EnvSource:
         kwargs = dict(self.env_kwargs)
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
-        try:
-            if self.maker is not None:
-                env = _limited(self.maker(**kwargs), self.max_episode_steps)
-            else:
-                env = _make_named(self.name, kwargs, self.max_episode_steps)
-            for wrapper in self.wrappers:
-                env = wrapper(env)
-        except (EnvironmentUnknown, EnvironmentFault, ConfigError):
-            raise
-        except Exception as error:
-            raise _fault(self.name, kwargs, error) from error
-        if not isinstance(env, gymnasium.Env):
-            raise EnvironmentFault(
-                f"an environment must be a gymnasium.Env, but {self.name} made {type(env).__name__}.",
-                hint="derive it from gymnasium.Env; old gym environments need shimmy's wrapper.",
-            )
-        return env
+        return _built(self.name, kwargs, lambda: self._make(kwargs), self.wrappers)
+
+    def _make(self, kwargs: dict[str, Any]) -> Env:
+        if self.maker is not None:
+            return _limited(self.maker(**kwargs), self.max_episode_steps)
+        return _make_named(self.name, kwargs, self.max_episode_steps)
 
 
 def env_source(
@@ -115,12 +106,10 @@ def env_source(
     if isinstance(env, gymnasium.Env):
         if kwargs:
             raise ConfigError("env_kwargs must be empty when env is an instance, but are given.")
-        limited = _limited(env, max_episode_steps)
-        for wrapper in wrappers:
-            limited = wrapper(limited)
-        spec = env.spec
+        spec, limit = env.spec, max_episode_steps
         name = spec.id if spec is not None else type(env.unwrapped).__qualname__
-        return EnvSource(name=name, env_kwargs={}, max_episode_steps=None, instance=limited)
+        instance = _built(name, {}, lambda: _limited(env, limit), wrappers)
+        return EnvSource(name=name, env_kwargs={}, max_episode_steps=None, instance=instance)
     if isinstance(env, str):
         _check_kwargs(kwargs)
         _resolve(env)
@@ -146,7 +135,33 @@ def env_source(
 
 def episode_limit(env: Env) -> int | None:
     """Returns after how many steps the environment truncates an episode, if it says so."""
-    return env.spec.max_episode_steps if env.spec is not None else None
+    registered = env.spec.max_episode_steps if env.spec is not None else None
+    limits = [] if registered is None else [registered]
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, TimeLimit):
+            limits.append(env._max_episode_steps)
+        env = env.env
+    return min(limits, default=None)
+
+
+def _built(
+    name: str, kwargs: Mapping[str, Any], make: Callable[[], Env], wrappers: Sequence[Wrapper]
+) -> Env:
+    """Returns what `make` makes within the wrappers; whatever goes wrong is an error of ours."""
+    try:
+        env = make()
+        for wrapper in wrappers:
+            env = wrapper(env)
+    except (EnvironmentUnknown, EnvironmentFault, ConfigError):
+        raise
+    except Exception as error:
+        raise _fault(name, kwargs, error) from error
+    if not isinstance(env, gymnasium.Env):
+        raise EnvironmentFault(
+            f"an environment must be a gymnasium.Env, but {name} made {type(env).__name__}.",
+            hint="derive it from gymnasium.Env; old gym environments need shimmy's wrapper.",
+        )
+    return env
 
 
 def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
@@ -214,15 +229,15 @@ def _find_spec(env_id: str, name: str, is_required: bool) -> EnvSpec | None:
 def _unknown(env_id: str) -> EnvironmentUnknown:
     known = [k for k in gymnasium.registry if not k.startswith(("phys2d/", "tabular/", "GymV"))]
     base, _, version = env_id.rpartition("-v")
-    base = base if version.isdigit() else env_id
+    base = base if version.isdecimal() else env_id
     versions = sorted(
-        (k for k in known if k.rpartition("-v")[0].lower() == base.lower()),
-        key=lambda k: int(k.rpartition("-v")[2] or 0),
+        (k for k in known if base and re.fullmatch(re.escape(base) + r"-v\d+", k, re.IGNORECASE)),
+        key=lambda k: int(k.rpartition("-v")[2]),
     )
     found = "is unknown to Gymnasium"
     if versions and versions[-1].lower() == env_id.lower():
         hint = f"did you mean {versions[-1]}?"
-    elif versions and version.isdigit() and int(version) < int(versions[-1].rpartition("-v")[2]):
+    elif versions and version.isdecimal() and int(version) < int(versions[-1].rpartition("-v")[2]):
         found, hint = "is an old version that Gymnasium no longer ships", f"use {versions[-1]}."
     elif versions:
         found, hint = "is not the name of a version", f"use {versions[-1]}."
@@ -247,9 +262,17 @@ def _make_named(name: str, kwargs: dict[str, Any], max_episode_steps: int | None
 
 
 def _limited(env: Env, max_episode_steps: int | None) -> Env:
+    """Returns the environment with this limit in place of those it carries."""
     if max_episode_steps is None:
         return env
-    return gymnasium.wrappers.TimeLimit(env, max_episode_steps)
+    while isinstance(env, TimeLimit):
+        env = env.env
+    outer = env
+    while isinstance(outer, gymnasium.Wrapper):
+        while isinstance(outer.env, TimeLimit):
+            outer.env = outer.env.env
+        outer = outer.env
+    return TimeLimit(env, max_episode_steps)
 
 
 def _fault(name: str, kwargs: Mapping[str, Any], error: Exception) -> Exception:
