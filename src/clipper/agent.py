@@ -414,6 +414,9 @@ class PPO:
     def init_from(self, path: str | Path) -> None:
         """Takes over the weights and normaliser of an agent file as the starting point.
 
+        Args:
+            path: An agent file, or a run folder (then its last agent).
+
         Raises:
             ConfigError: Training has begun already.
             FileError: The file's network does not have the same shape.
@@ -422,7 +425,7 @@ class PPO:
             raise ConfigError(
                 "init_from must come before training, but steps were trained already."
             )
-        arrays, _ = agent_file.read(Path(path))
+        arrays, _ = agent_file.read(agent_file.last_agent(Path(path)))
         agent_file.load_policy(self.policy, without_prefix("policy", arrays), str(path))
 
     def _source_now(self) -> EnvSource:

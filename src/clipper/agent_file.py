@@ -81,6 +81,11 @@ def write(path: Path, policy: ActorCritic, meta: Mapping[str, Any]) -> None:
     write_tensors(path, arrays, full_meta)
 
 
+def last_agent(path: Path) -> Path:
+    """Returns the last agent of a run folder; any other path is returned as it is."""
+    return path / "agent.safetensors" if (path / "config.json").is_file() else path
+
+
 def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Returns the tensors and the checked metadata of an agent file.
 

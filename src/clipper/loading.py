@@ -38,9 +38,7 @@ def load(
         FileError: It is missing, damaged or of another format, or its examples do not come out.
         ConfigError: The agent needs a module that was not given.
     """
-    file = Path(path)
-    if (file / "config.json").is_file():
-        file = file / "agent.safetensors"
+    file = agent_file.last_agent(Path(path))
     arrays, meta = agent_file.read(file)
     source = _source_of(meta["env"], env, trust_env)
     agent = PPO.restored(meta, arrays, str(file), source, module, device)

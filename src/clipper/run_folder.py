@@ -308,7 +308,8 @@ def _runs_near(path: Path) -> str | None:
     folder = path
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    found = sorted(p.parent for p in folder.glob("*/config.json"))
+    found = [folder] if (folder / "config.json").is_file() else []
+    found += sorted(p.parent for p in folder.glob("*/config.json"))
     found += sorted(p.parent for p in folder.glob("*/*/config.json"))
     if not found or folder == Path("/"):
         return None
