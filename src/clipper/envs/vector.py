@@ -272,7 +272,7 @@ class VectorEnv:
             )
         return EnvironmentFault(
             f"{self.name} must not raise in {call}, but {brief(error)} ({where}).",
-            hint=f"{where_raised(error)} The episode's seed was {seed}.",
+            hint=f"{where_raised(error) or ''} The episode's seed was {seed}.".strip(),
         )
 
 
