@@ -210,9 +210,10 @@ def _step(policy: ActorCritic, player: _Player, name: str, action: Any, seeds: l
 def _fault(
     name: str, call: str, player: _Player, seeds: list[int], error: Exception
 ) -> EnvironmentFault:
+    step = f" step {player.length + 1}," if call == "step" else ""
     return EnvironmentFault(
-        f"{name} must not raise in {call}, but {brief(error)} (evaluation episode {player.episode}, "
-        f"step {player.length}, seed {seeds[player.episode]}).",
+        f"{name} must not raise in {call}, but {brief(error)} (evaluation episode {player.episode},"
+        f"{step} seed {seeds[player.episode]}).",
         hint=where_raised(error),
     )
 
