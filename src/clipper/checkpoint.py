@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -59,8 +60,12 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not a number")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        return number if math.isfinite(number) else refuse(digits)
+
     try:
-        data = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+        data = json.loads(text, object_pairs_hook=once, parse_constant=refuse, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{where} must hold strict JSON, but {error}.") from None
     if not isinstance(data, dict):
@@ -95,7 +100,7 @@ def write_tensors(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     Raises:
         FileError: The file cannot be written.
     """
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_atomically(path, save(tensors, metadata={_KEY: dump_json(meta)}))
 
 
@@ -200,6 +205,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
         os.rename(temporary, final)
         _sync_folder(folder)
     except OSError as error:
+        _put_back(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, FileError):
             raise
@@ -217,6 +223,7 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
         FileError: There is no complete checkpoint.
     """
     problems: list[str] = []
+    _put_back(folder)
     for path in sorted(checkpoints_in(folder), reverse=True):
         try:
             return _read_one(path), problems
@@ -254,6 +261,15 @@ def _read_one(path: Path) -> Checkpoint:
     state = parse_json(_read_text(path / "state.json"), str(path / "state.json"))
     check_format(state, str(path / "state.json"))
     return Checkpoint(int(path.name[5:]), agent, agent_meta, training, state)
+
+
+def _put_back(folder: Path) -> None:
+    """Gives a checkpoint its name back if the writer ended just before replacing it."""
+    for path in folder.glob("step-*.old-*"):
+        final = path.with_name(path.name.partition(".old-")[0])
+        if not final.exists():
+            with contextlib.suppress(OSError):
+                os.rename(path, final)
 
 
 def _remove_old(folder: Path, keep: int) -> None:
