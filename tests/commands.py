@@ -12,10 +12,16 @@ from pathlib import Path
 
 SCRIPT = Path(sys.executable).with_name("clipper")
 # two iterations of 64 steps each, and an evaluation after either
-TINY = (
-    "--num-envs=2 --num-steps=32 --minibatch-size=64 --num-epochs=1 --total-timesteps=128 "
-    "--eval-every=64 --eval-episodes=1 --hidden-sizes=8"
-).split()
+TINY = [
+    "--num-envs=2",
+    "--num-steps=32",
+    "--minibatch-size=64",
+    "--num-epochs=1",
+    "--total-timesteps=128",
+    "--eval-every=64",
+    "--eval-episodes=1",
+    "--hidden-sizes=8",
+]
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ Clip = Callable[..., Said]
 
 
 def run_apart(*words: str | Path, cwd: Path) -> Said:
-    """Runs the installed command in a process of its own; without coverage of its interior."""
+    """Runs the installed command in a process of its own."""
     env = {**os.environ, "COLUMNS": "100"}
     command = [SCRIPT, *words]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env, timeout=120)

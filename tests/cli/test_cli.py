@@ -241,7 +241,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("train CartPole-v1 --ent 1", "--ent-coef?"),
         ("inspect runs --qqqqqq", "`clipper inspect --help` shows the flags."),
         ("evaluate runs --episode 3", "did you mean --episodes?"),
-        ("plot runs --out a.png --titel T", "did you mean --title?"),
+        ("plot runs --out a.png --titel T", "did you mean --title"),
         # verbs and presets
         ("trian CartPole-v1", "did you mean train?"),
         ("eval runs", "did you mean evaluate?"),
