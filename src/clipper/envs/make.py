@@ -9,7 +9,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,8 @@ def _built(
 ) -> Env:
     """Returns what `make` makes within the wrappers; whatever goes wrong is an error of ours."""
     try:
-        env = make()
+        with _spoken_once(name):
+            env = make()
         for wrapper in wrappers:
             env = wrapper(env)
     except (EnvironmentUnknown, EnvironmentFault, ConfigError):
@@ -162,6 +164,25 @@ def _built(
             hint="derive it from gymnasium.Env; old gym environments need shimmy's wrapper.",
         )
     return env
+
+
+_built_before: set[str] = set()
+
+
+@contextmanager
+def _spoken_once(name: str) -> Iterator[None]:
+    """Lets MuJoCo say what it has to say of a model once: it warns at every copy that is built."""
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is None or name not in _built_before:
+        yield
+    else:
+        handler = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(lambda message: None)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(handler)
+    _built_before.add(name)
 
 
 def _check_kwargs(kwargs: Mapping[str, Any]) -> None:

@@ -465,3 +465,15 @@ def test_naming_environments_is_quick_to_import() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_mujoco_warns_once_about_a_model(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """However many copies of an environment are built, its model's warnings are printed once."""
+    pytest.importorskip("mujoco")
+    program = (
+        "from clipper.envs.make import env_source\n"
+        "for _ in range(3): env_source('HalfCheetah-v5').make().close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+    captured = capfd.readouterr()
+    assert (captured.out + captured.err).count("settotalmass") <= 1
