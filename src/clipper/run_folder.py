@@ -120,17 +120,23 @@ class RunFolder:
             raise FileError(
                 f"{path} must be a folder that can be written, but {error.strerror or error}."
             ) from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._lock.close()
-                raise FileError(
-                    f"{path} must not be in use, but another process is writing it.",
-                    hint="wait until it has ended, or stop it.",
-                ) from None
+        if not self._is_ours():
+            self._lock.close()
+            raise FileError(
+                f"{path} must not be in use, but another process is writing it.",
+                hint="wait until it has ended, or stop it.",
+            )
         self._metrics = _GrowingCsv(path / "metrics.csv")
         self._episodes = _GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+
+    def _is_ours(self) -> bool:
+        """Takes the lock; False if another process has it, or removed the file just now."""
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "lock"))
+        except OSError:
+            return False
 
     @property
     def checkpoints(self) -> Path:
@@ -194,9 +200,11 @@ class RunFolder:
         """Closes the files and lets go of the lock."""
         self._metrics.close()
         self._episodes.close()
-        self._lock.close()
-        with contextlib.suppress(OSError):
-            (self.path / "lock").unlink()
+        if not self._lock.closed:
+            # removed while it is held: nobody can hold another file of that name
+            with contextlib.suppress(OSError):
+                (self.path / "lock").unlink()
+            self._lock.close()
 
 
 class _GrowingCsv:
@@ -244,14 +252,15 @@ class _GrowingCsv:
             self._file.close()
 
     def _read(self) -> list[list[str]]:
-        with open(self._path, newline="", encoding="utf-8") as file:
+        # a power cut can leave bytes at the end that are no text
+        with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
             rows = list(csv.reader(file))
         # a line cut off by a kill has too few cells, and the checkpoint does not count it
         return [row for row in rows if len(row) == len(rows[0])]
 
     def _ends_whole(self, rows: list[list[str]]) -> bool:
         """True unless a kill cut the last line, which would run into the next row."""
-        text = self._path.read_text(encoding="utf-8")
+        text = self._path.read_text(encoding="utf-8", errors="replace")
         return text.endswith("\n") and text.count("\n") == len(rows)
 
     def _write(self, rows: list[list[str]]) -> None:
