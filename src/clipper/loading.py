@@ -79,10 +79,10 @@ def resume(
         source = _source_of(meta["env"], env, trust_env)
         agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device)
         agent.continue_run(folder, checkpoint)
+        folder.log(f"resumed at step {agent.step:,}")
     except BaseException:
         folder.close()
         raise
-    folder.log(f"resumed at step {agent.step:,}")
     return agent
 
 

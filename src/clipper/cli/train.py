@@ -151,9 +151,10 @@ def kept_on_error(agent: PPO, path: Path) -> Iterator[None]:
         yield
     except ClipperError as error:
         if (path / "checkpoints").is_dir() and not isinstance(error, ConfigError):
+            trust = " --trust-env" if ":" in agent.env else ""
             error.add_note(
                 f"everything up to step {agent.step:,} is kept; "
-                f"`clipper resume {shlex.quote(str(path))}` goes on from there."
+                f"`clipper resume {shlex.quote(str(path))}{trust}` goes on from there."
             )
         raise
 
