@@ -31,6 +31,7 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "action_space": dict,
     "versions": dict,
 }
+_PARTS = ("policy.", "space.", "example.")
 _ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
 # the same weights give the same outputs but for rounding, on any machine
 _EXAMPLE_TOLERANCE = 1e-3
@@ -93,6 +94,9 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         FileError: It is missing, damaged, or not an agent file of a known format.
     """
     arrays, meta = read_tensors(path)
+    unknown = [name for name in sorted(arrays) if not name.startswith(_PARTS)]
+    if unknown:
+        raise FileError(f"{path} must have no other tensors, but has {unknown}.")
     return arrays, check_meta(meta, str(path))
 
 
@@ -112,8 +116,23 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
     unknown = set(meta) - set(_KEYS)
     if unknown:
         raise FileError(f"{where} must have no other metadata, but has {sorted(unknown)}.")
-    if set(meta["env"]) != _ENV_KEYS or not isinstance(meta["env"]["name"], str):
+    env, limit = meta["env"], meta["env"].get("max_episode_steps")
+    if (
+        set(env) != _ENV_KEYS
+        or not isinstance(env["name"], str)
+        or not isinstance(env["kwargs"], dict)
+        or not isinstance(env["is_named"], bool)
+        or not (limit is None or (type(limit) is int and limit >= 1))
+    ):
         raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
+    for key, is_good in (
+        ("algorithm", meta["algorithm"] == "ppo"),
+        ("module", meta["module"] in ("mlp", "user")),
+        ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),
+        ("step", type(meta["step"]) is int and meta["step"] >= 0),
+    ):
+        if not is_good:
+            raise FileError(f"{where} must have a known {key}, but has {meta[key]!r}.")
     return meta
 
 
@@ -164,10 +183,17 @@ def check_examples(policy: ActorCritic, arrays: Arrays, where: str) -> None:
     Raises:
         FileError: It does not: the module is another one, or the file was changed.
     """
+    obs = arrays.get("example.obs", np.zeros(0))
+    if obs.dtype != np.float32 or obs.shape != (_NUM_EXAMPLES, policy.obs_layout.size):
+        raise FileError(f"{where} must have {_NUM_EXAMPLES} example observations, but has not.")
     with torch.no_grad():
-        params, values = policy(policy.normalize(torch.from_numpy(arrays["example.obs"])))
+        params, values = policy(policy.normalize(torch.from_numpy(obs)))
     for name, tensor in (("params", params), ("values", values)):
-        expected = arrays[f"example.{name}"]
+        expected = arrays.get(f"example.{name}", np.zeros(0))
+        if expected.shape != tuple(tensor.shape):
+            raise FileError(
+                f"{where} must have the {name} of its example observations, but has not."
+            )
         scale = 1.0 + np.abs(expected)
         error = np.max(np.abs(tensor.numpy(force=True) - expected) / scale, initial=0.0)
         if not error <= _EXAMPLE_TOLERANCE:

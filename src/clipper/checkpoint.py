@@ -123,7 +123,7 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         hint = None
-        if path.suffix in (".zip", ".pt", ".pth", ".pkl"):
+        if path.suffix in (".zip", ".pt", ".pth", ".pkl") or _starts_as_archive(path):
             hint = "Clipper reads no pickles or archives of other libraries: they can execute code."
         raise FileError(
             f"{path} must be a safetensors file, but cannot be read as one ({error}).", hint=hint
@@ -133,6 +133,16 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
     data = parse_json(meta[_KEY], str(path))
     check_format(data, str(path))
     return arrays, data
+
+
+def _starts_as_archive(path: Path) -> bool:
+    """True if a file begins as a zip archive or a pickle does."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError:
+        return False
+    return start[:1] == b"\x80" or start == b"PK"
 
 
 def check_format(data: Mapping[str, Any], where: str) -> None:
