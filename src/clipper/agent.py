@@ -19,7 +19,8 @@ from clipper.engine.devices import check_device, one_thread_if_small
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, FileError
-from clipper.evaluation import SELECTION, Evaluation, evaluate, play_frames
+from clipper.evaluation import SELECTION, Evaluation, evaluate
+from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
 from clipper.metrics import Metrics
 from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
@@ -27,7 +28,6 @@ from clipper.policies.networks import mlp_shape
 from clipper.presets import choose_preset
 from clipper.progress import ProgressDisplay
 from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
-from clipper.rendering import VideoWriter, check_video_path, draw_caption, prepare_headless
 from clipper.rollout import LocalSampler
 from clipper.run_folder import RunFolder
 from clipper.run_keeper import RunKeeper
@@ -330,7 +330,6 @@ class PPO:
             EnvironmentFault: The environment does not render arrays.
             FileError: The file cannot be written.
         """
-        target = check_video_path(path)
         source = self._source_now()
         if source.instance is not None:
             raise ConfigError(
@@ -338,27 +337,15 @@ class PPO:
                 "but env is an instance.",
                 hint="create the agent with a callable: PPO(lambda render_mode=None: MyEnv(...)).",
             )
-        prepare_headless()
-        env = source.make(render_mode="rgb_array")
-        returns: dict[int, float] = {}
-        try:
-            fps = float(env.metadata.get("render_fps") or 30)
-            with VideoWriter(target, fps) as video, one_thread_if_small(self.policy):
-                frames = play_frames(
-                    self.policy,
-                    env,
-                    source.name,
-                    episodes=episodes,
-                    seed=seed,
-                    deterministic=deterministic,
-                )
-                for frame, episode, total in frames:
-                    label = f"episode {episode + 1}  " if episodes > 1 else ""
-                    video.add(draw_caption(frame, f"{label}return {total:.1f}"))
-                    returns[episode] = total
-        finally:
-            env.close()
-        return list(returns.values())
+        with one_thread_if_small(self.policy):
+            return film(
+                self.policy,
+                source,
+                path,
+                episodes=episodes,
+                seed=seed,
+                deterministic=deterministic,
+            )
 
     def act(self, obs: Any, *, deterministic: bool = True) -> Any:
         """Returns the action for one observation, or a list or array of actions for a batch.

@@ -13,6 +13,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.status import Status
 from rich.table import Table
 
 from clipper.training import Report
@@ -23,6 +24,11 @@ _SHOWN = (
     ("explained variance", "value/explained_variance", "{:.2f}"),
     ("success", "rollout/success_rate", "{:.0%}"),
 )
+
+
+def frame_status() -> Status:
+    """Returns a line that tells how far a film is, on a terminal; nothing is shown elsewhere."""
+    return Console(stderr=True).status("filming")
 
 
 class ProgressDisplay:
