@@ -177,10 +177,24 @@ def build_policy(
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights_seed)
-            network = module(obs_layout.size, num_outputs)
+            network = _made(module, obs_layout.size, num_outputs)
     return ActorCritic(
         obs_layout, action_layout, network, log_std_init=log_std_init, normalize_obs=normalize_obs
     )
+
+
+def _made(module: object, obs_size: int, num_outputs: int) -> nn.Module:
+    """Returns the network that the user's callable makes."""
+    law = f"a module must be an nn.Module or make one when called with ({obs_size}, {num_outputs})"
+    if not callable(module):
+        raise ConfigError(f"{law}, but is {module!r}.")
+    try:
+        network = module(obs_size, num_outputs)
+    except Exception as error:
+        raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{law}, but made {type(network).__name__}.")
+    return network
 
 
 def _check_network(network: nn.Module, obs_size: int, distribution: object) -> int:
