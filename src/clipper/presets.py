@@ -138,7 +138,11 @@ _TUNED = [
             "minibatch_size": 64,
             "gamma": 0.9999,
             "gae_lambda": 0.9,
-            "ent_coef": 0.0,
+            # one goal in hundreds of steps: until it is found, every advantage is the price of
+            # acting, and normalised it would teach to stand still; raw it is outweighed by entropy
+            "ent_coef": 0.01,
+            "normalize_advantage": "none",
+            "log_std_init": 1.0,
             "normalize_obs": True,
             "normalize_reward": True,
         },
