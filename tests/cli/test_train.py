@@ -58,13 +58,18 @@ FILES = [
 ]
 
 
+def files_of(run: Path) -> list[str]:
+    """Returns what a run left, but for the checkpoint of its beginning."""
+    return [name for name in left_in(run) if "step-000000000000" not in name]
+
+
 def meta_of(agent: Path) -> dict[str, object]:
     return read_tensors(agent)[1]
 
 
 def test_a_run_folder_is_complete_and_true(trained: Path) -> None:
     """A run leaves exactly the files of README, and they say what ran."""
-    assert left_in(trained) == FILES
+    assert files_of(trained) == FILES
     config = json.loads((trained / "config.json").read_text())
     assert {key: config[key] for key in ("env", "seed", "name", "algorithm", "preset")} == {
         "env": "CartPole-v1",
@@ -231,10 +236,10 @@ def test_budget_ends_in_time_and_is_not_exact(clip: Clip) -> None:
     rows = read_rows(Path("runs/CartPole-v1/b-0/metrics.csv"))
     walls = [float(row["time/wall_seconds"]) for row in rows]
     assert walls[-2] < 0.6 <= walls[-1]
-    # the step size at the start of an iteration is that of the time at the end of the one before
+    # the step size of an iteration is that of a moment between the ends of the last one and its own
     rates = [float(row["schedule/learning_rate"]) for row in rows]
-    expected = [1e-3 * (1 - wall / 0.6) for wall in walls[:-1]]
-    np.testing.assert_allclose(rates[1:], expected, atol=2e-5)
+    for rate, before, after in zip(rates[1:], walls, walls[1:], strict=False):
+        assert 1e-3 * (1 - after / 0.6) <= rate <= 1e-3 * (1 - before / 0.6) + 1e-9
     assert json.loads(clip("inspect", "runs/CartPole-v1/b-0", "--json").out)["exact"] is False
 
 
@@ -310,7 +315,7 @@ def test_a_process_of_its_own(shell: Clip, clip: Clip, tmp_path: Path) -> None:
     said = shell(*words)
     assert said.code == 0, said.err
     run = tmp_path / "runs/own_here-Line/h-0"
-    assert left_in(run) == FILES
+    assert files_of(run) == FILES
     assert json.loads((run / "config.json").read_text())["command"] == ["clipper", *words]
     assert said.out.startswith("total_timesteps 128 reached")
     assert "128/128 steps" in said.err
@@ -325,7 +330,7 @@ def test_tensorboard_events_are_written_beside(clip: Clip) -> None:
     pytest.importorskip("tensorboard")
     said = clip("train", "CartPole-v1", *TINY, "--tensorboard", "--name=t", "--quiet")
     assert said.code == 0, said.err
-    found = left_in(Path("runs/CartPole-v1/t-0"))
+    found = files_of(Path("runs/CartPole-v1/t-0"))
     assert set(FILES) - set(found) == {"curve.png"}  # not drawn here
     more = set(found) - set(FILES)
     assert len(more) >= 1
