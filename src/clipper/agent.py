@@ -29,7 +29,7 @@ from clipper.presets import choose_preset
 from clipper.progress import ProgressDisplay
 from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
 from clipper.rollout import LocalSampler
-from clipper.run_folder import RunFolder
+from clipper.run_folder import RunFolder, versions
 from clipper.run_keeper import RunKeeper
 from clipper.settings import read_duration
 from clipper.spaces import ActionLayout, ObservationLayout, describe_space
@@ -96,6 +96,8 @@ class PPO:
             has_module=module is not None,
         )
         self._adopt(identity, source, obs_layout, action_layout, module, check_device(device))
+        # a preset's number of steps is advice; one that was given ends a run with a budget of time
+        self._has_step_limit = "total_timesteps" in config
 
     def _adopt(
         self,
@@ -112,6 +114,9 @@ class PPO:
         self._sampler: LocalSampler | None = None
         self._sampler_state: Mapping[str, NDArray[Any]] | None = None
         self._num_acts = 0
+        self._has_step_limit = True
+        self._origin: str | None = None  # where the weights of a loaded agent come from
+        self._weights_from: str | None = None
         self._store: RunKeeper | None = None
         config = identity.config
         self.policy: ActorCritic = build_policy(
@@ -181,6 +186,8 @@ class PPO:
         ]
         if policy.normalizer is not None:
             lines.append("observations: normalised by running mean and deviation, clipped at 10")
+        if self._weights_from is not None:
+            lines.append(f"weights: taken from {self._weights_from}")
         if config.normalize_reward:
             lines.append(
                 "rewards: divided by the deviation of the discounted return, clipped at 10"
@@ -206,8 +213,10 @@ class PPO:
             total_timesteps: Transitions over all environments, absolute: a second call with a
                 larger number goes on. None for the setting's.
             until: Ends when the mean return of the last 100 training episodes reaches it.
-            budget: Training time, in seconds or as `10min`; schedules then follow the time.
-            run_dir: New folder for the run's files; without it nothing is written.
+            budget: Training time, in seconds or as `10min`; schedules then follow the time, and
+                steps end the run only if `total_timesteps` was given.
+            run_dir: New folder for the run's files; without it nothing is written. A resumed run
+                goes on in its own folder.
             callback: Called with a `Report` after every iteration; return False or call
                 `report.stop()` to end, `report.log(name, value)` to add a number.
             progress: Show progress on stderr.
@@ -218,17 +227,21 @@ class PPO:
             NumericsError: A number is not finite; what was learnt before is kept.
             FileError: The folder cannot be written.
         """
-        is_rebudgeted = total_timesteps not in (None, self.config.total_timesteps)
-        if is_rebudgeted:
-            self._rebudget(total_timesteps)
+        has_step_limit = total_timesteps is not None or self._has_step_limit
         rules = StopRules(
-            until=until, budget_seconds=None if budget is None else read_duration("budget", budget)
+            until=until,
+            budget_seconds=None if budget is None else read_duration("budget", budget),
+            has_step_limit=budget is None or has_step_limit,
         )
+        if total_timesteps not in (None, self.config.total_timesteps):
+            self._rebudget(total_timesteps)
         callbacks = [callback] if callable(callback) else list(callback)
+        if self._origin is not None:
+            self._state.inexact = self._state.inexact or self._origin
         if run_dir is not None:
             self._open_run(Path(run_dir))
-        elif self._store is not None and is_rebudgeted:
-            self._store.rewrite_settings()
+        elif self._store is not None:
+            self._store.go_on(self.step)
         try:
             with one_thread_if_small(self.policy):
                 if not progress:
@@ -261,6 +274,12 @@ class PPO:
 
     def _rebudget(self, total_timesteps: int | None) -> None:
         config = self.config.replace(total_timesteps=total_timesteps)
+        if config.total_timesteps <= self._state.step:
+            raise ConfigError(
+                f"total_timesteps must be above the {self._state.step:,} steps that are done, "
+                f"but is {config.total_timesteps:,}.",
+                hint="it counts from the start of the run, steps done included.",
+            )
         if self._state.step:
             self._state.inexact = (
                 f"total_timesteps changed from {self.config.total_timesteps:,} to "
@@ -414,6 +433,7 @@ class PPO:
             )
         arrays, _ = agent_file.read(agent_file.last_agent(Path(path)))
         agent_file.load_policy(self.policy, without_prefix("policy", arrays), str(path))
+        self._weights_from = str(path)
 
     def _source_now(self) -> EnvSource:
         if self._source is None:
@@ -448,7 +468,13 @@ class PPO:
             self._sampler = None
 
     def _open_run(self, path: Path) -> None:
-        if (path / "config.json").exists() and self._store is None:
+        if self._store is not None:
+            raise ConfigError(
+                "run_dir must not be given when a resumed run goes on: it writes its own folder, "
+                f"{self._store.folder.path}.",
+                hint="load the agent file to start another run from it.",
+            )
+        if (path / "config.json").exists():
             raise FileError(
                 f"{path} must not hold a run yet, but does.",
                 hint=f"`clipper.resume({str(path)!r})` goes on with it.",
@@ -479,6 +505,8 @@ class PPO:
         self._sampler_state = without_prefix("sampler", checkpoint.training)
         data = dict(checkpoint.state)
         self._state = TrainingState.from_json(data["training"])
+        self._origin = None
+        self._state.inexact = self._state.inexact or _other_machine(checkpoint, self.policy.device)
         folder.cut_back(data["rows"])
         self._store = RunKeeper(folder, self.policy, self._meta)
 
@@ -518,7 +546,20 @@ class PPO:
         )
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._state.step = meta["step"]
+        if not meta["exact"]:
+            agent._state.inexact = "the run that the agent was saved from was not exact"
+        agent._origin = f"training went on from {where}, which holds no optimiser state"
         return agent
+
+
+def _other_machine(checkpoint: Checkpoint, device: torch.device) -> str | None:
+    """Returns what differs from where a checkpoint was written and changes bits, or None."""
+    before, now = checkpoint.agent_meta["versions"], versions()
+    changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
+    saved_on = checkpoint.state.get("device", str(device))
+    if saved_on != str(device):
+        changed.append(f"device {saved_on} -> {device}")
+    return f"the run went on with {', '.join(changed)}" if changed else None
 
 
 def _for_one_env(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

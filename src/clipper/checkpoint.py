@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from clipper.errors import FileError
+from clipper.errors import FileError, FormatError
 
 Arrays = dict[str, NDArray[Any]]
 FORMAT = 1
@@ -149,11 +149,13 @@ def check_format(data: Mapping[str, Any], where: str) -> None:
     """Raises unless the format number is one that this version reads.
 
     Raises:
-        FileError: It is newer, or not a number.
+        FormatError: It is newer.
+        FileError: It is not a format at all.
     """
     found = data.get("format")
-    if found != FORMAT:
-        raise FileError(
+    if found != FORMAT or isinstance(found, bool):
+        is_newer = isinstance(found, int) and found > FORMAT
+        raise (FormatError if is_newer else FileError)(
             f"{where} must have the format {FORMAT}, but has {found!r}.",
             hint="it may be written by a newer version of Clipper: pip install -U clipper-rl",
         )
@@ -214,12 +216,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
             os.rename(final, folder / f"{final.name}.old-{os.getpid()}")
         os.rename(temporary, final)
         _sync_folder(folder)
-    except OSError as error:
+    except OSError as error:  # FileError is one
         _put_back(folder)
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{final} must be writable, but {error.strerror or error}.") from error
+        # a member's own error names the temporary folder, which is nobody's business
+        cause = error.__cause__ if isinstance(error, FileError) else error
+        reason = getattr(cause, "strerror", None) or cause or error
+        raise FileError(f"{final} must be writable, but {reason}.") from error
     _remove_old(folder, keep)
     return final
 
@@ -230,21 +233,26 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
     A damaged checkpoint is renamed `step-N.bad` and the one before it is read.
 
     Raises:
-        FileError: There is no complete checkpoint.
+        FormatError: The newest is of another format.
+        FileError: There is no complete checkpoint, or the disk cannot be read.
     """
     problems: list[str] = []
     _put_back(folder)
     for path in sorted(checkpoints_in(folder), reverse=True):
         try:
             return _read_one(path), problems
+        except FormatError:
+            raise
         except FileError as error:
+            if isinstance(error.__cause__, OSError) and path.is_dir():
+                raise  # the disk, not the checkpoint: trying again may help
             problems.append(f"{path.name}: {error.message}")
             with contextlib.suppress(OSError):
                 os.rename(path, path.with_name(f"{path.name}.bad"))
     raise FileError(
         f"{folder} must hold a complete checkpoint, but has none"
         + (f" ({'; '.join(problems)})." if problems else "."),
-        hint="start the run anew with `clipper train`.",
+        hint="start the run anew with `clipper train` and another --name.",
     )
 
 
@@ -293,13 +301,18 @@ def _remove_old(folder: Path, keep: int) -> None:
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError) as error:
         raise FileError(f"{path} must be readable text, but {error}.") from None
+    except OSError as error:
+        raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -64,16 +64,14 @@ class FileError(ClipperError, OSError):
     exit_code = 5
 
 
+class FormatError(FileError):
+    """A file is of a format that this version does not read; it may be whole."""
+
+
 class InvariantBreach(ClipperError, AssertionError):
     """A law of the algorithm was broken: a defect in Clipper or in a user's module."""
 
     exit_code = 6
-
-
-class Interrupted(ClipperError):
-    """Training was asked to stop by a signal; the last finished iteration was kept."""
-
-    exit_code = 130
 
 
 def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str | None:

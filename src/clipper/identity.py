@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +35,19 @@ def describe_env(source: EnvSource) -> dict[str, Any]:
     """Returns what an agent file says of its environment."""
     return {
         "name": source.name,
-        "kwargs": dict(source.env_kwargs) if source.is_named else {},
+        "kwargs": dict(source.env_kwargs) if _is_json(source.env_kwargs) else {},
         "max_episode_steps": source.max_episode_steps,
         "is_named": source.is_named,
     }
+
+
+def _is_json(values: Mapping[str, Any]) -> bool:
+    """True for arguments that can be written; those of a callable may be anything."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def check_seed(seed: int) -> int:

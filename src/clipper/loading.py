@@ -11,7 +11,7 @@ from clipper.agent import PPO
 from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source
 from clipper.envs.vector import spaces_of
-from clipper.errors import SpaceError
+from clipper.errors import EnvironmentUnknown, SpaceError
 from clipper.policies.actor_critic import ModuleLike
 from clipper.run_folder import RunFolder, read_config
 from clipper.spaces import describe_space
@@ -105,8 +105,12 @@ def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -
     """Returns where a saved agent's environments come from, or None if they cannot be made."""
     kwargs, limit = env["kwargs"], env["max_episode_steps"]
     if given is not None:
-        kwargs = kwargs if isinstance(given, str) else None
+        kwargs = kwargs if isinstance(given, str) or callable(given) else None
         return env_source(given, env_kwargs=kwargs, max_episode_steps=limit)
     if not env["is_named"] or (":" in env["name"] and not trust_env):
         return None
-    return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)
+    try:
+        return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)
+    except EnvironmentUnknown:
+        # it acts all the same, on a machine that has the agent and not the environment
+        return None

@@ -107,6 +107,13 @@ class RecentEpisodes:
         self.count = 0
         self._episodes: deque[Episode] = deque(maxlen=self.WINDOW)
 
+    def copy(self) -> RecentEpisodes:
+        """Returns a copy that goes its own way."""
+        other = RecentEpisodes()
+        other.count = self.count
+        other._episodes.extend(self._episodes)
+        return other
+
     def extend(self, episodes: Iterable[Episode]) -> None:
         """Adds finished episodes in order."""
         for episode in episodes:

@@ -104,7 +104,7 @@ class ProgressDisplay:
     def _line(self, report: Report) -> str:
         speed, left = self._speed(report)
         parts = [
-            f"{report.step:,}/{report.total_timesteps:,} steps",
+            f"{report.step:,}{_of(report, '/')} steps",
             f"{speed} steps/s",
             f"{left} left",
             f"return {self._return(report)}",
@@ -123,13 +123,18 @@ class ProgressDisplay:
         table = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=1.0, completed=report.progress, width=30)
         table.add_row("progress", bar)
-        table.add_row("steps", f"{report.step:,} of {report.total_timesteps:,}")
+        table.add_row("steps", f"{report.step:,}{_of(report, ' of ')}")
         table.add_row("speed", f"{speed} steps/s, {left} left")
         table.add_row("return", f"{self._return(report)} (last 100 episodes)")
         for label, name, style in _SHOWN:
             if name in report.metrics:
                 table.add_row(label, style.format(report.metrics[name]))
         return table
+
+
+def _of(report: Report, link: str) -> str:
+    """Returns the run's budget of steps after a link, or nothing if time alone ends it."""
+    return "" if report.total_timesteps is None else f"{link}{report.total_timesteps:,}"
 
 
 def _duration(seconds: float) -> str:

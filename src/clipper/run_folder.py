@@ -71,12 +71,13 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
         parent.mkdir(parents=True, exist_ok=True)
         if name is not None:
             path = parent / f"{check_name(name)}-{seed}"
-            if path.exists():
+            # one that was stopped before it wrote anything is as good as new
+            if path.exists() and any(p.name != "lock" for p in path.iterdir()):
                 raise FileError(
                     f"{path} must not exist yet, but does.",
                     hint=f"`clipper resume {path}` goes on with it; or choose another --name.",
                 )
-            path.mkdir()
+            path.mkdir(exist_ok=True)
             return path
         number = 1 + max((_number(p.name) for p in parent.iterdir()), default=0)
         while True:
@@ -126,6 +127,9 @@ class RunFolder:
                 f"{path} must not be in use, but another process is writing it.",
                 hint="wait until it has ended, or stop it.",
             )
+        for leftover in path.glob(".*.tmp-*"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         self._metrics = _GrowingCsv(path / "metrics.csv")
         self._episodes = _GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
 
@@ -154,8 +158,8 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes `config.json`: what runs, with versions, git state and command line."""
-        data = {"format": FORMAT, **config, **provenance()}
+        """Writes `config.json`."""
+        data = {"format": FORMAT, **config}
         write_atomically(self.path / "config.json", (dump_json(data) + "\n").encode())
 
     def write_iteration(
@@ -179,7 +183,9 @@ class RunFolder:
         self._metrics.flush()
 
     def rows(self) -> dict[str, int]:
-        """Returns how many rows each CSV file has, for the checkpoint."""
+        """Returns how many rows each CSV file has on the disk, for the checkpoint."""
+        self._metrics.sync()
+        self._episodes.sync()
         return {"metrics": self._metrics.num_rows, "episodes": self._episodes.num_rows}
 
     def cut_back(self, rows: Mapping[str, int]) -> None:
@@ -244,6 +250,14 @@ class _GrowingCsv:
     def flush(self) -> None:
         try:
             self._file.flush()
+        except OSError as error:
+            raise FileError(file_error(self._path, error)) from error
+
+    def sync(self) -> None:
+        """Waits until every row is on the disk."""
+        self.flush()
+        try:
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise FileError(file_error(self._path, error)) from error
 

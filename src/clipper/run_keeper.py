@@ -9,7 +9,7 @@ from clipper import agent_file
 from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
-from clipper.run_folder import RunFolder, read_config
+from clipper.run_folder import RunFolder, provenance, read_config
 from clipper.training import Outcome, Report, TrainingState
 
 
@@ -47,16 +47,19 @@ class RunKeeper:
                 "max_episode_steps": env["max_episode_steps"],
                 "env_is_named": env["is_named"],
                 "transforms": transforms,
+                **provenance(),
             }
         )
         self.folder.log(f"started {env['name']}, seed {seed}, preset {meta['preset']}")
 
-    def rewrite_settings(self) -> None:
-        """Writes the settings as they are now into `config.json`, after a change of the budget."""
+    def go_on(self, step: int) -> None:
+        """Notes in `config.json` that the run goes on, and with which settings."""
         config = read_config(self.folder.path)
         changed = self._describe()["config"]
-        self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
-        self.folder.write_config({**config, "config": changed})
+        if changed["total_timesteps"] != config["config"]["total_timesteps"]:
+            self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
+        resumed = [*config.get("resumed", []), {"step": step, **provenance()}]
+        self.folder.write_config({**config, "config": changed, "resumed": resumed})
 
     def write(self, report: Report, wall_seconds: float) -> None:
         """Appends an iteration's numbers and episodes."""
@@ -81,7 +84,8 @@ class RunKeeper:
         for part in ("engine", "reward_scaler", "counters"):
             arrays = {k: v.numpy(force=True) for k, v in algorithm_state[part].items()}
             training |= prefixed(part, arrays)
-        written = {"training": state.to_json(), "rows": self.folder.rows()}
+        device = str(self._policy.device)
+        written = {"training": state.to_json(), "rows": self.folder.rows(), "device": device}
         checkpoint = Checkpoint(state.step, agent, agent_meta, training, written)
         write_checkpoint(self.folder.checkpoints, checkpoint)
         write_tensors(self.folder.agent_file, agent, agent_meta)

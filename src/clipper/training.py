@@ -6,13 +6,12 @@ raises - the state it leaves is that of the last finished iteration, and that st
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -64,6 +63,14 @@ class TrainingState:
     next_evaluation: int = 0
     inexact: str | None = None
 
+    def copy(self) -> TrainingState:
+        """Returns a copy that goes its own way."""
+        return replace(self, recent=self.recent.copy())
+
+    def take(self, other: TrainingState) -> None:
+        """Becomes equal to another."""
+        vars(self).update(vars(other))
+
     def to_json(self) -> dict[str, Any]:
         """Returns the counters as JSON values."""
         data = {k: v for k, v in vars(self).items() if k != "recent"}
@@ -87,7 +94,7 @@ class Report:
         recent: The last 100 training episodes.
         policy: The policy as it is now, to look at.
         progress: Share of the run that is done, 0 to 1.
-        total_timesteps: The run's budget in transitions.
+        total_timesteps: The run's budget in transitions, or None if time alone ends it.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class Report:
         episodes: tuple[Episode, ...],
         policy: ActorCritic,
         progress: float,
-        total_timesteps: int,
+        total_timesteps: int | None,
     ) -> None:
         self.iteration = state.iteration
         self.step = state.step
@@ -149,10 +156,12 @@ class StopRules:
     Attributes:
         until: Mean return of the last 100 training episodes that ends it, or None.
         budget_seconds: Training time that ends it; schedules then follow the time. Or None.
+        has_step_limit: False if the time alone ends it, whatever `total_timesteps` says.
     """
 
     until: float | None = None
     budget_seconds: float | None = None
+    has_step_limit: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,27 +228,31 @@ class Trainer:
         metrics: Metrics = self.state.recent.metrics()
         reason = self._finished(rules)
         with _interruptible() as interrupt:
-            while reason is None:
-                mark, before = self._sampler.mark(), self._algorithm.state_dict()
+            if reason is None and not self.state.step:
+                # a run that is killed in its first seconds can go on too
+                self._save(self._algorithm.state_dict(), self._sampler.mark())
+            while reason is None and interrupt.number is None:
+                before = _Before(self._algorithm, self._sampler, self.state)
                 started = time.perf_counter()
                 try:
                     with interrupt.allowed():
                         iteration = self._algorithm.iterate(self._sampler, self.progress(rules))
+                        report = self._count(iteration, time.perf_counter() - started, rules)
+                        reason = self._finished(rules)
+                        fault = self._evaluate_if_due(report, is_last=reason is not None)
                 except BaseException as error:
-                    self._algorithm.load_state_dict(before)
-                    self.broken_at = mark
-                    if not isinstance(error, KeyboardInterrupt):
-                        self._save_after(error, before, mark)
-                        raise
-                    self._save(before, mark)
+                    reason = None
+                    self._take_back(before, error)
                     break
-                report = self._count(iteration, time.perf_counter() - started, rules)
                 metrics = report.metrics
-                reason = report.stop_reason or self._finished(rules)
-                self._conclude(report, interrupt, is_last=reason is not None)
+                try:
+                    self._conclude(report, interrupt)
+                    if fault is not None:
+                        raise fault
+                except BaseException as error:
+                    self._save_after(error, self._algorithm.state_dict(), self._sampler.mark())
+                    raise
                 reason = reason or report.stop_reason
-                if interrupt.number is not None:
-                    break
             else:
                 self._save(self._algorithm.state_dict(), self._sampler.mark())
         if reason is None and interrupt.number is not None:
@@ -249,10 +262,21 @@ class Trainer:
 
     def progress(self, rules: StopRules) -> float:
         """Returns the share of the run that is done, 0 to 1, by steps or by time."""
-        done = self.state.step / self._algorithm.config.total_timesteps
+        done = 0.0
+        if rules.has_step_limit:
+            done = self.state.step / self._algorithm.config.total_timesteps
         if rules.budget_seconds is not None:
             done = max(done, self.state.wall_seconds / rules.budget_seconds)
         return min(done, 1.0)
+
+    def _take_back(self, before: _Before, error: BaseException) -> None:
+        """Goes back to the last finished iteration and saves it; raises unless it was a signal."""
+        before.restore(self._algorithm, self.state)
+        self.broken_at = before.mark
+        if not isinstance(error, KeyboardInterrupt):
+            self._save_after(error, before.algorithm, before.mark)
+            raise error
+        self._save(before.algorithm, before.mark)
 
     def _count(self, iteration: Iteration, seconds: float, rules: StopRules) -> Report:
         """Adds a finished iteration to the counters and returns the report of it."""
@@ -268,32 +292,38 @@ class Trainer:
             **iteration.metrics,
             "time/timesteps_per_second": iteration.num_timesteps / max(seconds, 1e-9),
         }
-        total = self._algorithm.config.total_timesteps
+        total = self._algorithm.config.total_timesteps if rules.has_step_limit else None
         policy, progress = self._algorithm.policy, self.progress(rules)
         return Report(state, metrics, iteration.episodes, policy, progress, total)
 
-    def _conclude(self, report: Report, interrupt: _Interrupt, *, is_last: bool) -> None:
-        """Evaluates if due, shows the report to the observers, writes and saves."""
+    def _evaluate_if_due(self, report: Report, *, is_last: bool) -> ClipperError | None:
+        """Adds the periodic evaluation's numbers to the report; returns what went wrong in it.
+
+        It belongs to its iteration: stopped by a signal, the whole iteration is done again.
+        """
+        state = self.state
+        if self._evaluate is None or not (state.step >= state.next_evaluation or is_last):
+            return None
+        started = time.perf_counter()
+        fault = None
+        try:
+            report.metrics.update(self._evaluate())
+        except ClipperError as error:
+            fault = error
+        interval = self._algorithm.config.evaluation_interval
+        state.next_evaluation = state.step - state.step % interval + interval
+        state.wall_seconds += time.perf_counter() - started
+        return fault
+
+    def _conclude(self, report: Report, interrupt: _Interrupt) -> None:
+        """Keeps the best agent, shows the report to the observers, writes and saves."""
         started = time.perf_counter()
         state = self.state
-        is_due = state.step >= state.next_evaluation or is_last
-        failure: ClipperError | None = None
-        if self._evaluate is not None and is_due and interrupt.number is None:
-            try:
-                with interrupt.allowed():
-                    report.metrics.update(self._evaluate())
-            except KeyboardInterrupt:
-                is_due = False
-            except ClipperError as error:
-                is_due, failure = False, error
-            interval = self._algorithm.config.evaluation_interval
-            state.next_evaluation = state.step - state.step % interval + interval
-            score = report.metrics.get("eval/return_deterministic", -math.inf)
-            if is_due and (state.best is None or score >= state.best):
-                state.best = score
-                if self._keeper is not None:
-                    self._keeper.save_best(score)
-        state.wall_seconds += time.perf_counter() - started
+        score = report.metrics.get("eval/return_deterministic")
+        if score is not None and (state.best is None or score >= state.best):
+            state.best = score
+            if self._keeper is not None:
+                self._keeper.save_best(score)
         report.metrics["time/wall_seconds"] = state.wall_seconds
         for observer in self._observers:
             if observer(report) is False:
@@ -301,14 +331,13 @@ class Trainer:
         if self._keeper is not None:
             self._keeper.write(report, state.wall_seconds)
             is_old = time.monotonic() - self._last_save > self._checkpoint_seconds
-            if is_old or interrupt.number or failure:
+            if is_old and interrupt.number is None and report.stop_reason is None:
                 self._save(self._algorithm.state_dict(), self._sampler.mark())
-        if failure is not None:
-            raise failure
+        state.wall_seconds += time.perf_counter() - started
 
     def _finished(self, rules: StopRules) -> str | None:
         state = self.state
-        if state.step >= self._algorithm.config.total_timesteps:
+        if rules.has_step_limit and state.step >= self._algorithm.config.total_timesteps:
             return f"total_timesteps {self._algorithm.config.total_timesteps:,} reached"
         if rules.budget_seconds is not None and state.wall_seconds >= rules.budget_seconds:
             return f"budget of {rules.budget_seconds:g} s spent"
@@ -331,6 +360,20 @@ class Trainer:
             self._save(before, mark)
         except ClipperError as second:
             error.add_note(f"The last finished iteration could not be saved: {second.message}")
+
+
+class _Before:
+    """What an iteration changes, as it was before."""
+
+    def __init__(self, algorithm: Algorithm, sampler: Sampler, state: TrainingState) -> None:
+        self.mark = sampler.mark()
+        self.algorithm = algorithm.state_dict()
+        self._counters = state.copy()
+
+    def restore(self, algorithm: Algorithm, state: TrainingState) -> None:
+        """Brings algorithm and counters back; the sampler is replayed from `mark`."""
+        algorithm.load_state_dict(self.algorithm)
+        state.take(self._counters)
 
 
 class _Interrupt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -32,7 +34,7 @@ from clipper.checkpoint import (
     write_checkpoint,
     write_tensors,
 )
-from clipper.errors import ClipperError, FileError
+from clipper.errors import ClipperError, FileError, FormatError
 
 MEMBERS = ("agent.safetensors", "training.safetensors", "state.json")
 
@@ -224,7 +226,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
         f.with_name("step-000000000001") / "manifest.json", f / "manifest.json"
     ),
     "everything gone": lambda f: (shutil.rmtree(f), f.mkdir()),
-    "format unknown": edit_manifest(lambda m: m.update(format=FORMAT + 1)),
+    "format unknown": edit_manifest(lambda m: m.update(format="new")),
     "format missing": edit_manifest(lambda m: m.pop("format")),
     "member unnamed": edit_manifest(lambda m: m["members"].pop("state.json")),
     "members a list": edit_manifest(lambda m: m.update(members=list(m["members"]))),
@@ -252,6 +254,34 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous(tmp_path: Path, name: s
     write_checkpoint(tmp_path, sample(2))
     assert_is(read_checkpoint(tmp_path)[0], 2)
     assert (tmp_path / "step-000000000002.bad").is_dir()
+
+
+def test_a_checkpoint_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """It is whole: it is neither read, nor set aside, nor passed over for an older one."""
+    write_checkpoint(tmp_path, sample(1))
+    newest = write_checkpoint(tmp_path, sample(2))
+    edit_manifest(lambda m: m.update(format=FORMAT + 1))(newest)
+    with pytest.raises(FormatError, match="must have the format 1, but has 2") as caught:
+        read_checkpoint(tmp_path)
+    assert "pip install -U" in str(caught.value.hint)
+    assert newest.is_dir()
+
+
+def test_a_disk_that_cannot_be_read_spoils_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input/output error is said, and the checkpoint keeps its name for another try."""
+    newest = write_checkpoint(tmp_path, sample(1))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", fail)
+        with pytest.raises(FileError, match="Input/output error"):
+            read_checkpoint(tmp_path)
+    assert newest.is_dir()
+    assert_is(read_checkpoint(tmp_path)[0], 1)
 
 
 @pytest.mark.parametrize("name", DAMAGE)

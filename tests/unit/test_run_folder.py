@@ -134,6 +134,10 @@ def test_a_named_run_has_its_seed_behind(tmp_path: Path) -> None:
     """One name may have many seeds; the same pair a second time is refused, with how to go on."""
     assert new_run_path(tmp_path, "E", "lander", 1) == tmp_path / "E" / "lander-1"
     assert new_run_path(tmp_path, "E", "lander", 2).is_dir()
+    # stopped before a word was written: the name is still free
+    (tmp_path / "E" / "lander-1" / "lock").write_text("")
+    assert new_run_path(tmp_path, "E", "lander", 1) == tmp_path / "E" / "lander-1"
+    (tmp_path / "E" / "lander-1" / "config.json").write_text("{}")
     with pytest.raises(FileError, match="must not exist yet") as caught:
         new_run_path(tmp_path, "E", "lander", 1)
     assert f"clipper resume {tmp_path / 'E' / 'lander-1'}" in str(caught.value.hint)
@@ -399,7 +403,8 @@ def test_two_writers_never_meet(tmp_path: Path) -> None:
 def test_config_says_what_ran(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings come back as they were, beside versions, platform, git state and command line."""
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/clipper", "train", "CartPole-v1"])
-    folder.write_config({"seed": 2**62, "config": {"gamma": 0.1 + 0.2, "sizes": [1, 2]}})
+    settings = {"seed": 2**62, "config": {"gamma": 0.1 + 0.2, "sizes": [1, 2]}}
+    folder.write_config({**settings, **provenance()})
     found = read_config(folder.path)
     assert found["seed"] == 2**62
     assert found["config"] == {"gamma": 0.1 + 0.2, "sizes": [1, 2]}

@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     agent = resume(path, env=args.env, trust_env=args.trust_env, device=args.device)
     say(f"resuming at step {agent.step:,}")
-    introduce(agent, path)
-    with kept_on_error(agent, path):
+    introduce(agent, path, args.total_timesteps)
+    with kept_on_error(agent, path, is_new=False):
         outcome = agent.train(
             args.total_timesteps, until=args.until, budget=args.budget, progress=not args.quiet
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import shutil
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -46,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop when the last 100 training episodes have this mean return",
     )
     run.add_argument(
-        "--budget", metavar="TIME", help="stop after 90s, 10min or 2h; schedules follow the time"
+        "--budget",
+        metavar="TIME",
+        help="stop after 90s, 10min or 2h; schedules follow the time, and the preset's "
+        "total_timesteps does not count",
     )
     run.add_argument("--preset", metavar="NAME", help="a preset's name, or none for plain defaults")
     run.add_argument(
@@ -133,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
         callbacks.append(TensorBoardWriter(path))
     introduce(agent, path)
-    with kept_on_error(agent, path):
+    with kept_on_error(agent, path, is_new=True):
         outcome = agent.train(
             until=args.until,
             budget=args.budget,
@@ -145,30 +149,44 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def kept_on_error(agent: PPO, path: Path) -> Iterator[None]:
-    """Adds to an error of ours what was kept and how to go on."""
+def kept_on_error(agent: PPO, path: Path, *, is_new: bool) -> Iterator[None]:
+    """Adds to an error of ours what was kept and how to go on; a new run of no steps is removed."""
     try:
         yield
     except ClipperError as error:
-        if (path / "checkpoints").is_dir() and not isinstance(error, ConfigError):
+        kept = _kept_step(path)
+        if kept and not isinstance(error, ConfigError):
             trust = " --trust-env" if ":" in agent.env else ""
             error.add_note(
-                f"everything up to step {agent.step:,} is kept; "
+                f"everything up to step {kept:,} is kept; "
                 f"`clipper resume {shlex.quote(str(path))}{trust}` goes on from there."
             )
+        elif is_new and not kept:
+            shutil.rmtree(path, ignore_errors=True)
+            error.add_note(f"nothing was learnt yet, so {path} is removed.")
         raise
 
 
-def introduce(agent: PPO, path: Path) -> None:
+def _kept_step(path: Path) -> int:
+    """Returns the step of the newest checkpoint, or 0."""
+    from clipper.checkpoint import checkpoints_in
+
+    found = checkpoints_in(path / "checkpoints")
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+def introduce(agent: PPO, path: Path, total_timesteps: int | None = None) -> None:
     """Prints what is about to run: preset, settings, spaces and transforms."""
     say(f"{agent.env}, seed {agent.seed}, preset {agent.preset}, into {path}")
     for line in agent.describe():
         say(f"  {line}")
-    defaults = PPOConfig()
+    defaults, config = PPOConfig(), agent.config
+    if total_timesteps is not None:
+        config = config.replace(total_timesteps=total_timesteps)
     changed = [
         f"{spec.name} {show(value)}"
-        for spec in dataclasses.fields(agent.config)
-        if (value := getattr(agent.config, spec.name)) != getattr(defaults, spec.name)
+        for spec in dataclasses.fields(config)
+        if (value := getattr(config, spec.name)) != getattr(defaults, spec.name)
     ]
     text = "settings: " + (", ".join(changed) or "defaults")
     for line in textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="    "):
@@ -198,8 +216,10 @@ def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
         print(f"not exactly repeatable: {agent.inexact}")
     folder = shlex.quote(str(path))
     trust = " --trust-env" if ":" in agent.env else ""
-    more = agent.config.total_timesteps * (1 if outcome.step < agent.config.total_timesteps else 2)
-    print(f"curve: {path / 'curve.png'}")
+    total = agent.config.total_timesteps
+    more = total if outcome.step < total else 2 * outcome.step
+    if (path / "curve.png").is_file():
+        print(f"curve: {path / 'curve.png'}")
     print("next:")
     print(f"  clipper evaluate {folder}{trust}")
     print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
