@@ -25,7 +25,7 @@ from clipper.identity import Identity, check_seed, describe_env
 from clipper.metrics import Metrics
 from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
 from clipper.policies.networks import mlp_shape
-from clipper.presets import choose_preset
+from clipper.presets import GENERIC, choose_preset, preset_of_other_version
 from clipper.progress import ProgressDisplay
 from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
 from clipper.rollout import LocalSampler
@@ -166,14 +166,20 @@ class PPO:
         return self._state.best
 
     def warnings(self) -> list[str]:
-        """Returns what looks wrong before training: a discount that does not fit the episodes."""
+        """Returns what looks wrong before training: a discount or a preset that does not fit."""
+        found = []
+        if self.preset in GENERIC and (tuned := preset_of_other_version(self.env)) is not None:
+            found.append(
+                f"the settings are generic; --preset {tuned} takes those tuned for {tuned}"
+            )
         limit, gamma = self._episode_limit, self.config.gamma
         horizon = 1.0 / (1.0 - gamma) if gamma < 1 else float("inf")
-        if limit is None or 1 / _FAR_OFF <= horizon / limit <= _FAR_OFF:
-            return []
-        return [
-            f"gamma {gamma:g} looks about {horizon:,.0f} steps ahead, but episodes last up to {limit:,}"
-        ]
+        if limit is not None and not 1 / _FAR_OFF <= horizon / limit <= _FAR_OFF:
+            found.append(
+                f"gamma {gamma:g} looks about {horizon:,.0f} steps ahead, "
+                f"but episodes last up to {limit:,}"
+            )
+        return found
 
     def describe(self) -> list[str]:
         """Returns lines that name the spaces and every transform of observations and actions."""

@@ -262,3 +262,9 @@ def choose_preset(
     if wanted is not None:
         return find_preset(wanted)
     return PRESETS.get(env_name) or generic_preset(is_continuous, episode_limit)
+
+
+def preset_of_other_version(env_name: str) -> str | None:
+    """Returns the preset of another version of an environment: of Hopper-v5 for Hopper-v4."""
+    base = env_name.rpartition("-v")[0]
+    return next((name for name in PRESETS if base and name.rpartition("-v")[0] == base), None)

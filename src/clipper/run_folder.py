@@ -12,6 +12,7 @@ import csv
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -75,7 +76,8 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
             if path.exists() and any(p.name != "lock" for p in path.iterdir()):
                 raise FileError(
                     f"{path} must not exist yet, but does.",
-                    hint=f"`clipper resume {path}` goes on with it; or choose another --name.",
+                    hint=f"`clipper resume {shlex.quote(str(path))}` goes on with it; "
+                    "or choose another --name.",
                 )
             path.mkdir(exist_ok=True)
             return path

@@ -8,10 +8,17 @@ from gymnasium import spaces
 
 from clipper.config import PPOConfig
 from clipper.errors import ConfigError
-from clipper.presets import GENERIC, PRESETS, choose_preset, find_preset, generic_preset
+from clipper.presets import (
+    GENERIC,
+    PRESETS,
+    choose_preset,
+    find_preset,
+    generic_preset,
+    preset_of_other_version,
+)
 
 ALL = {**PRESETS, **GENERIC}
-ISSUE_2 = [
+PROMISED = [
     "CartPole-v1",
     "Acrobot-v1",
     "MountainCar-v0",
@@ -32,7 +39,7 @@ ISSUE_2 = [
 ]
 
 
-@pytest.mark.parametrize("name", ISSUE_2)
+@pytest.mark.parametrize("name", PROMISED)
 def test_the_promised_environments_have_presets(name: str) -> None:
     """Issue 2 lists them."""
     assert name in PRESETS
@@ -139,7 +146,7 @@ def test_overrides_win_over_the_preset_and_are_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ISSUE_2 if gymnasium.spec(n).entry_point.startswith("gymnasium.envs.cl")]
+    "name", [n for n in PROMISED if gymnasium.spec(n).entry_point.startswith("gymnasium.envs.cl")]
 )
 def test_continuous_presets_have_no_entropy_bonus(name: str) -> None:
     """A bonus on a Gaussian's entropy grows its deviation for ever: 0 wherever actions are Box."""
@@ -147,3 +154,10 @@ def test_continuous_presets_have_no_entropy_bonus(name: str) -> None:
     if isinstance(env.action_space, spaces.Box):
         assert PRESETS[name].config().ent_coef == 0
     env.close()
+
+
+def test_another_version_has_a_preset() -> None:
+    """Hopper-v4 is told of Hopper-v5's settings; an environment of one's own of nothing."""
+    assert preset_of_other_version("Hopper-v4") == "Hopper-v5"
+    assert preset_of_other_version("Mine-v0") is None
+    assert preset_of_other_version("mine") is None

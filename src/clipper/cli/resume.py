@@ -47,10 +47,14 @@ def run(args: argparse.Namespace) -> int:
     from clipper.loading import resume
 
     agent = resume(path, env=args.env, trust_env=args.trust_env, device=args.device)
-    say(f"resuming at step {agent.step:,}")
+    done = agent.step
+    say(f"resuming at step {done:,}")
     introduce(agent, path, args.total_timesteps)
     with kept_on_error(agent, path, is_new=False):
         outcome = agent.train(
             args.total_timesteps, until=args.until, budget=args.budget, progress=not args.quiet
         )
+    if outcome.step == done and outcome.signal is None:
+        print(f"nothing to do: {outcome.reason}; a larger --total-timesteps goes on")
+        return 0
     return summarise(agent, outcome, path)
