@@ -41,7 +41,7 @@ PROMISED = [
 
 @pytest.mark.parametrize("name", PROMISED)
 def test_the_promised_environments_have_presets(name: str) -> None:
-    """Issue 2 lists them."""
+    """The documents promise tuned settings for these."""
     assert name in PRESETS
 
 
@@ -149,9 +149,12 @@ def test_overrides_win_over_the_preset_and_are_checked() -> None:
     "name", [n for n in PROMISED if gymnasium.spec(n).entry_point.startswith("gymnasium.envs.cl")]
 )
 def test_continuous_presets_have_no_entropy_bonus(name: str) -> None:
-    """A bonus on a Gaussian's entropy grows its deviation for ever: 0 wherever actions are Box."""
+    """A bonus on a Gaussian's entropy grows its deviation for ever: 0 wherever actions are Box.
+
+    The exception explores until it finds the one reward of MountainCarContinuous.
+    """
     env = gymnasium.make(name)
-    if isinstance(env.action_space, spaces.Box):
+    if isinstance(env.action_space, spaces.Box) and name != "MountainCarContinuous-v0":
         assert PRESETS[name].config().ent_coef == 0
     env.close()
 

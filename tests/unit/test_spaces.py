@@ -217,7 +217,7 @@ def test_an_empty_batch_has_no_rows() -> None:
     ],
 )
 def test_images_are_refused_never_flattened(space: Space) -> None:
-    """Issue 2: an image is refused with a clear sentence that names the part."""
+    """An image is refused with a clear sentence that names the part."""
     with pytest.raises(SpaceError, match="an image, which this version does not learn") as caught:
         ObservationLayout(space)
     assert isinstance(space, spaces.Box) or "camera" in caught.value.message
