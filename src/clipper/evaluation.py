@@ -6,8 +6,9 @@ Episode i of an evaluation has a seed, and in stochastic mode noise, that are fu
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipper.envs.contract import fault, first_obs
 from clipper.envs.make import Env, EnvSource, brief, where_raised
 from clipper.errors import EnvironmentFault, NumericsError
 from clipper.metrics import mean_and_std
@@ -23,6 +25,8 @@ from clipper.randomness import Purpose, derived_seed, normal, uniform, words
 
 # an episode that does not end is cut here: an examination must
 MAX_EPISODE_STEPS = 100_000
+# environments that play side by side, and rows the policy is asked about at once
+_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class Evaluation:
         high: Upper end of it.
         returns: Every episode's return.
         lengths: Every episode's steps.
+        num_cut: How many episodes were cut here because they did not end; their returns, and so the
+            mean, are those of unfinished episodes.
     """
 
     env: str
@@ -52,6 +58,7 @@ class Evaluation:
     high: float
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    num_cut: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers without the single episodes."""
@@ -61,9 +68,12 @@ class Evaluation:
 
     def __str__(self) -> str:
         mode = "deterministic" if self.deterministic else "stochastic"
+        cut = ""
+        if self.num_cut:
+            cut = f"; {self.num_cut} did not end and were cut after {max(self.lengths):,} steps"
         return (
             f"{self.env}: mean {self.mean:.1f}, sd {self.std:.1f}, 95 % interval {self.low:.1f} to "
-            f"{self.high:.1f} ({self.episodes} episodes, {mode}, seed {self.seed})"
+            f"{self.high:.1f} ({self.episodes} episodes, {mode}, seed {self.seed}{cut})"
         )
 
 
@@ -87,7 +97,8 @@ def evaluate(
     seed: int,
     deterministic: bool,
     purposes: Purposes = EXAM,
-    max_envs: int = 16,
+    max_steps: int | None = None,
+    max_envs: int = _ROWS,
 ) -> Evaluation:
     """Returns the result of playing `episodes` fresh episodes to their end.
 
@@ -98,20 +109,20 @@ def evaluate(
         seed: The evaluation's seed, apart from the training seed.
         deterministic: Take the most likely action, or sample.
         purposes: Which counters to draw from.
+        max_steps: Steps of the whole examination, or None. Each episode has an equal share, so that
+            the result does not depend on who plays beside whom; one that needs more is cut.
         max_envs: Environments stepped side by side.
 
     Raises:
         EnvironmentFault: An environment raised.
         NumericsError: A reward or observation is not finite.
+        ConfigError: A callable gave the same environment twice.
     """
-    count = 1 if source.instance is not None else min(episodes, max_envs)
-    envs = [source.make() for _ in range(count)]
-    try:
-        players = _play_all(policy, envs, source.name, episodes, seed, deterministic, purposes)
-    finally:
-        if source.instance is None:
-            for env in envs:
-                env.close()
+    limit = MAX_EPISODE_STEPS
+    if max_steps is not None:
+        limit = min(limit, max(max_steps // episodes, 1))
+    exam = _Exam(policy, source.name, episodes, seed, deterministic, purposes, limit)
+    players = exam.play(source, 1 if source.instance is not None else min(episodes, max_envs))
     returns = tuple(player.total for player in players)
     mean, std = mean_and_std(returns)
     low, high = bootstrap_interval(np.array(returns), seed)
@@ -126,6 +137,7 @@ def evaluate(
         high=high,
         returns=returns,
         lengths=tuple(player.length for player in players),
+        num_cut=sum(player.was_cut for player in players),
     )
 
 
@@ -138,88 +150,147 @@ class _Player:
     obs: NDArray[np.float32]
     total: float = 0.0
     length: int = 0
+    was_cut: bool = False
 
 
-def _play_all(
-    policy: ActorCritic,
-    envs: list[Env],
-    name: str,
-    episodes: int,
-    seed: int,
-    deterministic: bool,
-    purposes: Purposes,
-) -> list[_Player]:
-    seeds = derived_seed(seed, purposes.episode_seed, 0, np.arange(episodes)).tolist()
-    waiting = iter(range(episodes))
-    playing = [_begin(policy, env, name, next(waiting), seeds) for env in envs]
-    finished: list[_Player] = []
-    while playing:
-        noise = None if deterministic else _noise(policy, playing, seed, purposes)
-        actions = policy.act(np.stack([player.obs for player in playing]), noise)
-        still: list[_Player] = []
-        for player, action in zip(playing, policy.action_layout.to_env(actions), strict=True):
-            if not _step(policy, player, name, action, seeds):
-                still.append(player)
-                continue
-            finished.append(player)
-            episode = next(waiting, None)
-            if episode is not None:
-                still.append(_begin(policy, player.env, name, episode, seeds))
-        playing = still
-    return sorted(finished, key=lambda player: player.episode)
+class _Exam:
+    """Numbered episodes of a fixed policy, as many side by side as there are environments.
 
+    Args:
+        policy: Plays with frozen normalisation.
+        name: The environment's, for messages.
+        episodes: How many.
+        seed: The evaluation's.
+        deterministic: Take the most likely action, or sample.
+        purposes: Which counters to draw from.
+        limit: Steps after which an episode is cut.
+    """
 
-def _noise(
-    policy: ActorCritic, playing: list[_Player], seed: int, purposes: Purposes
-) -> torch.Tensor:
-    draw = normal if policy.distribution.noise == "normal" else uniform
-    episodes = np.array([player.episode for player in playing])
-    steps = np.array([player.length for player in playing])
-    size = policy.distribution.noise_size
-    return torch.from_numpy(draw(seed, purposes.action, episodes, steps, size))
+    def __init__(
+        self,
+        policy: ActorCritic,
+        name: str,
+        episodes: int,
+        seed: int,
+        deterministic: bool,
+        purposes: Purposes = EXAM,
+        limit: int = MAX_EPISODE_STEPS,
+    ) -> None:
+        self._policy = policy
+        self._name = name
+        self._seed = seed
+        self._seeds = derived_seed(seed, purposes.episode_seed, 0, np.arange(episodes)).tolist()
+        self._deterministic = deterministic
+        self._purposes = purposes
+        self._limit = limit
 
+    def play(self, source: EnvSource, num_envs: int) -> list[_Player]:
+        """Returns every episode after its end, in order."""
+        opened: list[Env] = []
+        try:
+            opened += [source.make() for _ in range(num_envs)]
+            source.check_distinct(opened)
+            return self._play(source, opened)
+        finally:
+            if source.instance is None:
+                _close(opened)
 
-def _begin(policy: ActorCritic, env: Env, name: str, episode: int, seeds: list[int]) -> _Player:
-    player = _Player(env, episode, np.empty(policy.obs_layout.size, dtype=np.float32))
-    try:
-        obs, _ = env.reset(seed=seeds[episode])
-        policy.obs_layout.write(obs, player.obs)
-    except Exception as error:
-        raise _fault(name, "reset", player, seeds, error) from error
-    return player
+    def _play(self, source: EnvSource, opened: list[Env]) -> list[_Player]:
+        waiting = iter(range(len(self._seeds)))
+        playing = [self.begin(env, next(waiting)) for env in opened]
+        finished: list[_Player] = []
+        while playing:
+            actions = self.act(playing)
+            still: list[_Player] = []
+            for player, action in zip(playing, actions, strict=True):
+                if not self.step(player, action):
+                    still.append(player)
+                    continue
+                finished.append(player)
+                episode = next(waiting, None)
+                if episode is not None:
+                    env = player.env
+                    if source.is_fresh_per_episode:
+                        opened.remove(env)
+                        _close([env])
+                        opened.append(env := source.make())
+                    still.append(self.begin(env, episode))
+            playing = still
+        return sorted(finished, key=lambda player: player.episode)
 
+    def act(self, playing: list[_Player]) -> list[Any]:
+        """Returns what each player's environment is given next."""
+        policy = self._policy
+        # always as many rows: torch rounds products of other sizes otherwise, and a walk of 1,600
+        # steps makes another of a difference in the seventh digit
+        rows = np.zeros((max(_ROWS, len(playing)), policy.obs_layout.size), dtype=np.float32)
+        for row, player in zip(rows, playing, strict=False):
+            row[:] = player.obs
+        noise = None if self._deterministic else self._noise(playing, len(rows))
+        return policy.action_layout.to_env(policy.act(rows, noise)[: len(playing)])
 
-def _step(policy: ActorCritic, player: _Player, name: str, action: Any, seeds: list[int]) -> bool:
-    """Steps one environment and returns True if its episode ended."""
-    try:
-        obs, reward, terminated, truncated, _ = player.env.step(action)
-        policy.obs_layout.write(obs, player.obs)
-        player.total += float(reward)
-    except Exception as error:
-        raise _fault(name, "step", player, seeds, error) from error
-    player.length += 1
-    if not math.isfinite(player.total) or not np.isfinite(player.obs).all():
-        raise NumericsError(
-            f"rewards and observations must be finite, but {name} gave one that is not "
-            f"(evaluation episode {player.episode}, step {player.length}, "
-            f"seed {seeds[player.episode]})."
+    def _noise(self, playing: list[_Player], num_rows: int) -> torch.Tensor:
+        distribution = self._policy.distribution
+        draw = normal if distribution.noise == "normal" else uniform
+        numbers = np.zeros((2, num_rows), dtype=np.int64)
+        numbers[:, : len(playing)] = [[p.episode for p in playing], [p.length for p in playing]]
+        size = distribution.noise_size
+        return torch.from_numpy(
+            draw(self._seed, self._purposes.action, numbers[0], numbers[1], size)
         )
-    return bool(terminated or truncated) or player.length >= MAX_EPISODE_STEPS
+
+    def begin(self, env: Env, episode: int) -> _Player:
+        """Returns an environment at the start of an episode."""
+        player = _Player(env, episode, np.empty(self._policy.obs_layout.size, dtype=np.float32))
+        try:
+            obs = first_obs(env, self._seeds[episode])
+            self._policy.obs_layout.write(obs, player.obs)
+        except Exception as error:
+            raise self._fault("reset", player, error) from error
+        return player
+
+    def step(self, player: _Player, action: Any) -> bool:
+        """Steps one environment and returns True if its episode ended."""
+        try:
+            obs, reward, terminated, truncated, _ = player.env.step(action)
+            self._policy.obs_layout.write(obs, player.obs)
+            player.total += float(reward)
+        except Exception as error:
+            raise self._fault("step", player, error) from error
+        player.length += 1
+        if not math.isfinite(player.total) or not np.isfinite(player.obs).all():
+            raise NumericsError(
+                f"rewards and observations must be finite, but {self._name} gave one that "
+                f"is not (evaluation episode {player.episode}, step {player.length}, "
+                f"seed {self._seeds[player.episode]})."
+            )
+        if terminated or truncated:
+            return True
+        player.was_cut = player.length >= self._limit
+        return player.was_cut
+
+    def _fault(self, call: str, player: _Player, error: Exception) -> EnvironmentFault:
+        seed = self._seeds[player.episode]
+        step = f" step {player.length + 1}," if call == "step" else ""
+        where = f"evaluation episode {player.episode},{step} seed {seed}"
+        return fault(self._name, call, error, where)
 
 
-def _fault(
-    name: str, call: str, player: _Player, seeds: list[int], error: Exception
-) -> EnvironmentFault:
-    step = f" step {player.length + 1}," if call == "step" else ""
-    return EnvironmentFault(
-        f"{name} must not raise in {call}, but {brief(error)} (evaluation episode {player.episode},"
-        f"{step} seed {seeds[player.episode]}).",
-        hint=where_raised(error),
-    )
+def _close(envs: list[Env]) -> None:
+    for env in envs:
+        with contextlib.suppress(Exception):
+            env.close()
 
 
 def play_frames(
-    policy: ActorCritic, env: Env, name: str, *, episodes: int, seed: int, deterministic: bool
+    policy: ActorCritic,
+    env: Env,
+    name: str,
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    remake: Callable[[], Env] | None = None,
 ) -> Iterator[tuple[NDArray[np.uint8], int, float]]:
     """Yields every rendered frame with its episode's number and return so far.
 
@@ -230,18 +301,23 @@ def play_frames(
         episodes: How many to play; the same episodes as an evaluation with this seed.
         seed: The evaluation's seed.
         deterministic: Take the most likely action, or sample.
+        remake: Makes a new environment for every episode but the first; None to play on in `env`.
     """
-    seeds = derived_seed(seed, EXAM.episode_seed, 0, np.arange(episodes)).tolist()
-    for episode in range(episodes):
-        player = _begin(policy, env, name, episode, seeds)
-        ended = False
-        yield _frame(env, name), episode, player.total
-        while not ended:
-            noise = None if deterministic else _noise(policy, [player], seed, EXAM)
-            actions = policy.act(player.obs[None], noise)
-            action = policy.action_layout.to_env(actions)[0]
-            ended = _step(policy, player, name, action, seeds)
+    exam = _Exam(policy, name, episodes, seed, deterministic)
+    made: list[Env] = []
+    try:
+        for episode in range(episodes):
+            if episode and remake is not None:
+                _close(made)
+                made = [env := remake()]
+            player = exam.begin(env, episode)
+            ended = False
             yield _frame(env, name), episode, player.total
+            while not ended:
+                ended = exam.step(player, exam.act([player])[0])
+                yield _frame(env, name), episode, player.total
+    finally:
+        _close(made)
 
 
 def _frame(env: Env, name: str) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from clipper.envs.make import EnvSource
@@ -57,6 +58,9 @@ def film(
                 episodes=episodes,
                 seed=seed,
                 deterministic=deterministic,
+                remake=partial(source.make, render_mode="rgb_array")
+                if source.is_fresh_per_episode
+                else None,
             )
             for number, (frame, episode, total) in enumerate(frames, start=1):
                 label = f"episode {episode + 1}  " if episodes > 1 else ""

@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 import clipper
 from clipper.envs.make import EnvSource, env_source
-from clipper.errors import EnvironmentFault, NumericsError
+from clipper.errors import ConfigError, EnvironmentFault, NumericsError
 from clipper.evaluation import (
     EXAM,
     SELECTION,
@@ -170,7 +170,7 @@ def test_the_summary_is_json_and_a_line() -> None:
     """What is shown has the numbers, the mode and the seed, and not every episode."""
     found = exam(seed=7, deterministic=False)
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    wanted = {"env", "episodes", "seed", "deterministic", "mean", "std", "low", "high"}
+    wanted = {"env", "episodes", "seed", "deterministic", "mean", "std", "low", "high", "num_cut"}
     assert set(data) == wanted
     assert (data["env"], data["seed"], data["deterministic"]) == ("Lottery", 7, False)
     line = str(found)
@@ -269,7 +269,53 @@ def test_an_episode_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> No
     """An environment that never ends does not make the examination endless."""
     monkeypatch.setattr("clipper.evaluation.MAX_EPISODE_STEPS", 50)
     endless = lambda env, found: (*found[:2], False, False, {})  # noqa: E731
-    assert exam(lambda: Lottery(endless), episodes=3).lengths == (50, 50, 50)
+    found = exam(lambda: Lottery(endless), episodes=3)
+    assert found.lengths == (50, 50, 50)
+    assert found.num_cut == 3
+    assert "3 did not end and were cut after 50 steps" in str(found)
+
+
+def test_a_cap_on_the_whole_examination_is_shared_by_its_episodes() -> None:
+    """20 episodes within 100 steps: 5 steps each, whoever plays beside whom; the cut are counted.
+
+    Lottery's episodes have 1 to 9 steps; one of exactly 5 ends by itself.
+    """
+    whole = exam()
+    runs = [exam(max_steps=100, max_envs=count) for count in (1, 3, 16)]
+    assert all(run == runs[0] for run in runs)
+    found = runs[0]
+    assert found.lengths == tuple(min(n, 5) for n in whole.lengths)
+    assert found.num_cut == sum(n > 5 for n in whole.lengths) > 0
+    assert "cut" in str(found)
+    short = [i for i, n in enumerate(whole.lengths) if n <= 5]
+    assert [found.returns[i] for i in short] == [whole.returns[i] for i in short]
+    assert whole.num_cut == 0
+    assert "cut" not in str(whole)
+    # less than a step each is one step each
+    assert set(exam(max_steps=3).lengths) == {1}
+
+
+def test_a_callable_that_gives_one_instance_again_and_again_is_refused() -> None:
+    """One object cannot play two episodes at once."""
+    env = Lottery()
+    with pytest.raises(ConfigError, match="gave the same one twice"):
+        exam(lambda: env)
+
+
+def test_an_environment_that_remembers_is_new_for_every_episode() -> None:
+    """BipedalWalker's third reset on one instance is another than on a new one (Box2D's order).
+
+    Here all episodes play on one environment, or on five side by side, and must be equal; its
+    actions are continuous, so that the policy's outputs must be equal to the last bit as well.
+    """
+    source = env_source("BipedalWalker-v3", max_episode_steps=12)
+    assert source.is_fresh_per_episode
+    policy = policy_for(source)
+    runs = [
+        evaluate(policy, source, episodes=5, seed=0, deterministic=True, max_envs=count)
+        for count in (1, 5)
+    ]
+    assert runs[0] == runs[1]
 
 
 # ---- the policy ----------------------------------------------------------------------------------
@@ -408,7 +454,7 @@ def _raises(found: Any) -> Any:
     [
         (_raises, EnvironmentFault, "ZeroDivisionError: by design"),
         (lambda found: (np.zeros(3), *found[1:]), EnvironmentFault, r"\(3,\)"),
-        (lambda found: found[:4], EnvironmentFault, "unpack"),
+        (lambda found: found[:4], EnvironmentFault, "returned 4 values, as in the old gym"),
         (lambda found: (found[0], math.nan, *found[2:]), NumericsError, "finite"),
         (
             lambda found: (np.array([0, np.inf], np.float32), *found[1:]),

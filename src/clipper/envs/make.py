@@ -10,8 +10,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
+from clipper.envs.probe import depends_on_past
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
 
 Env = gymnasium.Env[Any, Any]
@@ -51,6 +53,7 @@ class EnvSource:
     wrappers: tuple[Wrapper, ...] = ()
     maker: Callable[..., Env] | None = None
     instance: Env | None = None
+    _looked_at: list[Env] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def is_named(self) -> bool:
@@ -59,8 +62,17 @@ class EnvSource:
 
     @property
     def names_module(self) -> bool:
-        """True if making it imports a module that the name gives (`module:EnvId`)."""
-        return self.is_named and ":" in self.name
+        """True if making it imports a module that the name or the arguments give."""
+        return self.is_named and imports_what_it_names(self.name)
+
+    @cached_property
+    def is_fresh_per_episode(self) -> bool:
+        """True if every episode needs a new environment for its seed to decide it (BipedalWalker).
+
+        Found by a probe, once, and only of environments that are made by name: what a callable or a
+        wrapper of the user's remembers from one episode to the next may be meant.
+        """
+        return self.is_named and depends_on_past(self.make)
 
     def make(self, *, render_mode: str | None = None) -> Env:
         """Returns a fresh environment (or the given instance), without Gymnasium's checkers.
@@ -68,13 +80,46 @@ class EnvSource:
         Raises:
             EnvironmentUnknown: There is none of that name.
             EnvironmentFault: It could not be built.
+            ConfigError: The callable gave the environment that `look` got.
         """
         if self.instance is not None:
             return self.instance
         kwargs = dict(self.env_kwargs)
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
-        return _built(self.name, kwargs, lambda: self._make(kwargs), self.wrappers)
+        env = _built(self.name, kwargs, lambda: self._make(kwargs), self.wrappers)
+        if self._looked_at:
+            self.check_distinct([*self._looked_at, env])
+            with suppress(Exception):
+                self._looked_at.pop().close()
+        return env
+
+    def look(self) -> Env:
+        """Returns an environment to look at, not to play in; it needs no closing.
+
+        A callable's is kept open until the next one is made: it may be the user's own, which the
+        callable gives again and again.
+        """
+        env = self.make()
+        if self.maker is not None:
+            self._looked_at.append(env)
+        elif self.instance is None:
+            env.close()
+        return env
+
+    def check_distinct(self, envs: Sequence[Env]) -> None:
+        """Raises if two of the environments are one object.
+
+        Raises:
+            ConfigError: They are.
+        """
+        if len({id(env.unwrapped) for env in envs}) < len(envs):
+            raise ConfigError(
+                f"a callable must make a new environment at each call, but {self.name} gave the same "
+                "one twice.",
+                hint="write for example lambda: MyEnv(); or give the environment itself in place of "
+                "the callable, which is then the only one.",
+            )
 
     def _make(self, kwargs: dict[str, Any]) -> Env:
         if self.maker is not None:
@@ -110,7 +155,7 @@ def env_source(
         spec, limit = env.spec, max_episode_steps
         name = spec.id if spec is not None else type(env.unwrapped).__qualname__
         instance = _built(name, {}, lambda: _limited(env, limit), wrappers)
-        return EnvSource(name=name, env_kwargs={}, max_episode_steps=None, instance=instance)
+        return EnvSource(name=name, env_kwargs={}, max_episode_steps=limit, instance=instance)
     if isinstance(env, str):
         _check_kwargs(kwargs)
         _resolve(env)
@@ -132,6 +177,14 @@ def env_source(
         f"env must be a Gymnasium id, module:EnvId, a callable or a gymnasium.Env, "
         f"but is {type(env).__name__}."
     )
+
+
+def imports_what_it_names(name: str) -> bool:
+    """Returns True if making an environment of that name imports a module that a file could name.
+
+    Those are `module:EnvId` and the doors to the old gym, whose argument `env_id` is such a name.
+    """
+    return ":" in name or name.startswith("GymV")
 
 
 def episode_limit(env: Env) -> int | None:
@@ -161,9 +214,27 @@ def _built(
     if not isinstance(env, gymnasium.Env):
         raise EnvironmentFault(
             f"an environment must be a gymnasium.Env, but {name} made {type(env).__name__}.",
-            hint="derive it from gymnasium.Env; old gym environments need shimmy's wrapper.",
+            hint=_how_to_derive(env),
         )
+    for kind in ("observation_space", "action_space"):
+        space = getattr(env, kind, None)
+        if not isinstance(space, gymnasium.Space):
+            found = "has none" if space is None else f"it is a {type(space).__module__} object"
+            raise EnvironmentFault(
+                f"{name} must have a Gymnasium space as its {kind}, but {found}.",
+                hint=f"set self.{kind} in __init__, for example to a gymnasium.spaces.Box.",
+            )
     return env
+
+
+def _how_to_derive(env: Any) -> str:
+    hint = "derive it from gymnasium.Env"
+    if any(base.__module__.partition(".")[0] == "gym" for base in type(env).__mro__):
+        return (
+            f"{hint}; or pip install shimmy, and give lambda: shimmy.GymV21CompatibilityV0(env=...) "
+            "where step returns 4 values (it needs a method seed), GymV26CompatibilityV0 where 5."
+        )
+    return f"{hint}; docs/concepts/old-gym.md has a wrapper of fifteen lines for the old gym's."
 
 
 _built_before: set[str] = set()

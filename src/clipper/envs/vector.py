@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper.envs.make import Env, EnvSource, brief, episode_limit, where_raised
+from clipper.envs.contract import fault, first_obs
+from clipper.envs.make import Env, EnvSource, episode_limit
 from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode
 from clipper.randomness import EpisodeSeeds
@@ -60,10 +61,12 @@ class VectorEnv:
 
     Attributes:
         obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
+        is_fresh_per_episode: True if every episode is played on an environment made for it.
 
     Raises:
         EnvironmentFault: An environment could not be built.
         SpaceError: A space is not supported.
+        ConfigError: A callable gave the same environment twice.
     """
 
     # an episode longer than this is not kept for replay: memory must not grow without end
@@ -71,7 +74,10 @@ class VectorEnv:
 
     def __init__(self, source: EnvSource, num_envs: int, seeds: EpisodeSeeds) -> None:
         self.name = source.name
+        self._source = source
+        self.is_fresh_per_episode = source.is_fresh_per_episode
         self.envs: list[Env] = [source.make() for _ in range(num_envs)]
+        source.check_distinct(self.envs)
         self.num_envs = num_envs
         self.obs_layout = ObservationLayout(self.envs[0].observation_space)
         self.action_layout = ActionLayout(self.envs[0].action_space)
@@ -80,10 +86,10 @@ class VectorEnv:
         self.obs: Float32 = np.zeros((num_envs, self.obs_layout.size), dtype=np.float32)
         self._rows = list(self.obs)
         self._seeds = seeds
-        self._closes = source.instance is None
         self._returns = [0.0] * num_envs
         self._lengths = [0] * num_envs
         self._episodes = [-1] * num_envs
+        self._is_used = [False] * num_envs
         self._log: list[NDArray[Any]] = []
 
     def reset(self) -> None:
@@ -136,7 +142,7 @@ class VectorEnv:
 
     def close(self) -> None:
         """Closes the environments that were made here (not an instance of the user's)."""
-        if self._closes:
+        if self._source.instance is None:
             for env in self.envs:
                 with contextlib.suppress(Exception):
                     env.close()
@@ -147,9 +153,7 @@ class VectorEnv:
 
     def mark(self) -> Mark:
         """Returns this point in time, cheaply, for `state_dict` to describe now or later."""
-        keep = max(self._lengths, default=0)
-        if keep > self.MAX_REPLAY_STEPS:
-            keep = 0
+        keep = max((n for n in self._lengths if n <= self.MAX_REPLAY_STEPS), default=0)
         if len(self._log) > keep:
             del self._log[: len(self._log) - keep]
         return Mark(
@@ -171,10 +175,12 @@ class VectorEnv:
         """
         mark = mark or self.mark()
         replayed = [length if length <= len(mark.log) else 0 for length in mark.lengths]
-        rows = [a[i] for i, n in enumerate(replayed) for a in mark.log[len(mark.log) - n :]]
-        empty = np.zeros((0, self.action_layout.size), dtype=self.action_layout.dtype)
+        shape = (-1, self.num_envs, self.action_layout.size)
+        empty = np.zeros((0, self.num_envs, self.action_layout.size), self.action_layout.dtype)
+        log = np.concatenate(mark.log).reshape(shape) if mark.log else empty
+        parts = [log[len(log) - count :, i] for i, count in enumerate(replayed)]
         return {
-            "actions": np.stack(rows) if rows else empty,
+            "actions": np.concatenate(parts),
             "episodes": np.array(mark.episodes, dtype=np.int64),
             "lengths": np.array(mark.lengths, dtype=np.int64),
             "replayed": np.array(replayed, dtype=np.int64),
@@ -186,8 +192,9 @@ class VectorEnv:
         """Replays every environment to the saved point.
 
         Returns:
-            None if every environment reached the very observation that was saved; otherwise why
-            not, in words. Environments that did not are at the start of their next episode.
+            None if every environment reached the very observation and return that were saved;
+            otherwise why not, in words. Environments that did not are at the start of their next
+            episode.
         """
         self._log = [
             np.zeros((self.num_envs, self.action_layout.size), dtype=self.action_layout.dtype)
@@ -202,9 +209,11 @@ class VectorEnv:
             self._episodes[i] = int(state["episodes"][i]) - 1
             self._begin(i)
             complete = count == int(state["lengths"][i]) and self._replay(i, actions)
-            if complete and np.array_equal(self.obs[i], state["obs"][i]):
-                self._lengths[i] = count
-                self._returns[i] = float(state["returns"][i])
+            if (
+                complete
+                and np.array_equal(self.obs[i], state["obs"][i])
+                and self._returns[i] == float(state["returns"][i])
+            ):
                 for log, action in zip(self._log[len(self._log) - count :], actions, strict=True):
                     log[i] = action
             else:
@@ -214,18 +223,21 @@ class VectorEnv:
             return None
         return (
             f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
-            "observation and began new episodes"
+            "observation and return and began new episodes"
         )
 
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
+        """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""
         for action in actions:
             try:
-                obs, _, is_terminated, is_truncated, _ = self.envs[i].step(
+                obs, reward, is_terminated, is_truncated, _ = self.envs[i].step(
                     self.action_layout.to_env(action[None])[0]
                 )
                 self.obs_layout.write(obs, self._rows[i])
+                self._returns[i] += float(reward)
             except Exception:
                 return False
+            self._lengths[i] += 1
             if is_terminated or is_truncated:
                 return False
         return True
@@ -234,9 +246,13 @@ class VectorEnv:
         self._episodes[i] += 1
         self._returns[i] = 0.0
         self._lengths[i] = 0
-        seed = self._seeds.of(i, self._episodes[i])
+        if self.is_fresh_per_episode and self._is_used[i]:
+            with contextlib.suppress(Exception):
+                self.envs[i].close()
+            self.envs[i] = self._source.make()
+        self._is_used[i] = True
         try:
-            obs, _ = self.envs[i].reset(seed=seed)
+            obs = first_obs(self.envs[i], self._seeds.of(i, self._episodes[i]))
             self.obs_layout.write(obs, self._rows[i])
         except Exception as error:
             raise self._fault(i, "reset", error) from error
@@ -262,27 +278,7 @@ class VectorEnv:
     def _fault(self, i: int, call: str, error: Exception) -> EnvironmentFault:
         step = f", step {self._lengths[i] + 1}" if call == "step" else ""
         where = f"environment {i}, episode {self._episodes[i]}{step}"
-        seed = self._seeds.of(i, self._episodes[i])
-        if isinstance(error, (SpaceError, TypeError, ValueError)) and _is_ours(error):
-            problem = error.message if isinstance(error, SpaceError) else str(error)
-            return EnvironmentFault(
-                f"{self.name} must keep Gymnasium's contract in {call}, but "
-                f"{problem.rstrip('.')} ({where}).",
-                hint=f"the episode's seed was {seed}.",
-            )
-        return EnvironmentFault(
-            f"{self.name} must not raise in {call}, but {brief(error)} ({where}).",
-            hint=f"{where_raised(error) or ''} The episode's seed was {seed}.".strip(),
-        )
-
-
-def _is_ours(error: BaseException) -> bool:
-    """True if the error was raised in this file or in the layouts, not in the environment."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return name.startswith("clipper.")
+        return fault(self.name, call, error, where, self._seeds.of(i, self._episodes[i]))
 
 
 def numeric_extras(info: Any) -> dict[str, float]:
@@ -309,9 +305,6 @@ def numeric_extras(info: Any) -> dict[str, float]:
 
 def spaces_of(source: EnvSource) -> tuple[ObservationLayout, ActionLayout, int | None]:
     """Returns the layouts and the episode limit of a source, from one environment made for it."""
-    env = source.make()
-    limit = episode_limit(env)
+    env = source.look()
     layouts = ObservationLayout(env.observation_space), ActionLayout(env.action_space)
-    if source.instance is None:
-        env.close()
-    return *layouts, limit
+    return *layouts, episode_limit(env)

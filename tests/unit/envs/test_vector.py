@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,8 +15,8 @@ import torch
 from gymnasium import spaces
 
 from clipper.envs.make import env_source
-from clipper.envs.vector import Ending, VectorEnv, numeric_extras
-from clipper.errors import EnvironmentFault, NumericsError, SpaceError
+from clipper.envs.vector import Ending, VectorEnv, numeric_extras, spaces_of
+from clipper.errors import ConfigError, EnvironmentFault, NumericsError, SpaceError
 from clipper.randomness import EpisodeSeeds, Purpose
 from clipper.rollout import LocalSampler
 from helpers import DictEnv, small_policy
@@ -356,7 +359,7 @@ def with_obs(obs: Any) -> Callable[[Step], Any]:
 
 FAULTS: dict[str, tuple[Callable[[Step], Any], str]] = {
     "it raises": (raises, "must not raise in step, but it raised KeyError: 'torque'"),
-    "old API": (lambda found: found[:4], "values to unpack"),
+    "old API": (lambda found: found[:4], "from step, but returned 4 values, as in the old gym"),
     "nothing": (lambda found: None, "must keep Gymnasium's contract in step"),
     "wrong shape": (with_obs(np.zeros(3, np.float32)), r"shape \(2,\), but has \(3,\)"),
     "a column": (with_obs(np.zeros((2, 1), np.float32)), r"shape \(2,\), but has \(2, 1\)"),
@@ -428,9 +431,9 @@ class BadReset(Script):
     ("change", "words"),
     [
         (raises, "must not raise in reset, but it raised KeyError"),
-        (lambda found: [*found[0].tolist(), 0], "contract in reset"),
+        (lambda found: [*found[0].tolist(), 0], "but returned a list of 3"),
         (lambda found: (np.zeros(3), {}), r"shape \(2,\), but has \(3,\)"),
-        (lambda found: None, "contract in reset"),
+        (lambda found: None, "must return .* from reset, .*, but returned None"),
     ],
 )
 def test_a_fault_in_reset_names_environment_and_episode(change: Any, words: str) -> None:
@@ -449,24 +452,100 @@ class OldReset(Script):
         return self.obs()
 
 
-def test_a_reset_without_a_seed_is_told() -> None:
-    """The old gym API is a fault that names what is missing."""
-    with pytest.raises(EnvironmentFault, match="seed"):
-        started(OldReset)
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_reset_without_a_seed_is_told(limit: int | None) -> None:
+    """What must hold, what was found and how to write it, with and without a wrapper around it."""
+    with pytest.raises(EnvironmentFault, match="must take seed and options in reset") as caught:
+        started(OldReset, max_episode_steps=limit)
+    assert "takes no 'seed'" in caught.value.message
+    assert "def reset(self, *, seed=None, options=None)" in str(caught.value.hint)
 
 
 class OldResult(Script):
-    """A `reset` that returns the observation alone, as in the old gym library."""
+    """A `reset` that returns the observation alone, as in the old gym library.
+
+    Args:
+        found: What it returns.
+    """
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
-        return np.zeros(2, dtype=np.float32)
+        return self.found
 
 
-def test_a_reset_that_returns_the_observation_alone_is_told() -> None:
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (np.zeros(2, dtype=np.float32), r"an array of the shape \(2,\)"),
+        ([0.0, 0.0], "a list of 2"),
+        # two parts of a Tuple, which could be unpacked like a pair
+        ((np.zeros(1), np.zeros(1)), "a tuple of 2"),
+        (None, "None"),
+    ],
+)
+def test_a_reset_that_returns_the_observation_alone_is_told(found: Any, words: str) -> None:
     """Two numbers are not (observation, info), although they can be unpacked like one."""
-    with pytest.raises(EnvironmentFault, match="reset"):
-        started(OldResult)
+    with pytest.raises(EnvironmentFault, match=rf"\(obs, info\) from reset.*{words}") as caught:
+        started(lambda: OldResult(found))
+    assert "return obs, {}" in str(caught.value.hint)
+
+
+def test_a_reset_without_an_info_is_let_pass() -> None:
+    """(obs, None) is a pair whose second part nobody needs."""
+    assert started(lambda: OldResult((np.ones(2), None))).obs.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_step_of_four_values_is_told(limit: int | None) -> None:
+    """The hint says what becomes of done, whether Clipper unpacks the step or Gymnasium's wrapper."""
+
+    class OldStep(Script):
+        def step(self, action: Any) -> Any:
+            return super().step(action)[:4]
+
+    with pytest.raises(EnvironmentFault, match="but returned 4 values") as caught:
+        played(started(OldStep, max_episode_steps=limit), 1)
+    assert "TimeLimit.truncated" in str(caught.value.hint)
+    assert "seed was" in str(caught.value.hint)
+
+
+OLD_GYM = Path(__file__).parents[3] / "docs" / "concepts" / "old-gym.md"
+
+
+class OldGym:
+    """An environment of the old gym: one done flag, `seed`, and no info at a reset."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,))
+    action_space = spaces.Discrete(2)
+
+    def seed(self, seed: int | None = None) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def reset(self) -> Any:
+        self.at = 0
+        return self.rng.normal(size=1).astype(np.float32)
+
+    def step(self, action: Any) -> Any:
+        self.at += 1
+        obs = self.rng.normal(size=1).astype(np.float32)
+        return obs, 1.0, self.at == 3, {"TimeLimit.truncated": self.at == 3}
+
+
+def test_the_documented_wrapper_brings_an_old_environment_over() -> None:
+    """The wrapper that the hints name does what they say: seeds, pairs, and a cut that is no death."""
+    code = re.findall(r"```python\n(.*?)```", OLD_GYM.read_text(encoding="utf-8"), re.DOTALL)[0]
+    found: dict[str, Any] = {}
+    exec(code, found)
+    envs, arrays = started(lambda: found["Modern"](OldGym()), seed=3), Arrays(1)
+    first = envs.obs.copy()
+    endings = [arrays.step(envs) for _ in range(3)]
+    assert [len(e) for e in endings] == [0, 0, 1]
+    assert (arrays.terminated[0], arrays.truncated[0]) == (False, True)
+    assert np.array_equal(first, started(lambda: found["Modern"](OldGym()), seed=3).obs)
 
 
 class NoKey(DictEnv):
@@ -523,6 +602,36 @@ def test_environments_of_a_run_must_agree() -> None:
     sizes = iter([2, 3])
     with pytest.raises(SpaceError, match=r"Discrete\(3\).*Discrete\(2\)"):
         vector(lambda: Taker(spaces.Discrete(next(sizes))), num_envs=2)
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_one_object_is_not_two_environments(limit: int | None) -> None:
+    """A callable that gives the same instance again is refused, also within a new wrapper."""
+    env = Script()
+    with pytest.raises(ConfigError, match="gave the same one twice") as caught:
+        vector(lambda: env, num_envs=2, max_episode_steps=limit)
+    assert "lambda" in str(caught.value.hint)
+
+
+def test_an_instance_that_a_callable_gives_again_is_not_closed() -> None:
+    """Looking at its spaces does not close the user's environment; playing in it is refused."""
+    env = Closes()
+    source = env_source(lambda: env)
+    spaces_of(source)
+    with pytest.raises(ConfigError, match="gave the same one twice"):
+        VectorEnv(source, 1, EpisodeSeeds(0))
+    assert env.closed == 0
+    # what was made to be looked at is closed once another one is there
+    made: list[Closes] = []
+
+    def fresh() -> Closes:
+        made.append(Closes())
+        return made[-1]
+
+    other = env_source(fresh)
+    spaces_of(other)
+    VectorEnv(other, 1, EpisodeSeeds(0))
+    assert [env.closed for env in made] == [1, 0]
 
 
 # ---- going back ----------------------------------------------------------------------------------
@@ -616,6 +725,61 @@ def test_an_episode_too_long_to_replay_is_said(monkeypatch: pytest.MonkeyPatch) 
     assert "2 of 2" in problem
     # they stand at the start of the next episode
     assert second.positions() == ([1, 1], [0, 0])
+
+
+def test_one_endless_episode_does_not_cost_the_others_their_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of lengths 21 and 1 with a maximum of 20, the second environment goes on exactly.
+
+    Its episodes last 4 steps: after 21 steps it is in the first step of its sixth.
+    """
+    monkeypatch.setattr(VectorEnv, "MAX_REPLAY_STEPS", 20)
+    lengths = iter([99, 4, 99, 4])
+    envs = started(lambda: Script(length=next(lengths)), num_envs=2)
+    played(envs, 21)
+    state = envs.state_dict()
+    assert state["replayed"].tolist() == [0, 1]
+    assert len(state["actions"]) == 1
+    second = vector(lambda: Script(length=next(lengths)), num_envs=2)
+    for i in (0, 1):
+        # this environment counts its resets, and the fresh one has seen none
+        second.envs[i].unwrapped.seeds += [None] * 5 * i  # type: ignore[attr-defined]
+    assert "1 of 2" in str(second.load_state_dict(state))
+    assert second.positions() == ([1, 5], [0, 1])
+
+
+def test_long_episodes_are_described_quickly() -> None:
+    """Eight episodes of 100,000 steps are sliced, not gathered row by row (which took 2 s)."""
+    envs = started("CartPole-v1", num_envs=8)
+    envs._log = [np.zeros((8, 1), dtype=np.int64)] * 100_000
+    envs._lengths = [100_000] * 8
+    started_at = time.perf_counter()
+    state = envs.state_dict()
+    assert time.perf_counter() - started_at < 0.5
+    assert state["actions"].shape == (800_000, 1)
+
+
+class Counts(Script):
+    """Its reward counts the resets it has seen; no observation shows them."""
+
+    def obs(self) -> Any:
+        return np.array([0.0, self.at], dtype=np.float32)
+
+
+def test_hidden_state_that_a_reward_showed_is_found() -> None:
+    """The same observation with another return is not where the run stopped."""
+    envs = started(lambda: Counts(length=5))
+    played(envs, 12)
+    second = vector(lambda: Counts(length=5))
+    problem = second.load_state_dict(envs.state_dict())
+    assert problem is not None
+    assert "return" in problem
+    assert second.positions() == ([3], [0])
+    # control: in its first episode it has seen as many resets as a fresh one
+    envs = started(lambda: Counts(length=5))
+    played(envs, 3)
+    assert vector(lambda: Counts(length=5)).load_state_dict(envs.state_dict()) is None
 
 
 class Forgets(Script):

@@ -1,0 +1,120 @@
+"""An environment that raised or returned something else in, an error that says what must hold out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from clipper.envs.make import Env, brief, where_raised
+from clipper.errors import ClipperError, EnvironmentFault
+
+_OLD = "docs/concepts/old-gym.md has a wrapper of fifteen lines for environments of the old gym."
+_STEP_HINT = (
+    "where the old gym had done: truncated = done and info.get('TimeLimit.truncated', False), "
+    f"terminated = done and not truncated. {_OLD}"
+)
+_RESET_HINT = (
+    "write `def reset(self, *, seed=None, options=None)`, begin it with "
+    f"`super().reset(seed=seed)`, end it with `return obs, {{}}`. {_OLD}"
+)
+_PAIR_HINT = f"write `return obs, {{}}` in place of `return obs`. {_OLD}"
+
+
+class Breach(ValueError):
+    """What an environment returned is not what Gymnasium's contract says.
+
+    Args:
+        law: What it must do, to follow "must".
+        found: What it did, to follow "but".
+        hint: What to do about it.
+    """
+
+    def __init__(self, law: str, found: str, hint: str) -> None:
+        super().__init__(f"{law}, but {found}")
+        self.law = law
+        self.found = found
+        self.hint = hint
+
+
+def first_obs(env: Env, seed: int) -> Any:
+    """Returns the first observation of an episode.
+
+    Raises:
+        Breach: `reset` returned something else than (obs, info).
+    """
+    found = env.reset(seed=seed)
+    # a bare observation of two numbers or of two parts could be unpacked like a pair
+    is_pair = isinstance(found, tuple) and len(found) == 2
+    if not is_pair or not (found[1] is None or isinstance(found[1], Mapping)):
+        raise Breach(
+            "return (obs, info) from reset, info being a dict",
+            f"returned {_shown(found)}",
+            _PAIR_HINT,
+        )
+    return found[0]
+
+
+def fault(
+    name: str, call: str, error: Exception, where: str, seed: int | None = None
+) -> EnvironmentFault:
+    """Returns the error that tells what went wrong in `reset` or `step`.
+
+    Args:
+        name: The environment's.
+        call: `reset` or `step`.
+        error: What was raised in it, or in reading what it returned.
+        where: Episode and step, for the end of the sentence.
+        seed: The episode's, for the hint; None if `where` has it.
+    """
+    seeded = "" if seed is None else f"The episode's seed was {seed}."
+    breach = _breach(call, error)
+    if breach is not None:
+        message = f"{name} must {breach.law}, but {breach.found} ({where})."
+        return EnvironmentFault(message, hint=f"{breach.hint} {seeded}".strip())
+    if isinstance(error, (ClipperError, TypeError, ValueError)) and _module(error, "clipper."):
+        problem = error.message if isinstance(error, ClipperError) else str(error)
+        return EnvironmentFault(
+            f"{name} must keep Gymnasium's contract in {call}, but {problem.rstrip('.')} ({where}).",
+            hint=seeded or None,
+        )
+    return EnvironmentFault(
+        f"{name} must not raise in {call}, but {brief(error)} ({where}).",
+        hint=f"{where_raised(error) or ''} {seeded}".strip() or None,
+    )
+
+
+def _breach(call: str, error: Exception) -> Breach | None:
+    """Returns the part of the contract that was broken, where the error tells it."""
+    if isinstance(error, Breach):
+        return error
+    text = str(error)
+    refused = re.search(r"reset\(\) got an unexpected keyword argument '(seed|options)'", text)
+    if isinstance(error, TypeError) and refused:
+        law = "take seed and options in reset"
+        return Breach(law, f"its reset takes no {refused[1]!r}, as in the old gym", _RESET_HINT)
+    # the tuple is unpacked by a wrapper of Gymnasium's or by Clipper
+    counted = re.search(r"values to unpack \(expected 5, got (\d+)\)", text)
+    if isinstance(error, ValueError) and counted and _module(error, "clipper.", "gymnasium."):
+        law = "return (obs, reward, terminated, truncated, info) from step"
+        old = ", as in the old gym" if counted[1] == "4" else ""
+        return Breach(law, f"returned {counted[1]} values{old}", _STEP_HINT)
+    return None
+
+
+def _module(error: BaseException, *starts: str) -> bool:
+    """True if the error was raised in a module whose name begins so, not in the environment."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    return name.startswith(starts)
+
+
+def _shown(found: Any) -> str:
+    shape = getattr(found, "shape", None)
+    if shape is not None:
+        return f"an array of the shape {tuple(shape)}"
+    if isinstance(found, (tuple, list)):
+        return f"a {type(found).__name__} of {len(found)}"
+    return "None" if found is None else f"a {type(found).__name__}"
