@@ -10,32 +10,23 @@ import numpy as np
 import torch
 from gymnasium import spaces as gym_spaces
 
+from clipper.agent_meta import check_meta as check_meta
 from clipper.checkpoint import FORMAT, Arrays, prefixed, read_tensors, write_tensors
+from clipper.config import PPOConfig
 from clipper.errors import ConfigError, FileError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.distributions import DiagonalGaussian, distribution_for
+from clipper.policies.networks import mlp_shape, tensor_shapes
 from clipper.run_folder import versions
 from clipper.space_json import space_from_json, space_to_json
+from clipper.spaces import ActionLayout, ObservationLayout
 
-_KEYS: Mapping[str, type | tuple[type, ...]] = {
-    "format": int,
-    "kind": str,
-    "algorithm": str,
-    "env": dict,
-    "preset": str,
-    "seed": int,
-    "config": dict,
-    "module": str,
-    "step": int,
-    "exact": bool,
-    "observation_space": dict,
-    "action_space": dict,
-    "versions": dict,
-}
 _PARTS = ("policy.", "space.", "example.")
-_ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
 # the same weights give the same outputs but for rounding, on any machine
 _EXAMPLE_TOLERANCE = 1e-3
 _NUM_EXAMPLES = 8
+# more environments than a machine has memory for
+_MAX_ENVS = 2**20
 
 
 def build(policy: ActorCritic, meta: Mapping[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -100,57 +91,55 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, check_meta(meta, str(path))
 
 
-def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
-    """Returns the metadata of an agent file if it is complete and has nothing else.
-
-    Raises:
-        FileError: A key is missing, unknown, or of the wrong type.
-    """
-    if meta.get("kind") != "agent":
-        raise FileError(f"{where} must be an agent file, but its kind is {meta.get('kind')!r}.")
-    for key, kind in _KEYS.items():
-        if not isinstance(meta.get(key), kind):
-            raise FileError(
-                f"{where} must have {key!r} in its metadata, but has {meta.get(key)!r}."
-            )
-    unknown = set(meta) - set(_KEYS)
-    if unknown:
-        raise FileError(f"{where} must have no other metadata, but has {sorted(unknown)}.")
-    env, limit = meta["env"], meta["env"].get("max_episode_steps")
-    if (
-        set(env) != _ENV_KEYS
-        or not isinstance(env["name"], str)
-        or not isinstance(env["kwargs"], dict)
-        or not isinstance(env["is_named"], bool)
-        or not (limit is None or (type(limit) is int and limit >= 1))
-    ):
-        raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
-    for key, is_good in (
-        ("algorithm", meta["algorithm"] == "ppo"),
-        ("module", meta["module"] in ("mlp", "user")),
-        ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),
-        ("step", type(meta["step"]) is int and meta["step"] >= 0),
-    ):
-        if not is_good:
-            raise FileError(f"{where} must have a known {key}, but has {meta[key]!r}.")
-    return meta
-
-
 def spaces(
     meta: Mapping[str, Any], arrays: Arrays, where: str
 ) -> tuple[gym_spaces.Space[Any], gym_spaces.Space[Any]]:
-    """Returns the observation and action space of an agent file.
+    """Returns the observation and action space of an agent file, if its tensors are of their sizes.
+
+    A policy that is built by them and by the settings is then no larger than the file.
 
     Raises:
-        FileError: They are not described as they must be.
+        FileError: They are not described as they must be, or the tensors do not fit.
+        ConfigError: A setting is unknown or wrong.
     """
     try:
-        return (
-            space_from_json(meta["observation_space"], arrays),
-            space_from_json(meta["action_space"], arrays),
-        )
+        obs_space = space_from_json(meta["observation_space"], arrays)
+        action_space = space_from_json(meta["action_space"], arrays)
+        obs_layout, action_layout = ObservationLayout(obs_space), ActionLayout(action_space)
     except SpaceError as error:
         raise FileError(f"{where} must describe its spaces, but {error.message}") from None
+    _check_sizes(meta, arrays, where, obs_layout, action_layout)
+    return obs_space, action_space
+
+
+def _check_sizes(
+    meta: Mapping[str, Any],
+    arrays: Arrays,
+    where: str,
+    obs_layout: ObservationLayout,
+    action_layout: ActionLayout,
+) -> None:
+    """Raises unless the tensors have the sizes that the spaces and the settings make."""
+    config = PPOConfig.from_json(meta["config"])
+    if config.num_envs > _MAX_ENVS:
+        raise FileError(f"{where} must have at most {_MAX_ENVS} environments, but has more.")
+    distribution = distribution_for(action_layout)
+    wanted: dict[str, tuple[int, ...]] = {
+        "example.obs": (_NUM_EXAMPLES, obs_layout.size),
+        "example.params": (_NUM_EXAMPLES, distribution.num_params),
+    }
+    if meta["module"] == "mlp":
+        shapes = tensor_shapes(obs_layout.size, distribution.num_outputs, mlp_shape(config))
+        wanted |= {f"policy.network.{name}": shape for name, shape in shapes.items()}
+        if isinstance(distribution, DiagonalGaussian):
+            wanted["policy.log_std"] = (action_layout.size,)
+    for name, shape in wanted.items():
+        found = arrays[name].shape if name in arrays else None
+        if found != shape:
+            raise FileError(
+                f"{where} must hold the tensors of its policy, but {name} is {found} where its "
+                f"spaces and settings make {shape}."
+            )
 
 
 def load_policy(policy: ActorCritic, arrays: Arrays, where: str) -> None:

@@ -84,6 +84,7 @@ def space_from_json(
             )
         if kind == "MultiBinary":
             return spaces.MultiBinary(data["n"])
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (LookupError, TypeError, ValueError, AssertionError, OverflowError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         raise SpaceError(f"the description of a space must be complete, but {error!r}.") from None
     raise SpaceError(f"a space must be of a known kind, but is {kind!r}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -261,6 +262,21 @@ META_CHANGES: dict[str, Callable[[dict[str, Any], Arrays], Any]] = {
     "a limit that is text": _set("env", "max_episode_steps", to="many"),
     "a limit below 1": _set("env", "max_episode_steps", to=0),
     "is_named that is text": _set("env", "is_named", to="yes"),
+    "an env name that writes on the terminal": _set("env", "name", to="\x1b[2JCartPole-v1"),
+    "an env name of two lines": _set("env", "name", to="CartPole-v1\nall is well"),
+    "an env name that runs backwards": _set("env", "name", to="\u202eCartPole-v1"),
+    "a preset that writes on the terminal": _set("preset", to="\x1b]0;x\x07"),
+    "a version that is a number": _set("versions", "torch", to=2),
+    "a version that writes on the terminal": _set("versions", "torch", to="\x1b[2J"),
+    "an enormous network": _set("config", "hidden_sizes", to=[100_000, 100_000]),
+    "an enormous value network": _set("config", "value_hidden_sizes", to=[2**40]),
+    "enormously many environments": _set("config", "num_envs", to=2**50),
+    "enormously many actions": _set("action_space", "n", to=2**50),
+    "more actions than numbers": _set("action_space", "n", to=2**70),
+    "an enormous observation": _set(
+        "observation_space", to={"type": "Discrete", "n": 2**50, "start": 0, "dtype": "int64"}
+    ),
+    "enormously many bits": _set("observation_space", to={"type": "MultiBinary", "n": 2**40}),
     "a space of another type": _set("observation_space", "type", to="Cube"),
     "a space without a type": lambda meta, arrays: meta["observation_space"].clear(),
     "fewer actions": _set("action_space", "n", to=1),
@@ -420,6 +436,36 @@ def test_every_cut_of_a_file_is_refused(saved: Path, tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(FileError):
             clipper.load(path)
+
+
+class Wide(nn.Module):
+    """Would be enormous if it were made as large as a file says."""
+
+    def __init__(self, obs_size: int, num_outputs: int) -> None:
+        super().__init__()
+        assert max(obs_size, num_outputs) < 10
+        self.heads = nn.Linear(obs_size, num_outputs + 1)
+
+    def forward(self, obs: torch.Tensor) -> Any:
+        out = self.heads(obs)
+        return out[:, :-1], out[:, -1]
+
+
+@pytest.mark.parametrize("change", ["enormously many actions", "an enormous observation"])
+def test_a_users_module_is_not_made_as_large_as_a_file_says(tmp_path: Path, change: str) -> None:
+    """The examples in the file must have the sizes of its spaces before anything is built."""
+    clipper.PPO("CartPole-v1", module=Wide, **SMALL).save(tmp_path / "wide.safetensors")
+    path = tmp_path / "wide.safetensors"
+    assert clipper.load(path, module=Wide).step == 0
+    with pytest.raises(FileError):
+        clipper.load(changed(path, tmp_path, META_CHANGES[change]), module=Wide)
+
+
+def test_the_metadata_is_checked_without_torch() -> None:
+    """What only describes a file need not wait a second for it."""
+    code = "import sys, clipper.agent_meta; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 def test_a_module_that_a_file_names_is_not_imported(

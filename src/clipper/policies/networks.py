@@ -101,6 +101,32 @@ def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) 
     return layer  # type: ignore[no-any-return]
 
 
+def tensor_shapes(obs_size: int, num_outputs: int, shape: MLPShape) -> dict[str, tuple[int, ...]]:
+    """Returns names and shapes of `MLPNetwork`'s tensors without making them.
+
+    Args:
+        obs_size: D.
+        num_outputs: P of the policy head.
+        shape: Layers.
+    """
+    torso: tuple[int, ...] = (obs_size,)
+    policy_sizes, value_sizes = shape.hidden_sizes, shape.value_hidden_sizes
+    if shape.shared_torso:
+        torso, policy_sizes, value_sizes = (obs_size, *policy_sizes), (), ()
+    parts = {
+        "torso": torso,
+        "actor": (torso[-1], *policy_sizes, num_outputs),
+        "critic": (torso[-1], *value_sizes, 1),
+    }
+    found: dict[str, tuple[int, ...]] = {}
+    for part, widths in parts.items():
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            # a layer and its activation take two places
+            found[f"{part}.{2 * i}.weight"] = (outputs, inputs)
+            found[f"{part}.{2 * i}.bias"] = (outputs,)
+    return found
+
+
 def mlp_shape(config: PPOConfig) -> MLPShape:
     """Returns the MLP that a config describes."""
     value_sizes = config.value_hidden_sizes

@@ -1,0 +1,68 @@
+"""The metadata of an agent file in, the same out if it is all that it must be; torch is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipper.errors import FileError
+
+_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "format": int,
+    "kind": str,
+    "algorithm": str,
+    "env": dict,
+    "preset": str,
+    "seed": int,
+    "config": dict,
+    "module": str,
+    "step": int,
+    "exact": bool,
+    "observation_space": dict,
+    "action_space": dict,
+    "versions": dict,
+}
+_ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
+
+
+def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the metadata of an agent file if it is complete and has nothing else.
+
+    Raises:
+        FileError: A key is missing, unknown, or of the wrong type.
+    """
+    if meta.get("kind") != "agent":
+        raise FileError(f"{where} must be an agent file, but its kind is {meta.get('kind')!r}.")
+    for key, kind in _KEYS.items():
+        if not isinstance(meta.get(key), kind):
+            raise FileError(
+                f"{where} must have {key!r} in its metadata, but has {meta.get(key)!r}."
+            )
+    unknown = set(meta) - set(_KEYS)
+    if unknown:
+        raise FileError(f"{where} must have no other metadata, but has {sorted(unknown)}.")
+    env, limit = meta["env"], meta["env"].get("max_episode_steps")
+    if (
+        set(env) != _ENV_KEYS
+        or not is_plain(env["name"])
+        or not isinstance(env["kwargs"], dict)
+        or not isinstance(env["is_named"], bool)
+        or not (limit is None or (type(limit) is int and limit >= 1))
+    ):
+        raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
+    for key, is_good in (
+        ("algorithm", meta["algorithm"] == "ppo"),
+        ("preset", is_plain(meta["preset"])),
+        ("versions", all(is_plain(text) for pair in meta["versions"].items() for text in pair)),
+        ("module", meta["module"] in ("mlp", "user")),
+        ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),
+        ("step", type(meta["step"]) is int and meta["step"] >= 0),
+    ):
+        if not is_good:
+            raise FileError(f"{where} must have a known {key}, but has {meta[key]!r}.")
+    return meta
+
+
+def is_plain(text: Any) -> bool:
+    """Returns True for a short text that a terminal shows as it is, without control characters."""
+    return isinstance(text, str) and text.isprintable() and len(text) <= 500
