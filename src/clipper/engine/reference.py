@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from clipper.errors import NumericsError
+from clipper.errors import ConfigError, NumericsError
 
 
 class ReferenceEngine:
@@ -26,6 +26,9 @@ class ReferenceEngine:
         betas: Decay rates of the first and second moment.
         eps: Added to the denominator.
         max_grad_norm: Joint norm to which gradients are clipped, or None.
+
+    Raises:
+        ConfigError: No parameter requires a gradient.
     """
 
     def __init__(
@@ -97,6 +100,11 @@ class ReferenceEngine:
 def _flatten_parameters(policy: nn.Module) -> tuple[Tensor, Tensor]:
     """Returns one tensor of all parameters and one of their gradients; the module's become views."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError(
+            "a module must have parameters that require gradients, but all are frozen.",
+            hint="call requires_grad_(True) on those that are to be learnt.",
+        )
     flat = torch.cat([p.detach().reshape(-1) for p in parameters])
     grad = torch.zeros_like(flat)
     start = 0

@@ -208,17 +208,25 @@ def _check_network(network: nn.Module, obs_size: int, distribution: object) -> i
     first = next(network.parameters(), None)
     if first is None:
         raise ConfigError("a module must have parameters to learn, but has none.")
-    was_training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.no_grad():
-            params, values = network(
-                torch.zeros(2, obs_size, device=first.device, dtype=first.dtype)
-            )
+            found = network(torch.zeros(2, obs_size, device=first.device, dtype=first.dtype))
     except Exception as error:
         raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
     finally:
-        network.train(was_training)
+        # one by one: a part that the user froze with eval() stays so
+        for module, was_training in modes:
+            module.training = was_training
+    # a tensor of two rows could be unpacked like a pair
+    is_pair = isinstance(found, (tuple, list)) and len(found) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in found):
+        raise ConfigError(
+            f"{law}, but returned {_shown(found)}.",
+            hint="end forward with `return params, values`.",
+        )
+    params, values = found
     if (
         params.ndim != 2
         or len(params) != 2
@@ -229,3 +237,12 @@ def _check_network(network: nn.Module, obs_size: int, distribution: object) -> i
             f"{law}, but returned {list(params.shape)} and {list(values.shape)} for 2 rows."
         )
     return int(params.shape[1])
+
+
+def _shown(found: object) -> str:
+    if isinstance(found, Tensor):
+        return f"one tensor {list(found.shape)}"
+    if isinstance(found, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in found)
+        return f"a {type(found).__name__} of {len(found)} ({kinds})"
+    return f"a {type(found).__name__}"

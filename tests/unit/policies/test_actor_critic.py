@@ -1,0 +1,77 @@
+"""Laws of the policy around a user's module: what it must return, and that it is left as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from clipper.errors import ConfigError
+from clipper.policies.actor_critic import ActorCritic
+from clipper.spaces import ActionLayout, ObservationLayout
+
+
+class Net(nn.Module):
+    """A network whose output passes through what is given.
+
+    Args:
+        change: Turns (params, values) into what `forward` returns.
+    """
+
+    def __init__(self, change: Any = None) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.heads = nn.Linear(3, 3)
+        self.change = change
+
+    def forward(self, obs: Tensor) -> Any:
+        """Returns what `change` makes of logits and values."""
+        out = self.heads(self.norm(obs))
+        found = out[:, :2], out[:, 2]
+        return found if self.change is None else self.change(*found)
+
+
+def policy_around(network: nn.Module) -> ActorCritic:
+    return ActorCritic(
+        ObservationLayout(spaces.Box(-1.0, 1.0, (3,))),
+        ActionLayout(spaces.Discrete(2)),
+        network,
+        log_std_init=0.0,
+        normalize_obs=False,
+    )
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("part", [True, False])
+def test_every_part_of_a_module_stays_in_its_mode(whole: bool, part: bool) -> None:
+    """A BatchNorm that the user set to eval() does not come back training, nor the reverse."""
+    network = Net()
+    network.train(whole)
+    network.norm.train(part)
+    statistics = network.norm.running_mean.clone()  # type: ignore[union-attr]
+    policy_around(network)
+    assert (network.training, network.norm.training, network.heads.training) == (whole, part, whole)
+    # looking at the shapes taught it nothing
+    assert torch.equal(statistics, network.norm.running_mean)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # a tensor of two rows, which can be unpacked like a pair
+        (lambda params, values: params, r"one tensor \[2, 2\]"),
+        (lambda params, values: (params,), r"a tuple of 1 \(Tensor\)"),
+        (lambda params, values: (params, values, None), r"a tuple of 3"),
+        (lambda params, values: (params, None), r"a tuple of 2 \(Tensor, NoneType\)"),
+        (lambda params, values: {"params": params}, "a dict"),
+        (lambda params, values: (params, params), r"\[2, 2\] and \[2, 2\]"),
+        (lambda params, values: None, "a NoneType"),
+    ],
+)
+def test_what_is_no_pair_is_told(change: Any, words: str) -> None:
+    """What must be returned and what was, before anything is trained."""
+    with pytest.raises(ConfigError, match=rf"params \[M, 2\], values \[M\].*{words}"):
+        policy_around(Net(change))
