@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from clipper.errors import SpaceError
+from clipper.errors import NumericsError, SpaceError
 
 Float32 = NDArray[np.float32]
 SUPPORTED_OBS = "Box vectors, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
@@ -113,7 +113,23 @@ class ObservationLayout:
 
         Raises:
             SpaceError: The observation does not fit the space.
+            NumericsError: A number in it is not finite.
         """
+        # a float64 too large for float32 is infinite, which is told below
+        with np.errstate(over="ignore"):
+            rows = self._rows(obs)
+        bad = np.argwhere(~np.isfinite(rows))
+        if len(bad):
+            row, column = bad[0].tolist()
+            leaf = next(leaf for leaf in reversed(self.leaves) if leaf.start <= column)
+            raise NumericsError(
+                f"every number of an observation must be finite, but column {column - leaf.start}"
+                f"{_of(leaf).replace(' part', ' of part')} is {rows[row, column]}"
+                f"{f' in row {row}' if len(rows) > 1 else ''}."
+            )
+        return rows
+
+    def _rows(self, obs: Any) -> Float32:
         if self.is_single(obs):
             rows = np.empty((1, self.size), dtype=np.float32)
             self.write(obs, rows[0])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clipper.errors import SpaceError
+from clipper.errors import NumericsError, SpaceError
 from clipper.spaces import ActionLayout, ObservationLayout
 
 Space = spaces.Space[Any]
@@ -299,6 +299,23 @@ ACTIONS: list[tuple[Space, list[list[float]], list[Any]]] = [
     (spaces.Box(-1.0, 1.0, (2, 2)), [[0, 0.5, -0.5, 2]], [[[0, 0.5], [-0.5, 1]]]),
     (spaces.Box(-1.0, 1.0, (1,), dtype=np.float64), [[0.25]], [[0.25]]),
 ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_number_that_is_not_finite_is_named(value: float, batched: bool) -> None:
+    """Who asks for an action learns which column of which part is NaN, and of which row."""
+    space = spaces.Dict(
+        {"arm": spaces.Box(-9.0, 9.0, (3,), dtype=np.float64), "mode": spaces.Discrete(2)}
+    )
+    arm = np.array([[0.0, 0.0, 0.0], [0.0, value, 0.0]])
+    obs = {"arm": arm, "mode": np.array([0, 1])} if batched else {"arm": arm[1], "mode": 1}
+    with pytest.raises(NumericsError, match=r"column 1 of part 'arm'") as caught:
+        ObservationLayout(space).rows(obs)
+    assert ("in row 1" in caught.value.message) is batched
+    plain = ObservationLayout(spaces.Box(-1.0, 1.0, (2,)))
+    with pytest.raises(NumericsError, match=r"but column 1 is nan\.$"):
+        plain.rows(np.array([0.0, np.nan], dtype=np.float32))
 
 
 @pytest.mark.parametrize(("space", "sampled", "expected"), ACTIONS, ids=lambda x: str(x)[:40])
