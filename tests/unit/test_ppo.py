@@ -165,10 +165,10 @@ def test_a_minibatch_of_one_row_learns() -> None:
 def test_target_kl_can_stop_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the first minibatch is too far from the old policy already, no parameter moves.
 
-    All log ratios are 0.005: k3 = e^0.005 - 1 - 0.005 = 1.25e-5, above 1.5 x 8e-6 = 1.2e-5.
+    All log ratios are 0.0009: k3 = e^0.0009 - 1 - 0.0009 = 4.05e-7, above 1.5 x 2.6e-7 = 3.9e-7.
     """
-    ppo, rollout = setup(target_kl=8e-6)
-    rollout = replace(rollout, log_probs=rollout.log_probs - 0.005)
+    ppo, rollout = setup(target_kl=2.6e-7)
+    rollout = replace(rollout, log_probs=rollout.log_probs - 0.0009)
     spy = Spy(ppo, monkeypatch)
     before = flat_parameters(ppo.policy)
     metrics = ppo.improve(rollout, 0.0)
@@ -176,7 +176,7 @@ def test_target_kl_can_stop_before_the_first_step(monkeypatch: pytest.MonkeyPatc
     assert len(spy.minibatches) == 1
     assert spy.learning_rates == []
     assert metrics["policy/epochs"] == 0
-    assert metrics["policy/approx_kl"] == pytest.approx(1.252e-5, rel=1e-3)
+    assert metrics["policy/approx_kl"] == pytest.approx(4.051e-7, rel=1e-3)
     assert "loss/grad_norm" not in metrics
     # just below the limit it goes on: 1.5 x 8.5e-6 = 1.275e-5
     other, _ = setup(target_kl=8.5e-6)
@@ -308,14 +308,18 @@ def test_a_module_with_dropout_is_refused() -> None:
 
 
 def test_a_ratio_off_by_more_than_a_hundredth_is_a_breach() -> None:
-    """e^0.0095 - 1 = 0.0095 passes, e^0.0105 - 1 = 0.0106 does not."""
+    """e^0.0095 - 1 = 0.0095 passes with a warning, e^0.0105 - 1 = 0.0106 does not."""
     ppo, rollout = setup()
     with pytest.raises(InvariantBreach):
         ppo.improve(replace(rollout, log_probs=rollout.log_probs - 0.0105), 0.0)
     with pytest.raises(InvariantBreach):
         ppo.improve(replace(rollout, log_probs=rollout.log_probs * math.nan), 0.0)
     assert ppo.engine.num_updates == 0
-    ppo.improve(replace(rollout, log_probs=rollout.log_probs - 0.0095), 0.0)
+    with pytest.warns(UserWarning, match=r"off by 0\.0095"):
+        ppo.improve(replace(rollout, log_probs=rollout.log_probs - 0.0095), 0.0)
+    # e^0.0009 - 1 = 0.0009 is passed over (a warning would be an error here)
+    ppo, rollout = setup()
+    ppo.improve(replace(rollout, log_probs=rollout.log_probs - 0.0009), 0.0)
 
 
 class Spoilt(gymnasium.Wrapper):
