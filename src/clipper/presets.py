@@ -7,12 +7,14 @@ of PPO", [A] Andrychowicz et al. 2020 (arXiv 2006.05990), [P] the PPO paper (arX
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clipper.config import PPOConfig
-from clipper.errors import ConfigError, nearest
+from clipper.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -241,9 +243,34 @@ def find_preset(name: str) -> Preset:
     if name not in known:
         raise ConfigError(
             f"there is no preset {name!r}.",
-            hint=nearest(name, known) or "`clipper presets` lists them.",
+            hint=nearest_id(name, known) or "`clipper presets` lists them.",
         )
     return known[name]
+
+
+def nearest_id(name: str, known: Iterable[str]) -> str | None:
+    """Returns a hint naming the ids closest to a misspelt one whatever their versions, or None."""
+    space, base = _parts(name)
+    bases: dict[str, str] = {}
+    for other in known:
+        its_space, its_base = _parts(other)
+        is_newer = its_base not in bases or _version(other) > _version(bases[its_base])
+        if its_space == space and is_newer:
+            bases[its_base] = other
+    # two in three letters are not enough: Nope is not Hopper
+    found = [base] if base in bases else difflib.get_close_matches(base, bases, n=3, cutoff=0.7)
+    return f"did you mean {' or '.join(bases[base] for base in found)}?" if found else None
+
+
+def _parts(env_id: str) -> tuple[str, str]:
+    """Returns the namespace of an id and its name, without the version, in small letters."""
+    space, _, base = re.sub(r"-v[0-9]*$", "", env_id).lower().rpartition("/")
+    return space, base
+
+
+def _version(env_id: str) -> int:
+    found = re.search(r"-v([0-9]+)$", env_id)
+    return int(found[1]) if found else -1
 
 
 def choose_preset(

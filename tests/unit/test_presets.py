@@ -138,6 +138,25 @@ def test_a_misspelt_preset_names_the_nearest() -> None:
     assert "CartPole-v1" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("paper/Hopper", "did you mean paper/Hopper-v5?"),
+        ("paper/hoper-v3", "did you mean paper/Hopper-v5?"),
+        ("CartPole", "CartPole-v1"),
+        ("CartPol-v0", "CartPole-v1"),
+        ("generic/discrete-shrt", "generic/discrete-short"),
+        # half its letters and a version are no likeness
+        ("Nope-v3", "`clipper presets` lists them."),
+    ],
+)
+def test_versions_do_not_count_for_likeness(name: str, hint: str) -> None:
+    """The name decides what was meant, and the newest version of it is offered."""
+    with pytest.raises(ConfigError) as caught:
+        find_preset(name)
+    assert hint in str(caught.value.hint)
+
+
 def test_overrides_win_over_the_preset_and_are_checked() -> None:
     """A keyword beside a preset is the last word, and read like any other."""
     assert PRESETS["CartPole-v1"].config(gamma="0.5").gamma == 0.5

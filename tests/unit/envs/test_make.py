@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.wrappers import TimeLimit
 
-from clipper.envs.make import Env, env_source, episode_limit
+from clipper.envs.make import Env, env_source, episode_limit, imports_what_it_names
 from clipper.envs.vector import spaces_of
 from clipper.errors import ClipperError, ConfigError, EnvironmentFault, EnvironmentUnknown
 
@@ -296,6 +296,11 @@ def test_a_wrapped_name_is_not_enough_to_make_it_again() -> None:
         ("LunarLander-v2", "LunarLander-v3"),
         ("BipedalWalker-v2", "BipedalWalker-v3"),
         ("Pendulum-v0", "Pendulum-v1"),
+        # a preset in place of an environment
+        ("paper/Hopper-v5", "--preset paper/Hopper-v5"),
+        ("paper/Hopper", "paper/Hopper-v5"),
+        # no likeness but the version
+        ("Nope-v3", "module:EnvId"),
     ],
 )
 def test_a_misspelt_id_is_told_the_nearest(name: str, hint: str) -> None:
@@ -407,6 +412,61 @@ def test_what_is_no_environment_is_our_error(make: Any, words: str) -> None:
     """A callable that makes anything else, or raises, is a typed error that says what came."""
     with pytest.raises(EnvironmentFault, match=words):
         env_source(make).make()
+
+
+class NoSpaces(gymnasium.Env[Any, Any]):
+    """Forgot its spaces."""
+
+
+class ForeignSpace(Line):
+    """Has a space of another library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = Path("Discrete(2)")  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (NoSpaces, "as its observation_space, but has none"),
+        (NoSpaces(), "as its observation_space, but has none"),
+        (lambda: TimeLimit(NoSpaces(), 5), "as its observation_space, but has none"),
+        (ForeignSpace, "as its action_space, but it is a pathlib.* object"),
+    ],
+)
+def test_an_environment_without_spaces_is_our_error(make: Any, words: str) -> None:
+    """What has none, or one of another library, is told which, and an example."""
+    with pytest.raises(EnvironmentFault, match=words) as caught:
+        env_source(make).make()
+    assert "gymnasium.spaces" in str(caught.value.hint)
+
+
+def test_an_environment_of_the_old_gym_is_told_how_to_come_over() -> None:
+    """The wrapper in our documents; and shimmy's where the class is the package gym's."""
+    with pytest.raises(EnvironmentFault) as caught:
+        env_source(OldGym).make()
+    assert "docs/concepts/old-gym.md" in str(caught.value.hint)
+    base = type("Env", (), {"__module__": "gym.core"})
+    with pytest.raises(EnvironmentFault) as caught:
+        env_source(type("Old", (base,), {})).make()
+    assert "shimmy.GymV21CompatibilityV0(env=...)" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mine:Env", True),
+        ("GymV21Environment-v0", True),
+        ("GymV26Environment-v0", True),
+        ("GymV26Environment", True),
+        ("CartPole-v1", False),
+        ("ALE/Pong-v5", False),
+    ],
+)
+def test_names_that_import_what_a_file_says(name: str, expected: bool) -> None:
+    """`module:Env`, and the doors to the old gym, whose argument env_id may be `module:Env`."""
+    assert imports_what_it_names(name) is expected
 
 
 @pytest.mark.parametrize("wrapper", [lambda env: None, lambda env: 1 / 0])
