@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -285,6 +286,7 @@ def numeric_extras(info: Any) -> dict[str, float]:
     """Returns the finite numbers of an episode's last `info`: its own and those of `episode`.
 
     `r`, `l` and `t` of Gymnasium's episode statistics are left out: Clipper counts those itself.
+    Names become columns, so every character but letters, digits, blanks and `_.:/%()+-` is `_`.
     """
     found: dict[str, float] = {}
     if not isinstance(info, Mapping):
@@ -299,7 +301,7 @@ def numeric_extras(info: Any) -> dict[str, float]:
                 isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
             )
             if is_number and key not in skipped and math.isfinite(float(value)):
-                found[str(key)] = float(value)
+                found[re.sub(r"[^\w .:/%()+-]", "_", str(key))] = float(value)
     return found
 
 

@@ -864,6 +864,12 @@ def test_extras_of_the_last_step_are_in_the_record() -> None:
     assert all(type(value) is float for extras in found for value in extras.values())
 
 
+def test_names_of_extras_can_head_a_column() -> None:
+    """Line ends, commas, quotes and control characters become `_`; letters of any language stay."""
+    info = {'a,b\n"c"': 1.0, "\x1b[2J": 2.0, "Höhe (m/s)": 3.0, 7: 4.0}
+    assert numeric_extras(info) == {"a_b__c_": 1.0, "__2J": 2.0, "Höhe (m/s)": 3.0, "7": 4.0}
+
+
 @pytest.mark.parametrize("info", [None, [], 3, {}])
 def test_an_info_without_numbers_gives_none(info: Any) -> None:
     """An odd info is no fault: there is nothing to record in it."""
