@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,14 @@ def _is_json(values: Mapping[str, Any]) -> bool:
     return True
 
 
-def check_seed(seed: int) -> int:
+def check_seed(seed: Any) -> int:
     """Returns a run's seed if it is one.
 
     Raises:
         ConfigError: It is not a whole number from 0 to 2^63 - 1.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+    is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not is_whole or not 0 <= seed < 2**63:
         raise ConfigError(f"seed must be a whole number from 0 to 2^63 - 1, but is {seed!r}.")
-    return seed
+    # numpy's numbers are numbers too, but JSON and Philox take Python's
+    return int(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import re
 import types
 import typing
@@ -252,8 +253,11 @@ def _read_literal(name: str, kind: Any, value: Any) -> str:
 def _read_tuple(name: str, kind: Any, value: Any) -> tuple[Any, ...]:
     inner = typing.get_args(kind)
     if isinstance(value, str):
-        value = [part for part in value.strip("()[] ").replace(" ", ",").split(",") if part]
-    if isinstance(value, (int, float)):
+        inside = value.strip().strip("()[]").strip()
+        if inside != value.strip():
+            inside = inside.removesuffix(",")  # (64,) is Python's way to write one
+        value = re.split(r"\s*,\s*|\s+", inside.strip()) if inside else []
+    if isinstance(value, numbers.Real):
         value = [value]
     items = tuple(read_value(name, inner[0], item) for item in value)
     if Ellipsis not in inner and len(items) != len(inner):

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,12 @@ def read(**values: Any) -> Any:
         ("widths", "[64]", (64,)),
         ("widths", 64, (64,)),
         ("widths", [64, 32, 16], (64, 32, 16)),
+        ("widths", " 64 ,32 ", (64, 32)),
+        ("widths", "(64,)", (64,)),
+        ("widths", "", ()),
+        ("widths", "[]", ()),
+        ("widths", np.int64(64), (64,)),
+        ("count", np.int64(4), 4),
         ("pair", "0.5,0.75", (0.5, 0.75)),
         ("mode", "cold", "cold"),
         ("active", "true", True),
@@ -113,6 +120,11 @@ def test_text_and_python_values_read_as_the_fields_type(
         ("rate", False, "linear:START:END"),
         ("widths", "64,wide", "widths"),
         ("widths", "64,32.5", "widths"),
+        ("widths", "64,,", "widths"),
+        ("widths", "64,", "widths"),
+        ("widths", "64,,32", "widths"),
+        ("widths", ",64", "widths"),
+        ("widths", "(64,,)", "widths"),
         ("pair", "0.5", "pair"),
         ("pair", "0.1,0.2,0.3", "pair"),
         ("mode", "hot", "warm, cold"),
