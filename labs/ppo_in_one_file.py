@@ -44,16 +44,16 @@ class Config:
     normalize_reward: bool = False
 
 
-SETTINGS = {
+SETTINGS = {  # those of Clipper's presets
     "CartPole-v1": Config(
-        total_timesteps=100_000, num_steps=32, num_epochs=20, minibatch_size=256, gamma=0.98,
-        gae_lambda=0.8, learning_rate=1e-3, linear_clip_range=True, normalize_obs=False),
+        total_timesteps=100_000, num_steps=128, minibatch_size=256, gamma=0.98, gae_lambda=0.8,
+        learning_rate=1e-3, linear_clip_range=True, normalize_obs=False),
     "Pendulum-v1": Config(
-        total_timesteps=150_000, num_envs=4, num_steps=1024, gamma=0.9, learning_rate=1e-3,
-        linear_learning_rate=False, normalize_obs=False, normalize_reward=True),
+        total_timesteps=100_000, num_envs=4, num_steps=1024, gamma=0.9, learning_rate=1e-3,
+        normalize_obs=False, normalize_reward=True),
     "LunarLander-v3": Config(
-        total_timesteps=600_000, num_envs=16, num_steps=1024, gamma=0.999, gae_lambda=0.98,
-        learning_rate=6e-4),
+        num_envs=16, num_steps=1024, gamma=0.999, gae_lambda=0.98, learning_rate=6e-4,
+        normalize_obs=False),
 }  # fmt: skip
 
 
@@ -177,6 +177,14 @@ def collect(actors: Actors, agent: ActorCritic, config: Config) -> dict[str, Ten
     return rollout
 
 
+def scaled_rewards(rollout: dict[str, Tensor], stats: RunningStats) -> Tensor:
+    """Returns the rewards [T, N] over the standard deviation of the discounted return so far."""
+    # The rollout's own returns count already, so that the first one too is scaled. Rewards are only
+    # divided: taking away a mean would pay for living longer, or for dying.
+    stats.merge(rollout["discounted"].flatten())
+    return (rollout["rewards"] / torch.sqrt(stats.var + 1e-8).to(rollout["rewards"])).clamp(-10, 10)
+
+
 def gae(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor,
         truncated: Tensor, gamma: float, gae_lambda: float) -> Tensor:  # fmt: skip
     """Returns A_t [T, N] = sum_l (gamma lambda)^l delta_{t+l}: "compute advantage estimates"."""
@@ -232,30 +240,25 @@ def train(env_id: str, config: Config, seed: int) -> ActorCritic:
     agent = ActorCritic(obs_size, action_size, continuous, config.normalize_obs)
     # The eps is not Adam's 1e-8: a weight whose gradients are tiny shall not take full steps.
     optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=1e-5)
-    reward_stats = RunningStats()
-    num_iterations = -(-config.total_timesteps // rollout_size)
+    reward_stats, num_iterations = RunningStats(), -(-config.total_timesteps // rollout_size)
     for iteration in range(num_iterations):  # Algorithm 1: "for iteration = 1, 2, ..."
         left = 1.0 - iteration * rollout_size / config.total_timesteps
         lr = config.learning_rate * (left if config.linear_learning_rate else 1.0)
         epsilon = config.clip_range * (left if config.linear_clip_range else 1.0)
 
         rollout = collect(actors, agent, config)
-        rewards, values = rollout["rewards"], rollout["values"]
         if config.normalize_reward:
-            # Only divided: taking away a mean would pay for living longer, or for dying.
-            rewards = (rewards / torch.sqrt(reward_stats.var + 1e-8)).float().clamp(-10.0, 10.0)
+            rollout["rewards"] = scaled_rewards(rollout, reward_stats)
         rollout["advantages"] = gae(
-            rewards, values, rollout["next_values"], rollout["terminated"], rollout["truncated"],
+            *(rollout[k] for k in ("rewards", "values", "next_values", "terminated", "truncated")),
             config.gamma, config.gae_lambda)  # fmt: skip
-        rollout["value_targets"] = rollout["advantages"] + values
+        rollout["value_targets"] = rollout["advantages"] + rollout["values"]
         batch = {name: column.flatten(0, 1) for name, column in rollout.items()}  # [T, N] -> [B]
         optimizer.param_groups[0]["lr"] = lr
         shuffles = [torch.randperm(rollout_size) for _ in range(config.num_epochs)]
         update(agent, optimizer, batch, replace(config, clip_range=epsilon), shuffles)
-        reward_stats.merge(batch["discounted"])
-        # "theta_old <- theta": there is nothing to copy. pi_old lives on only in the log_probs that
-        # `collect` stores, and the next rollout will store those of the new theta. Nor could these
-        # statistics move before this line: they are part of pi, and would move the ratio.
+        # "theta_old <- theta": nothing to copy, pi_old lives on only in the log_probs of a rollout.
+        # The statistics of what is seen are part of pi: before this line they could not move.
         if config.normalize_obs:
             agent.obs_stats.merge(batch["obs"])
 

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from clipper.advantages import gae
 from clipper.algorithms.ppo import PPO
+from clipper.policies.normalize import RewardScaler
+from clipper.presets import find_preset
 from clipper.rollout import Rollout, epoch_order
+from clipper.settings import Schedule
 from helpers import learner, random_rollout, small_policy
 
 LAB = Path(__file__).parents[2] / "labs" / "ppo_in_one_file.py"
@@ -91,6 +94,43 @@ def test_gae_of_the_lab_is_the_librarys(lab: ModuleType, kind: str) -> None:
         LAMBDA,
     )
     torch.testing.assert_close(lab.gae(*columns), gae(*columns), rtol=1e-12, atol=1e-12)
+
+
+def test_rewards_of_the_lab_are_the_librarys(lab: ModuleType) -> None:
+    """Three rollouts, the first among them, are scaled by the same numbers; float32 as in training."""
+    scaler, stats = RewardScaler(N, GAMMA), lab.RunningStats()
+    carried = torch.zeros(N, dtype=torch.float64)
+    for seed in range(3):
+        rollout = random_rollout(
+            small_policy("box"), num_steps=T, num_envs=N, seed=seed, reward_mean=-40.0
+        )
+        done = rollout.terminated | rollout.truncated
+        discounted = []
+        for rewards, ends in zip(rollout.rewards.double(), done, strict=True):
+            discounted.append(GAMMA * carried + rewards)
+            carried = torch.where(ends, 0.0, discounted[-1])
+        scaler.merge_block(rollout.rewards.numpy(), done.numpy())
+        batch = {"rewards": rollout.rewards, "discounted": torch.stack(discounted)}
+        found = lab.scaled_rewards(batch, stats)
+        assert found.dtype == rollout.rewards.dtype
+        torch.testing.assert_close(found, scaler(rollout.rewards), rtol=1e-6, atol=1e-6)
+        assert float(found.abs().max()) < 5  # scaled from the first rollout on
+
+
+def test_settings_of_the_lab_are_the_presets(lab: ModuleType) -> None:
+    """Every number the lab names is the library's: who compares the two compares one algorithm."""
+    assert set(lab.SETTINGS) == {"CartPole-v1", "Pendulum-v1", "LunarLander-v3"}
+    for env_id, config in lab.SETTINGS.items():
+        preset = find_preset(env_id).config()
+        ours = dict(vars(config))
+        for name in ("learning_rate", "clip_range"):
+            start, is_linear = ours[name], ours.pop(f"linear_{name}")
+            ours[name] = Schedule(start, 0.0 if is_linear else start)
+        assert ours == {name: getattr(preset, name) for name in ours}
+        # and what the lab has no name for is as it is there
+        assert (preset.hidden_sizes, preset.activation, preset.adam_eps) == ((64, 64), "tanh", 1e-5)
+        assert (preset.target_kl, preset.clip_value, preset.shared_torso) == (None, None, False)
+        assert not preset.recompute_advantages
 
 
 @pytest.mark.parametrize("kind", KINDS)
