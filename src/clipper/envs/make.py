@@ -70,10 +70,12 @@ class EnvSource:
     def is_fresh_per_episode(self) -> bool:
         """True if every episode needs a new environment for its seed to decide it (BipedalWalker).
 
-        Found by a probe, once, and only of environments that are made by name: what a callable or a
-        wrapper of the user's remembers from one episode to the next may be meant.
+        Found by a probe, once, and only of environments that are registered as deterministic: what
+        a class or a wrapper of the user's remembers from one episode to the next may be meant.
         """
-        return self.is_named and depends_on_past(self.make)
+        spec = _resolve(self.name) if self.is_named else None
+        is_promised = isinstance(spec, EnvSpec) and not spec.nondeterministic
+        return is_promised and depends_on_past(self.make)
 
     def make(self, *, render_mode: str | None = None) -> Env:
         """Returns a fresh environment (or the given instance), without Gymnasium's checkers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,8 @@ def _episode(
     for action in actions:
         obs, reward, terminated, truncated, _ = env.step(copy.deepcopy(action))
         layout.write(obs, row)
+        if not (np.isfinite(row).all() and math.isfinite(float(reward))):
+            raise ValueError(reward)  # a fault, which is the run's to tell
         found.append((row.tobytes(), float(reward), bool(terminated), bool(truncated)))
         if terminated or truncated:
             break

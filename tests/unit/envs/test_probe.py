@@ -23,14 +23,17 @@ class Remembers(gymnasium.Env[Any, Any]):
         shown: "obs", "reward", "end" or nothing.
         chance: Draw numbers that obey no seed.
         raises: At which reset it raises, or 0.
+        spoils: From which reset on its rewards are NaN, or 0.
     """
 
     opened = 0
 
-    def __init__(self, shown: str = "", chance: bool = False, raises: int = 0) -> None:
+    def __init__(
+        self, shown: str = "", chance: bool = False, raises: int = 0, spoils: int = 0
+    ) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (1,))
         self.action_space = spaces.Discrete(2)
-        self.shown, self.chance, self.raises = shown, chance, raises
+        self.shown, self.chance, self.raises, self.spoils = shown, chance, raises, spoils
         self.resets = 0
         Remembers.opened += 1
 
@@ -43,6 +46,8 @@ class Remembers(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> Any:
         reward = float(self.resets if self.shown == "reward" else action)
+        if 0 < self.spoils <= self.resets:
+            reward = np.nan
         return self.obs(), reward, self.shown == "end" and self.resets > 2, False, {}
 
     def obs(self) -> Any:
@@ -66,6 +71,7 @@ class Remembers(gymnasium.Env[Any, Any]):
         # what raises is told by the run, with its place
         ({"raises": 1}, False),
         ({"raises": 3}, False),
+        ({"spoils": 3}, False),
     ],
 )
 def test_what_depends_on_earlier_episodes_is_found(options: dict[str, Any], expected: bool) -> None:
@@ -103,15 +109,27 @@ def test_the_probe_is_quick() -> None:
     assert times[1] < 0.001
 
 
-def test_what_a_callable_remembers_is_left_alone() -> None:
-    """A curriculum, a connection, a wrapper's statistics: only what a name makes is made anew."""
+def test_what_a_class_remembers_is_left_alone() -> None:
+    """A curriculum, a connection, a wrapper's statistics: what is registered alone is made anew.
+
+    Who registers an environment without nondeterministic=True promises that its seed decides it.
+    """
     Remembers.opened = 0
+    for name, chance in (("Promised-v0", False), ("Free-v0", True)):
+        gymnasium.register(name, Remembers, kwargs={"shown": "obs"}, nondeterministic=chance)
+    try:
+        assert env_source("Promised-v0").is_fresh_per_episode
+        assert not env_source("Free-v0").is_fresh_per_episode
+    finally:
+        del gymnasium.registry["Promised-v0"], gymnasium.registry["Free-v0"]
+    assert Remembers.opened == 0
     sources = [
+        env_source(f"{__name__}:Remembers", env_kwargs={"shown": "obs"}),
         env_source(lambda: Remembers("obs")),
         env_source(Remembers("obs")),
         env_source("BipedalWalker-v3", wrappers=[gymnasium.wrappers.NormalizeObservation]),
     ]
-    assert [source.is_fresh_per_episode for source in sources] == [False] * 3
+    assert [source.is_fresh_per_episode for source in sources] == [False] * 4
     assert Remembers.opened == 1
 
 
