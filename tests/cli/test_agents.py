@@ -23,7 +23,7 @@ def test_evaluate_json_has_exactly_these_keys(trained: Path, clip: Clip) -> None
     said = clip("evaluate", trained, "--episodes=12", "--seed=3", "--json")
     assert (said.code, said.err) == (0, "")
     found = json.loads(said.out)
-    keys = {"mean", "std", "low", "high", "episodes", "seed", "deterministic", "env"}
+    keys = {"mean", "std", "low", "high", "episodes", "num_cut", "seed", "deterministic", "env"}
     assert set(found) == keys
     assert (found["episodes"], found["seed"], found["env"]) == (12, 3, "CartPole-v1")
     assert found["deterministic"] is True
