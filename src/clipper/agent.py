@@ -173,6 +173,12 @@ class PPO:
                 f"the settings are generic; --preset {tuned} takes those tuned for {tuned}"
             )
         limit, gamma = self._episode_limit, self.config.gamma
+        if limit is None and self.config.evaluation_interval:
+            found.append(
+                "episodes have no limit: periodic evaluations cut them after "
+                f"{max(1, self.config.evaluation_interval // self.config.eval_episodes):,} steps; "
+                "--max-episode-steps sets one"
+            )
         horizon = 1.0 / (1.0 - gamma) if gamma < 1 else float("inf")
         if limit is not None and not 1 / _FAR_OFF <= horizon / limit <= _FAR_OFF:
             found.append(
@@ -192,6 +198,8 @@ class PPO:
         ]
         if policy.normalizer is not None:
             lines.append("observations: normalised by running mean and deviation, clipped at 10")
+        if self._source is not None and self._source.is_fresh_per_episode:
+            lines.append("episodes: each in a new environment, whose seed alone decides it")
         if self._weights_from is not None:
             lines.append(f"weights: taken from {self._weights_from}")
         if config.normalize_reward:
@@ -308,6 +316,8 @@ class PPO:
                 seed=self.seed,
                 deterministic=deterministic,
                 purposes=SELECTION,
+                # no longer than training itself, where nothing else ends an episode
+                max_steps=self.config.evaluation_interval if self._episode_limit is None else None,
             )
             scores[f"eval/return_{mode}"] = result.mean
         return scores
@@ -492,6 +502,13 @@ class PPO:
         if self._store is not None:
             self._store.folder.close()
             self._store = None
+
+    def close(self) -> None:
+        """Closes the environments, and the folder of a resumed run that was not trained on."""
+        if self._sampler is not None:
+            self._sampler_state = self._sampler.state_dict()
+            self._drop_sampler()
+        self._close_run()
 
     def continue_run(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
         """Takes over all that a checkpoint holds and goes on writing its folder."""

@@ -122,7 +122,7 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
             meta = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        hint = None
+        hint = "agents are kept in files that end in .safetensors; give one, or a run folder."
         if path.suffix in (".zip", ".pt", ".pth", ".pkl") or _starts_as_archive(path):
             hint = "Clipper reads no pickles or archives of other libraries: they can execute code."
         raise FileError(

@@ -61,9 +61,11 @@ class Evaluation:
     num_cut: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the numbers without the single episodes."""
+        """Returns the numbers without the single episodes; `num_cut` only where it matters."""
         data = asdict(self)
         del data["returns"], data["lengths"]
+        if not self.num_cut:
+            del data["num_cut"]
         return data
 
     def __str__(self) -> str:

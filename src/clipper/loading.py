@@ -9,7 +9,7 @@ from typing import Any
 from clipper import agent_file
 from clipper.agent import PPO
 from clipper.checkpoint import read_checkpoint
-from clipper.envs.make import EnvLike, EnvSource, env_source
+from clipper.envs.make import EnvLike, EnvSource, env_source, imports_what_it_names
 from clipper.envs.vector import spaces_of
 from clipper.errors import EnvironmentUnknown, SpaceError
 from clipper.policies.actor_critic import ModuleLike
@@ -107,7 +107,7 @@ def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -
     if given is not None:
         kwargs = kwargs if isinstance(given, str) or callable(given) else None
         return env_source(given, env_kwargs=kwargs, max_episode_steps=limit)
-    if not env["is_named"] or (":" in env["name"] and not trust_env):
+    if not env["is_named"] or (imports_what_it_names(env["name"]) and not trust_env):
         return None
     try:
         return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)

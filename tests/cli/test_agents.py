@@ -23,7 +23,7 @@ def test_evaluate_json_has_exactly_these_keys(trained: Path, clip: Clip) -> None
     said = clip("evaluate", trained, "--episodes=12", "--seed=3", "--json")
     assert (said.code, said.err) == (0, "")
     found = json.loads(said.out)
-    keys = {"mean", "std", "low", "high", "episodes", "num_cut", "seed", "deterministic", "env"}
+    keys = {"mean", "std", "low", "high", "episodes", "seed", "deterministic", "env"}
     assert set(found) == keys
     assert (found["episodes"], found["seed"], found["env"]) == (12, 3, "CartPole-v1")
     assert found["deterministic"] is True
@@ -195,7 +195,8 @@ def test_resume_of_a_finished_run_changes_nothing(trained: Path, clip: Clip) -> 
     files = ["agent.safetensors", "best.safetensors", "metrics.csv", "episodes.csv"]
     before = [(run / name).read_bytes() for name in files]
     said = clip("resume", run, "--quiet")
-    assert (said.code, said.out.splitlines()[0][:31]) == (0, "total_timesteps 128 reached (12")
+    assert said.code == 0
+    assert said.out.startswith("nothing to do: total_timesteps 128 reached")
     assert [(run / name).read_bytes() for name in files] == before
 
 

@@ -529,3 +529,19 @@ def test_a_network_that_does_not_fit_is_our_error(module: Any) -> None:
     """Wrong outputs, sizes, or no network at all: one sentence with the interface that is wanted."""
     with pytest.raises(ConfigError, match="module"):
         agent_for(Seen, module=module)
+
+
+def test_an_environment_without_end_cannot_hold_up_training() -> None:
+    """Periodic evaluations of episodes that never end take no more steps than training did."""
+    steps: list[int] = []
+
+    class Endless(DictEnv):
+        def step(self, action: int) -> Any:
+            steps.append(1)
+            obs, reward, _, _, info = super().step(action)
+            return obs, reward, False, False, info
+
+    agent = clipper.PPO(Endless, **{**SMALL, "eval_every": 128, "total_timesteps": 512})
+    assert any("no limit" in warning for warning in agent.warnings())
+    agent.train(progress=False)
+    assert len(steps) <= 512 + 4 * 2 * 128 + 200  # the probe's few steps on top

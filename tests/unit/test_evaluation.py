@@ -170,7 +170,7 @@ def test_the_summary_is_json_and_a_line() -> None:
     """What is shown has the numbers, the mode and the seed, and not every episode."""
     found = exam(seed=7, deterministic=False)
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    wanted = {"env", "episodes", "seed", "deterministic", "mean", "std", "low", "high", "num_cut"}
+    wanted = {"env", "episodes", "seed", "deterministic", "mean", "std", "low", "high"}
     assert set(data) == wanted
     assert (data["env"], data["seed"], data["deterministic"]) == ("Lottery", 7, False)
     line = str(found)

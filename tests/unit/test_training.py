@@ -144,6 +144,7 @@ def test_a_resumed_run_writes_its_own_folder(tmp_path: Path) -> None:
     resumed = clipper.resume(tmp_path / "a")
     with pytest.raises(ConfigError, match="run_dir must not be given"):
         resumed.train(progress=False, run_dir=tmp_path / "b")
+    resumed.close()
     assert (tmp_path / "b" / "config.json").read_text() == before
     with pytest.raises(FileError, match="must not hold a run yet"):
         agent().train(progress=False, run_dir=tmp_path / "b")
@@ -200,7 +201,7 @@ def test_other_versions_or_devices_are_not_exact(tmp_path: Path) -> None:
     resumed = clipper.resume(tmp_path)
     assert "torch 0.1 ->" in str(resumed.inexact)
     assert "device cuda:0 -> cpu" in str(resumed.inexact)
-    resumed._close_run()
+    resumed.close()
 
 
 def test_a_step_limit_on_an_instance_is_kept(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from clipper.agent_meta import check_meta
 from clipper.checkpoint import dump_json, parameters_sha256, read_tensors
 from clipper.cli.arguments import agent_path
 
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the description and returns the exit code."""
     path = agent_path(args)
-    arrays, meta = read_tensors(path)
+    arrays, found = read_tensors(path)
+    meta = check_meta(found, str(path))
     shown = {
         "step": meta.get("step"),
         "env": meta.get("env", {}).get("name"),

@@ -156,7 +156,7 @@ def kept_on_error(agent: PPO, path: Path, *, is_new: bool) -> Iterator[None]:
     except ClipperError as error:
         kept = _kept_step(path)
         if kept and not isinstance(error, ConfigError):
-            trust = " --trust-env" if ":" in agent.env else ""
+            trust = _trust(agent)
             error.add_note(
                 f"everything up to step {kept:,} is kept; "
                 f"`clipper resume {shlex.quote(str(path))}{trust}` goes on from there."
@@ -165,6 +165,13 @@ def kept_on_error(agent: PPO, path: Path, *, is_new: bool) -> Iterator[None]:
             shutil.rmtree(path, ignore_errors=True)
             error.add_note(f"nothing was learnt yet, so {path} is removed.")
         raise
+
+
+def _trust(agent: PPO) -> str:
+    """Returns what a command needs to import the environment that a file names."""
+    from clipper.envs.make import imports_what_it_names
+
+    return " --trust-env" if imports_what_it_names(agent.env) else ""
 
 
 def _kept_step(path: Path) -> int:
@@ -215,7 +222,7 @@ def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
     if agent.inexact:
         print(f"not exactly repeatable: {agent.inexact}")
     folder = shlex.quote(str(path))
-    trust = " --trust-env" if ":" in agent.env else ""
+    trust = _trust(agent)
     total = agent.config.total_timesteps
     more = total if outcome.step < total else 2 * outcome.step
     if (path / "curve.png").is_file():
