@@ -151,6 +151,11 @@ class PPO:
         return self._state.step
 
     @property
+    def engine(self) -> str:
+        """What computes: `reference`, or `native` and the instruction set, as `native avx2`."""
+        return self._algorithm.engine.describe()
+
+    @property
     def inexact(self) -> str | None:
         """Why this run is not bit for bit the uninterrupted one, or None if it is."""
         return self._state.inexact
@@ -171,7 +176,7 @@ class PPO:
         ]
 
     def describe(self) -> list[str]:
-        """Returns lines that name the spaces and every transform of observations and actions."""
+        """Returns lines that name the spaces, every transform of what passes, and the engine."""
         policy, config = self.policy, self.config
         lines = [
             f"observations: {describe_space(policy.obs_layout.space)}",
@@ -185,7 +190,7 @@ class PPO:
             lines.append(
                 "rewards: divided by the deviation of the discounted return, clipped at 10"
             )
-        return lines
+        return [*lines, self._algorithm.describe_engine()]
 
     def train(
         self,
@@ -228,7 +233,7 @@ class PPO:
         if run_dir is not None:
             self._open_run(Path(run_dir))
         elif self._store is not None and is_rebudgeted:
-            self._store.rewrite_settings()
+            self._store.rewrite_settings(f"total_timesteps is now {self.config.total_timesteps:,}")
         try:
             with one_thread_if_small(self.policy):
                 if not progress:
@@ -262,7 +267,7 @@ class PPO:
     def _rebudget(self, total_timesteps: int | None) -> None:
         config = self.config.replace(total_timesteps=total_timesteps)
         if self._state.step:
-            self._state.inexact = (
+            self._note_inexact(
                 f"total_timesteps changed from {self.config.total_timesteps:,} to "
                 f"{config.total_timesteps:,} after {self._state.step:,} steps, and schedules with it"
             )
@@ -271,6 +276,11 @@ class PPO:
         interval = config.evaluation_interval
         if interval:
             self._state.next_evaluation = self._state.step - self._state.step % interval + interval
+
+    def _note_inexact(self, reason: str) -> None:
+        """Adds a reason why this run is not bit for bit the uninterrupted one."""
+        earlier = self._state.inexact
+        self._state.inexact = reason if earlier is None else f"{earlier}; {reason}"
 
     def _selection_scores(self) -> Metrics:
         """Returns the periodic evaluation in both modes, on seeds of its own."""
@@ -407,6 +417,7 @@ class PPO:
             "seed": identity.seed,
             "config": identity.config.to_json(),
             "module": "user" if identity.has_module else "mlp",
+            "engine": self.engine,
             "step": self._state.step,
             "exact": self._state.inexact is None,
         }
@@ -491,6 +502,12 @@ class PPO:
         self._state = TrainingState.from_json(data["training"])
         folder.cut_back(data["rows"])
         self._store = RunKeeper(folder, self.policy, self._meta)
+        # runs of before there were engines were the reference's
+        before = str(checkpoint.agent_meta.get("engine", "reference"))
+        if before != self.engine:
+            change = f"the engine changed from {before} to {self.engine} at step {self.step:,}"
+            self._note_inexact(change)
+            self._store.rewrite_settings(change)
 
     @classmethod
     def restored(

@@ -31,6 +31,8 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "action_space": dict,
     "versions": dict,
 }
+# written since there is more than one engine
+_OPTIONAL_KEYS = {"engine"}
 _ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
 # the same weights give the same outputs but for rounding, on any machine
 _EXAMPLE_TOLERANCE = 1e-3
@@ -104,7 +106,7 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
             raise FileError(
                 f"{where} must have {key!r} in its metadata, but has {meta.get(key)!r}."
             )
-    unknown = set(meta) - set(_KEYS)
+    unknown = set(meta) - set(_KEYS) - _OPTIONAL_KEYS
     if unknown:
         raise FileError(f"{where} must have no other metadata, but has {sorted(unknown)}.")
     if set(meta["env"]) != _ENV_KEYS or not isinstance(meta["env"]["name"], str):

@@ -37,7 +37,17 @@ class RunKeeper:
         """
         meta = self._describe()
         env, seed = meta["env"], meta["seed"]
-        settings = {k: meta[k] for k in ("algorithm", "preset", "seed", "config", "module")}
+        settings = {
+            k: meta[k]
+            for k in (
+                "algorithm",
+                "preset",
+                "seed",
+                "config",
+                "module",
+                "engine",
+            )
+        }
         self.folder.write_config(
             {
                 **settings,
@@ -51,12 +61,16 @@ class RunKeeper:
         )
         self.folder.log(f"started {env['name']}, seed {seed}, preset {meta['preset']}")
 
-    def rewrite_settings(self) -> None:
-        """Writes the settings as they are now into `config.json`, after a change of the budget."""
+    def rewrite_settings(self, change: str) -> None:
+        """Writes the settings as they are now into `config.json`, after a change of them.
+
+        Args:
+            change: What changed, for the log.
+        """
+        meta = self._describe()
+        self.folder.log(change)
         config = read_config(self.folder.path)
-        changed = self._describe()["config"]
-        self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
-        self.folder.write_config({**config, "config": changed})
+        self.folder.write_config({**config, "config": meta["config"], "engine": meta["engine"]})
 
     def write(self, report: Report, wall_seconds: float) -> None:
         """Appends an iteration's numbers and episodes."""

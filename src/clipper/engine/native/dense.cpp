@@ -125,4 +125,37 @@ void transpose(int rows, int columns, const float* from, int64_t from_row, float
       to[j * to_row + i] = from[i * from_row + j];
 }
 
+// C[i][j] = bias[j] + sum_k A[i][k] B[j][k] for few columns: lanes hold neighbouring k, and are
+// summed in their order at the end, for a square of rows at once where there are enough.
+void multiply_narrow(int rows, int columns, int depth, const float* a, int64_t a_row,
+                     const float* b, int64_t b_row, const float* bias, float* c, int64_t c_row) {
+  for (int i = 0; i < rows; i += kLanes) {
+    const int count = rows - i < kLanes ? rows - i : kLanes;
+    for (int j = 0; j < columns; ++j) {
+      Vec sums[kLanes];
+      for (int r = 0; r < count; ++r) {
+        const float* x = a + (i + r) * a_row;
+        Vec sum{};
+        for (int k = 0; k < depth; k += kLanes) sum = fma(load(x + k), load(b + j * b_row + k), sum);
+        sums[r] = sum;
+      }
+      float* to = c + i * c_row + j;
+      if (count < kLanes) {
+        for (int r = 0; r < count; ++r) to[r * c_row] = sum_of(sums[r]) + bias[j];
+        continue;
+      }
+      transpose_square(sums);
+      Vec total = sums[0];
+      for (int r = 1; r < kLanes; ++r) total += sums[r];
+      total += bias[j];
+      for (int r = 0; r < kLanes; ++r) to[r * c_row] = total[r];
+    }
+  }
+}
+
+bool is_narrow(int columns, int depth) {
+  const int per_column = padded(depth) / kLanes + 5;  // and the sum over lanes
+  return columns * per_column < depth * (padded(columns) / kLanes);
+}
+
 }  // namespace clipper::CLIPPER_VARIANT

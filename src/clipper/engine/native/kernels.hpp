@@ -13,6 +13,10 @@ struct Strided {
 enum class Start { zero, bias, add };  // from 0, from bias[j], or from what C holds
 void multiply(int rows, int columns, int depth, Strided a, const float* b, int64_t b_row,
               Start start, const float* bias, float* c, int64_t c_row);
+// The same for few columns, with the matrix B on its side and rows padded with zeros.
+void multiply_narrow(int rows, int columns, int depth, const float* a, int64_t a_row,
+                     const float* b, int64_t b_row, const float* bias, float* c, int64_t c_row);
+bool is_narrow(int columns, int depth);
 void transpose(int rows, int columns, const float* from, int64_t from_row, float* to,
                int64_t to_row);
 

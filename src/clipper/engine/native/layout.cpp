@@ -65,7 +65,10 @@ void Policy::place(const std::array<std::vector<LayerSpec>, kNumChains>& chains)
       layer.forward = take(packed, int64_t{layer.inputs} * layer.out_width);
       layer.backward = take(packed, int64_t{layer.outputs} * layer.in_width);
       layer.shift = take(packed, layer.out_width);
-      layer.grad = take(grad, int64_t{layer.outputs} * layer.in_width);
+      const int64_t upright = int64_t{layer.outputs} * layer.in_width;
+      const int64_t on_side = int64_t{layer.inputs} * layer.out_width;
+      layer.grad_on_side = on_side < upright;
+      layer.grad = take(grad, layer.grad_on_side ? on_side : upright);
       layer.grad_shift = take(grad, layer.out_width);
       widest = std::max({widest, layer.in_width, layer.out_width});
       layers_[static_cast<size_t>(chain)].push_back(layer);

@@ -48,8 +48,14 @@ void forward_chain(const Network& net, const float* packed, const Workspace& ws,
     const Layer& layer = net.layers[chain][i];
     float* y = ws.base + layer.out;
     // y = W x + b
-    multiply(rows, layer.out_width, layer.inputs, {x, layer.in_width, 1}, packed + layer.forward,
-             layer.out_width, Start::bias, packed + layer.shift, y, layer.out_width);
+    if (is_narrow(layer.outputs, layer.inputs))
+      multiply_narrow(rows, layer.outputs, layer.in_width, x, layer.in_width,
+                      packed + layer.backward, layer.in_width, packed + layer.shift, y,
+                      layer.out_width);
+    else
+      multiply(rows, layer.out_width, layer.inputs, {x, layer.in_width, 1},
+               packed + layer.forward, layer.out_width, Start::bias, packed + layer.shift, y,
+               layer.out_width);
     if (layer.activated)
       activate(net.activation, y, keep_slopes ? ws.base + layer.slope : nullptr,
                int64_t{rows} * layer.out_width);
@@ -81,8 +87,12 @@ void backward(const Network& net, const float* packed, const Workspace& ws, int 
                      : chain == kTorso ? ws.obs
                                        : output(net, ws, kTorso);
     // dW += dy^T x, db += sum of dy
-    multiply(layer.outputs, layer.in_width, rows, {delta, 1, layer.out_width}, x, layer.in_width,
-             Start::add, nullptr, sums + layer.grad, layer.in_width);
+    if (layer.grad_on_side)
+      multiply(layer.inputs, layer.out_width, rows, {x, 1, layer.in_width}, delta,
+               layer.out_width, Start::add, nullptr, sums + layer.grad, layer.out_width);
+    else
+      multiply(layer.outputs, layer.in_width, rows, {delta, 1, layer.out_width}, x,
+               layer.in_width, Start::add, nullptr, sums + layer.grad, layer.in_width);
     float* bias = sums + layer.grad_shift;
     for (int j = 0; j < layer.out_width; j += kLanes) {
       Vec total = load(bias + j);
@@ -104,9 +114,14 @@ void unpack_gradient(const Network& net, const float* sums, float* flat) {
   for (int chain = 0; chain < kNumChains; ++chain)
     for (int i = 0; i < net.depth[chain]; ++i) {
       const Layer& layer = net.layers[chain][i];
-      for (int row = 0; row < layer.outputs; ++row)
-        memcpy(flat + layer.weight + int64_t{row} * layer.inputs,
-               sums + layer.grad + int64_t{row} * layer.in_width, sizeof(float) * layer.inputs);
+      const float* grad = sums + layer.grad;
+      float* weight = flat + layer.weight;
+      if (layer.grad_on_side)
+        transpose(layer.inputs, layer.outputs, grad, layer.out_width, weight, layer.inputs);
+      else
+        for (int row = 0; row < layer.outputs; ++row)
+          memcpy(weight + int64_t{row} * layer.inputs, grad + int64_t{row} * layer.in_width,
+                 sizeof(float) * layer.inputs);
       memcpy(flat + layer.bias, sums + layer.grad_shift, sizeof(float) * layer.outputs);
     }
   const Head& head = net.head;

@@ -27,7 +27,8 @@ struct Layer {
   int64_t forward;   // [inputs][out_width], the transpose
   int64_t backward;  // [outputs][in_width]
   int64_t shift;     // [out_width]
-  int64_t grad;      // [outputs][in_width]
+  int64_t grad;      // [outputs][in_width], or [inputs][out_width] if that is less
+  bool grad_on_side;
   int64_t grad_shift;
   // in the workspace
   int64_t out;    // [C][out_width], after the activation
