@@ -397,7 +397,9 @@ class PPO:
         with one_thread_if_small(self.policy):
             actions = self.policy.act(rows, noise)
         made = self.policy.action_layout.to_env(actions)
-        return made[0] if layout.is_single(obs) else np.asarray(made)
+        if not layout.is_single(obs):
+            return np.asarray(made)
+        return int(made[0]) if self.policy.action_layout.kind == "discrete" else made[0]
 
     def save(self, path: str | Path) -> None:
         """Writes the agent as one `.safetensors` file: data only, normaliser included.

@@ -253,8 +253,8 @@ class LocalSampler:
         obs = np.empty((*shape, self.obs_layout.size), dtype=np.float32)
         actions = np.empty((*shape, layout.size), dtype=layout.dtype)
         rewards = np.empty(shape, dtype=np.float32)
-        terminated = np.empty(shape, dtype=np.bool_)
-        truncated = np.empty(shape, dtype=np.bool_)
+        terminated = np.zeros(shape, dtype=np.bool_)
+        truncated = np.zeros(shape, dtype=np.bool_)
         final_obs, final_at, episodes = [], [], []
         noise = policy.noise(self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs)
         act = policy.stepper(obs, noise, actions)

@@ -70,6 +70,13 @@ class ObservationLayout:
         self._dtype = space.dtype if isinstance(space, spaces.Box) else None
 
     @property
+    def plain(self) -> tuple[np.dtype[Any] | None, tuple[int, ...] | None]:
+        """Type and shape of observations that are rows already: Box vectors; else None."""
+        if self._shape is None or len(self._shape) != 1:
+            return None, None
+        return self._dtype, self._shape
+
+    @property
     def box_columns(self) -> NDArray[np.bool_]:
         """True for the columns that come from Box spaces, bool [D]."""
         columns = np.zeros(self.size, dtype=bool)
@@ -223,7 +230,8 @@ class ActionLayout:
         Box actions are scaled to the space and clipped to its bounds here and nowhere else.
         """
         if self.kind == "discrete":
-            return [int(a) for a in (actions[:, 0] + self._start[0]).tolist()]
+            # scalars of the space's type, as `space.sample()` gives: ints are checked more slowly
+            return list((actions[:, 0] + self._start[0]).astype(self.space.dtype))
         shape = (len(actions), *(self.space.shape or ()))
         if self.kind == "box":
             scaled = actions if self._plain else actions * self._scale + self._centre
