@@ -15,7 +15,11 @@ from clipper import agent_file
 from clipper.algorithms.ppo import PPO as PPOAlgorithm
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
 from clipper.config import PPOConfig
-from clipper.engine.devices import check_device, one_thread_if_small
+from clipper.engine.devices import (
+    check_device,
+    long_lived_objects_left_alone,
+    one_thread_if_small,
+)
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, FileError
@@ -235,7 +239,7 @@ class PPO:
         elif self._store is not None and is_rebudgeted:
             self._store.rewrite_settings(f"total_timesteps is now {self.config.total_timesteps:,}")
         try:
-            with one_thread_if_small(self.policy):
+            with one_thread_if_small(self.policy), long_lived_objects_left_alone():
                 if not progress:
                     return self._train(rules, callbacks)
                 with ProgressDisplay() as display:
