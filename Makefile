@@ -2,18 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo/LunarLander-v3/lander-1
 
 .PHONY: setup demo test test-all lint clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard src/clipper/engine/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Clipper needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
 	@echo "setting up .venv (about two minutes the first time)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
+	@$(PIP) --no-build-isolation -e ".[dev]"
 	@touch $(READY)
 
 # the main job: train LunarLander-v3 until it is solved, examine it, film it, draw its curve

@@ -35,6 +35,8 @@ def small_policy(
     *,
     obs_size: int = 3,
     hidden_sizes: tuple[int, ...] = (5,),
+    value_hidden_sizes: tuple[int, ...] | None = None,
+    activation: str = "tanh",
     seed: int = 0,
     shared_torso: bool = False,
     normalize_obs: bool = False,
@@ -43,8 +45,8 @@ def small_policy(
     """Returns a policy whose actions depend on the observation (the head's gain is 1, not 0.01)."""
     shape = MLPShape(
         hidden_sizes=hidden_sizes,
-        value_hidden_sizes=hidden_sizes,
-        activation="tanh",
+        value_hidden_sizes=hidden_sizes if value_hidden_sizes is None else value_hidden_sizes,
+        activation=activation,
         shared_torso=shared_torso,
         hidden_gain=math.sqrt(2),
         policy_gain=1.0,

@@ -15,7 +15,11 @@ from clipper import agent_file
 from clipper.algorithms.ppo import PPO as PPOAlgorithm
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
 from clipper.config import PPOConfig
-from clipper.engine.devices import check_device, one_thread_if_small
+from clipper.engine.devices import (
+    check_device,
+    long_lived_objects_left_alone,
+    one_thread_if_small,
+)
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, FileError
@@ -156,6 +160,11 @@ class PPO:
         return self._state.step
 
     @property
+    def engine(self) -> str:
+        """What computes: `reference`, or `native` and the instruction set, as `native avx2`."""
+        return self._algorithm.engine.describe()
+
+    @property
     def inexact(self) -> str | None:
         """Why this run is not bit for bit the uninterrupted one, or None if it is."""
         return self._state.inexact
@@ -188,7 +197,7 @@ class PPO:
         return found
 
     def describe(self) -> list[str]:
-        """Returns lines that name the spaces and every transform of observations and actions."""
+        """Returns lines that name the spaces, every transform of what passes, and the engine."""
         policy, config = self.policy, self.config
         lines = [
             f"observations: {describe_space(policy.obs_layout.space)}",
@@ -206,7 +215,7 @@ class PPO:
             lines.append(
                 "rewards: divided by the deviation of the discounted return, clipped at 10"
             )
-        return lines
+        return [*lines, self._algorithm.describe_engine()]
 
     def train(
         self,
@@ -257,7 +266,7 @@ class PPO:
         elif self._store is not None:
             self._store.go_on(self.step)
         try:
-            with one_thread_if_small(self.policy):
+            with one_thread_if_small(self.policy), long_lived_objects_left_alone():
                 if not progress:
                     return self._train(rules, callbacks)
                 with ProgressDisplay() as display:
@@ -295,7 +304,7 @@ class PPO:
                 hint="it counts from the start of the run, steps done included.",
             )
         if self._state.step:
-            self._state.inexact = (
+            self._note_inexact(
                 f"total_timesteps changed from {self.config.total_timesteps:,} to "
                 f"{config.total_timesteps:,} after {self._state.step:,} steps, and schedules with it"
             )
@@ -304,6 +313,11 @@ class PPO:
         interval = config.evaluation_interval
         if interval:
             self._state.next_evaluation = self._state.step - self._state.step % interval + interval
+
+    def _note_inexact(self, reason: str) -> None:
+        """Adds a reason why this run is not bit for bit the uninterrupted one."""
+        earlier = self._state.inexact
+        self._state.inexact = reason if earlier is None else f"{earlier}; {reason}"
 
     def _selection_scores(self) -> Metrics:
         """Returns the periodic evaluation in both modes, on seeds of its own."""
@@ -409,7 +423,9 @@ class PPO:
         with one_thread_if_small(self.policy):
             actions = self.policy.act(rows, noise)
         made = self.policy.action_layout.to_env(actions)
-        return made[0] if layout.is_single(obs) else np.asarray(made)
+        if not layout.is_single(obs):
+            return np.asarray(made)
+        return int(made[0]) if self.policy.action_layout.kind == "discrete" else made[0]
 
     def save(self, path: str | Path) -> None:
         """Writes the agent as one `.safetensors` file: data only, normaliser included.
@@ -429,6 +445,7 @@ class PPO:
             "seed": identity.seed,
             "config": identity.config.to_json(),
             "module": "user" if identity.has_module else "mlp",
+            "engine": self.engine,
             "step": self._state.step,
             "exact": self._state.inexact is None,
         }
@@ -532,6 +549,12 @@ class PPO:
         self._state.inexact = self._state.inexact or _other_machine(checkpoint, self.policy.device)
         folder.cut_back(data["rows"])
         self._store = RunKeeper(folder, self.policy, self._meta)
+        # runs of before there were engines were the reference's
+        before = str(checkpoint.agent_meta.get("engine", "reference"))
+        if before != self.engine:
+            change = f"the engine changed from {before} to {self.engine} at step {self.step:,}"
+            self._note_inexact(change)
+            folder.log(change)
 
     @classmethod
     def restored(

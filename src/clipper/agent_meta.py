@@ -22,6 +22,8 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "action_space": dict,
     "versions": dict,
 }
+# written since there is more than one engine
+_OPTIONAL_KEYS = {"engine"}
 _ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
 
 
@@ -38,7 +40,7 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
             raise FileError(
                 f"{where} must have {key!r} in its metadata, but has {meta.get(key)!r}."
             )
-    unknown = set(meta) - set(_KEYS)
+    unknown = set(meta) - set(_KEYS) - _OPTIONAL_KEYS
     if unknown:
         raise FileError(f"{where} must have no other metadata, but has {sorted(unknown)}.")
     env, limit = meta["env"], meta["env"].get("max_episode_steps")
@@ -53,6 +55,7 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
     for key, is_good in (
         ("algorithm", meta["algorithm"] == "ppo"),
         ("preset", is_plain(meta["preset"])),
+        ("engine", is_plain(meta.get("engine", "reference"))),
         ("versions", all(is_plain(text) for pair in meta["versions"].items() for text in pair)),
         ("module", meta["module"] in ("mlp", "user")),
         ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),

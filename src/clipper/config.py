@@ -168,6 +168,12 @@ class PPOConfig:
     value_gain: float = setting(
         1.0, "gain of the value head's initial weights", low=0, group="network"
     )
+    engine: Literal["auto", "native", "reference"] = setting(
+        "auto",
+        "what computes: native is C++ for MLPs on the CPU, reference is torch for all else; auto "
+        "takes native where it can",
+        group="run",
+    )
     eval_every: int | None = setting(
         None,
         "steps between periodic evaluations, 0 for never, none for ten times a run",

@@ -55,6 +55,7 @@ def resume(
     env: EnvLike | None = None,
     trust_env: bool = False,
     device: str = "cpu",
+    engine: str | None = None,
 ) -> PPO:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
@@ -64,8 +65,11 @@ def resume(
         env: The environment, if the run's was a callable.
         trust_env: Import the module of a `module:EnvId` that the folder names.
         device: `cpu`, `cuda` or `cuda:N`.
+        engine: `auto`, `native` or `reference`; None for the run's setting. Another engine than
+            before rounds differently, which is reported as `exact: false`.
 
     Raises:
+        ConfigError: The engine does not cover the policy.
         FileError: There is no run, no complete checkpoint, or another process writes it.
     """
     path = Path(run_dir)
@@ -76,6 +80,8 @@ def resume(
         for problem in problems:
             folder.log(f"damaged checkpoint set aside: {problem}")
         meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
+        if engine is not None:
+            meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
         agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device)
         agent.continue_run(folder, checkpoint)

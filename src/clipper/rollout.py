@@ -19,7 +19,7 @@ from clipper.envs.vector import Mark, VectorEnv
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic
-from clipper.randomness import Purpose, normal, permutation, uniform
+from clipper.randomness import Purpose, permutation
 from clipper.spaces import ActionLayout, ObservationLayout
 
 
@@ -253,15 +253,15 @@ class LocalSampler:
         obs = np.empty((*shape, self.obs_layout.size), dtype=np.float32)
         actions = np.empty((*shape, layout.size), dtype=layout.dtype)
         rewards = np.empty(shape, dtype=np.float32)
-        terminated = np.empty(shape, dtype=np.bool_)
-        truncated = np.empty(shape, dtype=np.bool_)
+        terminated = np.zeros(shape, dtype=np.bool_)
+        truncated = np.zeros(shape, dtype=np.bool_)
         final_obs, final_at, episodes = [], [], []
-        noise = self._noise(policy, num_steps)
+        noise = policy.noise(self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs)
+        act = policy.stepper(obs, noise, actions)
         envs = self._envs
         for t in range(num_steps):
             obs[t] = envs.obs
-            chosen = policy.act(obs[t], noise[t])
-            actions[t] = chosen
+            act(t)
             endings = envs.step(actions[t], rewards[t], terminated[t], truncated[t])
             for ending in endings:
                 final_obs.append(ending.final_obs)
@@ -298,13 +298,6 @@ class LocalSampler:
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
         rollout.check_finite(*positions)
         return rollout
-
-    def _noise(self, policy: ActorCritic, num_steps: int) -> Tensor:
-        draw = normal if policy.distribution.noise == "normal" else uniform
-        steps = np.arange(self._steps, self._steps + num_steps)[:, None]
-        envs = np.arange(self.num_envs)[None]
-        size = policy.distribution.noise_size
-        return torch.from_numpy(draw(self._seed, Purpose.ACTION, envs, steps, size))
 
     def mark(self) -> SamplerMark:
         """Returns this point in time, cheaply, for `state_dict`."""

@@ -37,7 +37,17 @@ class RunKeeper:
         """
         meta = self._describe()
         env, seed = meta["env"], meta["seed"]
-        settings = {k: meta[k] for k in ("algorithm", "preset", "seed", "config", "module")}
+        settings = {
+            k: meta[k]
+            for k in (
+                "algorithm",
+                "preset",
+                "seed",
+                "config",
+                "module",
+                "engine",
+            )
+        }
         self.folder.write_config(
             {
                 **settings,
@@ -55,11 +65,12 @@ class RunKeeper:
     def go_on(self, step: int) -> None:
         """Notes in `config.json` that the run goes on, and with which settings."""
         config = read_config(self.folder.path)
-        changed = self._describe()["config"]
+        meta = self._describe()
+        changed = meta["config"]
         if changed["total_timesteps"] != config["config"]["total_timesteps"]:
             self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
         resumed = [*config.get("resumed", []), {"step": step, **provenance()}]
-        self.folder.write_config({**config, "config": changed, "resumed": resumed})
+        self.folder.write_config({**config, "config": changed, "engine": meta["engine"], "resumed": resumed})
 
     def write(self, report: Report, wall_seconds: float) -> None:
         """Appends an iteration's numbers and episodes."""

@@ -70,6 +70,13 @@ class ObservationLayout:
         self._dtype = space.dtype if isinstance(space, spaces.Box) else None
 
     @property
+    def plain(self) -> tuple[np.dtype[Any] | None, tuple[int, ...] | None]:
+        """Type and shape of observations that are rows already: Box vectors; else None."""
+        if self._shape is None or len(self._shape) != 1:
+            return None, None
+        return self._dtype, self._shape
+
+    @property
     def box_columns(self) -> NDArray[np.bool_]:
         """True for the columns that come from Box spaces, bool [D]."""
         columns = np.zeros(self.size, dtype=bool)
@@ -185,6 +192,8 @@ class ActionLayout:
         self.space = space
         self.kind: ActionKind
         self.num_categories: tuple[int, ...] = ()
+        # true if what is sampled is what the environment takes, but for clipping
+        self._plain = False
         if isinstance(space, spaces.Box):
             self.kind = "box"
             self._read_box(space)
@@ -192,6 +201,7 @@ class ActionLayout:
             self.kind = "discrete"
             self.num_categories = (int(space.n),)
             self._start = np.array([int(space.start)])
+            self._plain = self._start[0] == 0 and space.dtype == np.int64
         elif isinstance(space, spaces.MultiDiscrete):
             self.kind = "multi_discrete"
             self.num_categories = tuple(int(n) for n in space.nvec.reshape(-1))
@@ -211,8 +221,8 @@ class ActionLayout:
                 f"a Box of actions must hold floating point numbers, but holds {space.dtype}.",
                 hint="use MultiDiscrete for whole numbers.",
             )
-        self._low = space.low.astype(np.float64).reshape(-1)
-        self._high = space.high.astype(np.float64).reshape(-1)
+        self._low: NDArray[Any] = space.low.astype(np.float64).reshape(-1)
+        self._high: NDArray[Any] = space.high.astype(np.float64).reshape(-1)
         bounded = np.isfinite(self._low) & np.isfinite(self._high)
         if np.any(self._low > self._high):
             raise SpaceError(
@@ -222,6 +232,8 @@ class ActionLayout:
         low, high = np.where(bounded, self._low, -1.0), np.where(bounded, self._high, 1.0)
         self._scale, self._centre = (high - low) / 2, (high + low) / 2
         self._plain = bool(np.all(self._scale == 1) and np.all(self._centre == 0))
+        if self._plain:
+            self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
 
     @property
     def is_continuous(self) -> bool:
@@ -239,12 +251,17 @@ class ActionLayout:
         Box actions are scaled to the space and clipped to its bounds here and nowhere else.
         """
         if self.kind == "discrete":
-            return [int(a) for a in (actions[:, 0] + self._start[0]).tolist()]
+            # scalars of the space's type, as `space.sample()` gives: ints are checked more slowly
+            indices = actions[:, 0]
+            if not self._plain:
+                indices = (indices + self._start[0]).astype(self.space.dtype)
+            return list(indices)
         shape = (len(actions), *(self.space.shape or ()))
         if self.kind == "box":
             scaled = actions if self._plain else actions * self._scale + self._centre
-            clipped = np.clip(scaled, self._low, self._high)
-            return list(clipped.astype(self.space.dtype).reshape(shape))
+            # np.clip takes three times as long
+            clipped = np.minimum(np.maximum(scaled, self._low), self._high)
+            return list(clipped.astype(self.space.dtype, copy=False).reshape(shape))
         if self.kind == "multi_discrete":
             actions = actions + self._start
         return list(actions.astype(self.space.dtype).reshape(shape))

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from clipper.advantages import explained_variance, gae, normalize_advantages
 from clipper.config import PPOConfig
-from clipper.engine.reference import ReferenceEngine
+from clipper.engine.choice import build_engine, describe_engine
+from clipper.engine.native import NativeEngine
+from clipper.engine.state import Updates
 from clipper.errors import InvariantBreach
 from clipper.losses import clip_fraction, clip_objective, clipped_value_loss, kl_k3, value_loss
 from clipper.metrics import Iteration, Metrics
@@ -24,8 +26,8 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
 
-# rounding moves the first ratio from 1 by 1e-6 or so; a policy that depends on more than its
-# observation (dropout, batch statistics) by far more
+# in torch, rounding moves the first ratio from 1 by 1e-6 or so; a policy that depends on more than
+# its observation (dropout, batch statistics) by far more. Native rows are the same to the bit.
 FIRST_RATIO_TOLERANCE = 1e-2
 FIRST_RATIO_WARNING = 1e-3
 # the order of the numbers that `loss` reports
@@ -55,12 +57,7 @@ class PPO:
     def __init__(self, policy: ActorCritic, config: PPOConfig, num_envs: int, seed: int) -> None:
         self.policy = policy
         self.config = config
-        self.engine = ReferenceEngine(
-            policy,
-            betas=config.adam_betas,
-            eps=config.adam_eps,
-            max_grad_norm=config.max_grad_norm,
-        )
+        self.engine = build_engine(policy, config)
         self.reward_scaler = (
             RewardScaler(num_envs, config.gamma) if config.normalize_reward else None
         )
@@ -89,9 +86,23 @@ class PPO:
         config = self.config
         learning_rate = config.learning_rate.at(progress)
         clip_range = config.clip_range.at(progress)
+        schedules = {"schedule/learning_rate": learning_rate, "schedule/clip_range": clip_range}
         if self.reward_scaler is not None:
             done = (rollout.terminated | rollout.truncated).numpy()
             self.reward_scaler.merge_block(rollout.rewards.numpy(), done)
+        if isinstance(self.engine, NativeEngine):
+            # all that follows, in one call
+            updates = self.engine.improve(
+                rollout,
+                self.scaled_rewards(rollout),
+                config,
+                learning_rate=learning_rate,
+                clip_range=clip_range,
+                seed=self._seed,
+                iteration=self._num_iterations,
+            )
+            _check_first_ratio(float(updates.reports[0, _RATIO_ERROR]), 0.0)
+            return self._metrics(rollout, updates) | schedules
         normalized_obs = self.policy.normalize(rollout.obs)
         batch = judged = self.judge(rollout, normalized_obs)
         reports: list[Tensor] = []
@@ -104,7 +115,7 @@ class PPO:
             for minibatch in batch.shuffled(config.minibatch_size, order):
                 loss, report = self.loss(minibatch, clip_range)
                 if not reports and self.policy.dtype.itemsize >= 4:  # bfloat16 rounds further
-                    _check_first_ratio(float(report[_RATIO_ERROR]))
+                    _check_first_ratio(float(report[_RATIO_ERROR]), FIRST_RATIO_TOLERANCE)
                 reports.append(report)
                 if config.target_kl is not None and report[_KL] > 1.5 * config.target_kl:
                     break
@@ -113,14 +124,17 @@ class PPO:
                 epochs += 1
                 continue
             break
-        schedules = {"schedule/learning_rate": learning_rate, "schedule/clip_range": clip_range}
-        return self._metrics(rollout, judged, reports, grad_norms, epochs) | schedules
+        updates = Updates(torch.stack(reports), grad_norms, epochs, judged.value_targets)
+        return self._metrics(rollout, updates) | schedules
+
+    def scaled_rewards(self, rollout: Rollout) -> Tensor:
+        """Returns the rewards as the agent is to see them, [T, N]."""
+        rewards = rollout.rewards.to(rollout.values)
+        return rewards if self.reward_scaler is None else self.reward_scaler(rewards)
 
     def judge(self, rollout: Rollout, normalized_obs: Tensor) -> Batch:
         """Returns the rows of a rollout with advantages and value targets, GAE (arXiv 1506.02438)."""
-        rewards = rollout.rewards.to(rollout.values)
-        if self.reward_scaler is not None:
-            rewards = self.reward_scaler(rewards)
+        rewards = self.scaled_rewards(rollout)
         advantages_TN = gae(
             rewards,
             rollout.values,
@@ -167,22 +181,15 @@ class PPO:
             )
         return loss, report
 
-    def _metrics(
-        self,
-        rollout: Rollout,
-        judged: Batch,
-        reports: list[Tensor],
-        grad_norms: list[float],
-        epochs: int,
-    ) -> Metrics:
-        means = torch.stack(reports).mean(0).tolist()
-        metrics = dict(zip(_REPORT, means, strict=True))
-        metrics["policy/first_ratio_error"] = float(reports[0][_RATIO_ERROR])
-        metrics["policy/epochs"] = float(epochs)
-        if grad_norms:
-            metrics["loss/grad_norm"] = sum(grad_norms) / len(grad_norms)
-        targets = judged.value_targets
-        metrics["value/explained_variance"] = explained_variance(judged.values, targets)
+    def _metrics(self, rollout: Rollout, updates: Updates) -> Metrics:
+        metrics = dict(zip(_REPORT, updates.reports.mean(0).tolist(), strict=True))
+        metrics["policy/first_ratio_error"] = float(updates.reports[0, _RATIO_ERROR])
+        metrics["policy/epochs"] = float(updates.epochs)
+        if updates.grad_norms:
+            metrics["loss/grad_norm"] = sum(updates.grad_norms) / len(updates.grad_norms)
+        targets = updates.value_targets
+        values_B = rollout.values.flatten()  # [T, N] -> [B]
+        metrics["value/explained_variance"] = explained_variance(values_B, targets)
         metrics["value/target_mean"] = float(targets.mean())
         metrics["value/target_std"] = float(targets.std(correction=0))
         if self.reward_scaler is not None:
@@ -197,6 +204,10 @@ class PPO:
         if self.policy.log_std is not None:
             metrics["policy/action_std"] = float(self.policy.log_std.detach().exp().mean())
         return metrics
+
+    def describe_engine(self) -> str:
+        """Returns which engine computes, and why if it is not the native one."""
+        return describe_engine(self.policy, self.config, self.engine)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns copies of all that changes during training, by part."""
@@ -218,12 +229,12 @@ class PPO:
         self._num_iterations = int(state["counters"]["num_iterations"])
 
 
-def _check_first_ratio(error: float) -> None:
+def _check_first_ratio(error: float, tolerance: float) -> None:
     hint = (
         "a module's output must depend on the observation alone: no dropout, no batch statistics, "
         "no state between calls."
     )
-    if not error <= FIRST_RATIO_TOLERANCE:
+    if not error <= tolerance:
         raise InvariantBreach(
             "the ratio must be 1 on the first minibatch, before any update, "
             f"but is off by up to {error:.3g}.",

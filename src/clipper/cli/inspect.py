@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         "config": meta.get("config"),
         "parameters": sum(a.size for n, a in arrays.items() if n.startswith("policy.network")),
         "parameters_sha256": parameters_sha256(arrays),
+        "engine": meta.get("engine", "reference"),
         "exact": meta.get("exact"),
         "versions": meta.get("versions"),
     }

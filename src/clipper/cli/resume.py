@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", metavar="TIME", help="as in `clipper train`, time done included"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
+    parser.add_argument(
+        "--engine", choices=("auto", "native", "reference"), help="what computes (the run's own)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
@@ -46,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from clipper.cli.train import introduce, kept_on_error, summarise
     from clipper.loading import resume
 
-    agent = resume(path, env=args.env, trust_env=args.trust_env, device=args.device)
+    agent = resume(
+        path, env=args.env, trust_env=args.trust_env, device=args.device, engine=args.engine
+    )
     done = agent.step
     say(f"resuming at step {done:,}")
     introduce(agent, path, args.total_timesteps)

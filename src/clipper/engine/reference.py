@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from clipper.errors import ConfigError, NumericsError
+from clipper.engine.state import AdamState, not_finite
 
 
 class ReferenceEngine:
@@ -42,10 +42,19 @@ class ReferenceEngine:
         self._betas = betas
         self._eps = eps
         self._max_grad_norm = max_grad_norm
-        self._flat, self._grad = _flatten_parameters(policy)
-        self._m = torch.zeros_like(self._flat)
-        self._v = torch.zeros_like(self._flat)
-        self.num_updates = 0
+        self._state = AdamState(policy)
+        self._grad = torch.zeros_like(self._state.params)
+        for parameter, part in zip(self._state.learned, self._state.split(self._grad), strict=True):
+            parameter.grad = part
+
+    @property
+    def num_updates(self) -> int:
+        """Steps taken."""
+        return self._state.num_updates
+
+    def describe(self) -> str:
+        """Returns the engine's name, as runs are marked with."""
+        return "reference"
 
     def minimise(self, loss: Tensor, learning_rate: float) -> float:
         """Takes one step down the gradient of a loss.
@@ -64,11 +73,7 @@ class ReferenceEngine:
         loss.backward()
         norm = float(self._grad.norm())
         if not math.isfinite(norm) or not math.isfinite(float(loss.detach())):
-            raise NumericsError(
-                f"the loss and its gradient must be finite, but are {float(loss.detach())} "
-                f"and {norm} at update {self.num_updates + 1}.",
-                hint="lower learning_rate, or look for extreme rewards (normalize_reward).",
-            )
+            raise not_finite(float(loss.detach()), norm, self.num_updates + 1)
         if self._max_grad_norm is not None and norm > self._max_grad_norm:
             self._grad.mul_(self._max_grad_norm / (norm + 1e-6))
         self._adam(learning_rate)
@@ -76,41 +81,20 @@ class ReferenceEngine:
 
     @torch.no_grad()
     def _adam(self, learning_rate: float) -> None:
-        self.num_updates += 1
+        state = self._state
+        state.num_updates += 1
         beta1, beta2 = self._betas
-        self._m.lerp_(self._grad, 1.0 - beta1)
-        self._v.mul_(beta2).addcmul_(self._grad, self._grad, value=1.0 - beta2)
-        correction1 = 1.0 - beta1**self.num_updates
-        correction2 = 1.0 - beta2**self.num_updates
-        denominator = (self._v.sqrt() / math.sqrt(correction2)).add_(self._eps)
-        self._flat.addcdiv_(self._m, denominator, value=-learning_rate / correction1)
+        state.m.lerp_(self._grad, 1.0 - beta1)
+        state.v.mul_(beta2).addcmul_(self._grad, self._grad, value=1.0 - beta2)
+        correction1 = 1.0 - beta1**state.num_updates
+        correction2 = 1.0 - beta2**state.num_updates
+        denominator = (state.v.sqrt() / math.sqrt(correction2)).add_(self._eps)
+        state.params.addcdiv_(state.m, denominator, value=-learning_rate / correction1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns copies of both moments and the number of updates."""
-        count = torch.tensor([self.num_updates], dtype=torch.int64)
-        return {"m": self._m.clone(), "v": self._v.clone(), "num_updates": count}
+        return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets what `state_dict` returned."""
-        self._m.copy_(state["m"])
-        self._v.copy_(state["v"])
-        self.num_updates = int(state["num_updates"])
-
-
-def _flatten_parameters(policy: nn.Module) -> tuple[Tensor, Tensor]:
-    """Returns one tensor of all parameters and one of their gradients; the module's become views."""
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    if not parameters:
-        raise ConfigError(
-            "a module must have parameters that require gradients, but all are frozen.",
-            hint="call requires_grad_(True) on those that are to be learnt.",
-        )
-    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-    grad = torch.zeros_like(flat)
-    start = 0
-    for parameter in parameters:
-        end = start + parameter.numel()
-        parameter.data = flat[start:end].view_as(parameter)
-        parameter.grad = grad[start:end].view_as(parameter)
-        start = end
-    return flat, grad
+        self._state.load_state_dict(state)

@@ -6,6 +6,7 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,10 +17,38 @@ from clipper.errors import ConfigError
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.networks import MLPNetwork, MLPShape
 from clipper.policies.normalize import ObservationNormalizer
-from clipper.randomness import Purpose, derived_seed
+from clipper.randomness import Purpose, derived_seed, normal, uniform
 from clipper.spaces import ActionLayout, ObservationLayout
 
 ModuleLike = nn.Module | Callable[[int, int], nn.Module]
+
+
+class Accelerator(Protocol):
+    """What computes an MLP policy faster than torch does; its results are those of `ActorCritic`."""
+
+    def act(self, obs: NDArray[np.float32], noise: Tensor | None) -> NDArray[np.generic]:
+        """Returns an action for every row of raw observations."""
+        ...
+
+    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns log-probabilities and values at raw observations."""
+        ...
+
+    def values(self, obs: Tensor) -> Tensor:
+        """Returns V of raw observations."""
+        ...
+
+    def stepper(
+        self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
+    ) -> Callable[[int], None]:
+        """Returns a function that acts on row t of a block."""
+        ...
+
+    def noise(
+        self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int
+    ) -> NDArray[np.float32]:
+        """Returns the noise of a block's actions."""
+        ...
 
 
 class ActorCritic(nn.Module):
@@ -59,6 +88,7 @@ class ActorCritic(nn.Module):
         if normalize_obs and columns.any():
             self.normalizer = ObservationNormalizer(columns)
         self._params_alone = getattr(network, "params", None)
+        self._accelerator: Accelerator | None = None
         # in a list, so that the module does not register it a second time
         self._anchor = [next(network.parameters())]
 
@@ -71,6 +101,20 @@ class ActorCritic(nn.Module):
     def dtype(self) -> torch.dtype:
         """Type of the parameters, float32 but in tests."""
         return self._anchor[0].dtype
+
+    def accelerate(self, accelerator: Accelerator) -> None:
+        """Lets an engine act, evaluate and judge, until the parameters move to another place."""
+        self._accelerator = accelerator
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        # parameters of another type or on another device are not the accelerator's any more
+        self._accelerator = None
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy has parameters of its own
+        return {**self.__dict__, "_accelerator": None}
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Returns observations as the network sees them, [..., D], on the policy's device."""
@@ -98,6 +142,8 @@ class ActorCritic(nn.Module):
         Returns:
             Sampled actions before any scaling or clipping, float32 or int64 [M, A].
         """
+        if self._accelerator is not None:
+            return self._accelerator.act(obs, noise)
         normalized = self.normalize(torch.from_numpy(obs))
         if self._params_alone is not None:
             params = self._complete(self._params_alone(normalized))
@@ -109,9 +155,42 @@ class ActorCritic(nn.Module):
             actions = self.distribution.sample(params, noise.to(params.device, params.dtype))
         return actions.cpu().numpy()
 
+    def stepper(
+        self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
+    ) -> Callable[[int], None]:
+        """Returns a function that fills row t of `actions` from row t of `obs` and `noise`.
+
+        It acts with the parameters of now; they must not change while it is in use.
+
+        Args:
+            obs: Raw observations, float32 [T, N, D].
+            noise: What `distribution.sample` takes, [T, N, noise_size].
+            actions: Receives the sampled actions, [T, N, A].
+        """
+        if self._accelerator is not None:
+            return self._accelerator.stepper(obs, noise, actions)
+        drawn = torch.from_numpy(noise)
+
+        def step(t: int) -> None:
+            actions[t] = self.act(obs[t], drawn[t])
+
+        return step
+
+    def noise(
+        self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int
+    ) -> NDArray[np.float32]:
+        """Returns the noise of a block of actions, [T, N, noise_size], counted not streamed."""
+        if self._accelerator is not None:
+            return self._accelerator.noise(seed, purpose, first_step, num_steps, num_envs)
+        draw = normal if self.distribution.noise == "normal" else uniform
+        steps = np.arange(first_step, first_step + num_steps)[:, None]
+        return draw(seed, purpose, np.arange(num_envs)[None], steps, self.distribution.noise_size)
+
     @torch.no_grad()
     def values(self, obs: Tensor) -> Tensor:
         """Returns V of raw observations [..., D], on the policy's device."""
+        if self._accelerator is not None:
+            return self._accelerator.values(obs)
         rows = obs.reshape(-1, obs.shape[-1])
         if not len(rows):
             return torch.zeros(obs.shape[:-1], device=self.device, dtype=self.dtype)
@@ -121,6 +200,8 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log-probabilities of actions [..., A] and values at raw observations [..., D]."""
+        if self._accelerator is not None:
+            return self._accelerator.evaluate(obs, actions)
         shape = obs.shape[:-1]
         log_probs, values = [], []
         pairs = zip(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clipper.config import PPOConfig
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "elu": nn.ELU,
@@ -55,6 +55,7 @@ class MLPNetwork(nn.Module):
         self, obs_size: int, num_outputs: int, shape: MLPShape, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.activation = shape.activation
         self.torso: nn.Module = nn.Identity()
         width = obs_size
         policy_sizes, value_sizes = shape.hidden_sizes, shape.value_hidden_sizes
@@ -88,7 +89,7 @@ def _layers(
     for inputs, outputs in itertools.pairwise((width, *sizes)):
         layers += [
             _linear(inputs, outputs, shape.hidden_gain, generator),
-            _ACTIVATIONS[shape.activation](),
+            ACTIVATIONS[shape.activation](),
         ]
     return layers
 

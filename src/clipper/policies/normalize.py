@@ -140,12 +140,17 @@ class RewardScaler:
     def merge_block(self, rewards: NDArray[np.floating], done: NDArray[np.bool_]) -> None:
         """Adds the discounted returns of a rollout's raw rewards [T, N] to the statistics."""
         returns = np.empty(rewards.shape)
-        carried = self._returns
-        for t, reward in enumerate(rewards.astype(np.float64)):
-            carried = self.gamma * carried + reward
-            returns[t] = carried
-            carried = np.where(done[t], 0.0, carried)
-        self._returns = carried
+        gamma = self.gamma
+        # in Python's own numbers: arrays of N are slower for all but hundreds of environments
+        for n, carried in enumerate(self._returns.tolist()):
+            column = []
+            for reward, ends in zip(rewards[:, n].tolist(), done[:, n].tolist(), strict=True):
+                carried = gamma * carried + reward
+                column.append(carried)
+                if ends:
+                    carried = 0.0
+            returns[:, n] = column
+            self._returns[n] = carried
         self._running.merge_block(returns)
 
     def __call__(self, rewards: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""The kernels in C++; see native/module.cpp. Arrays are C-contiguous and are not copied."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+Layer = tuple[int, int, int, int]
+
+def variants() -> list[str]: ...
+def philox(seed: int, counter: tuple[int, int, int, int]) -> list[int]: ...
+def noise(seed: int, purpose: int, first_step: int, normal: bool, out: Float32) -> None: ...
+def permutation(seed: int, purpose: int, stream: int, index: int, order: Int64) -> None: ...
+def gae(
+    rewards: Float32,
+    values: Float32,
+    next_values: Float32,
+    terminated: Bool,
+    truncated: Bool,
+    gamma: float,
+    gae_lambda: float,
+    advantages: Float32,
+    value_targets: Float32,
+) -> None: ...
+
+class Policy:
+    def __init__(
+        self,
+        variant: str,
+        flat: Float32,
+        obs_size: int,
+        activation: int,
+        chains: tuple[list[Layer], list[Layer], list[Layer]],
+        head_kind: int,
+        sizes: list[int],
+        log_std: Float32 | None,
+        log_std_param: int,
+        normalizer: tuple[Float32, Float32, Float32] | None,
+    ) -> None: ...
+    def act(self, obs: Float32, noise: Float32 | None, actions: NDArray[Any]) -> None: ...
+    def evaluate(
+        self,
+        obs: Float32,
+        actions: NDArray[Any] | None,
+        log_probs: Float32 | None,
+        values: Float32,
+    ) -> None: ...
+
+class Stepper:
+    def __init__(
+        self, policy: Policy, obs: Float32, noise: Float32, actions: NDArray[Any]
+    ) -> None: ...
+    def __call__(self, t: int) -> None: ...
+
+class Rollout:
+    def __init__(
+        self,
+        obs: Float32,
+        actions: NDArray[Any],
+        log_probs: Float32,
+        rewards: Float32,
+        values: Float32,
+        next_values: Float32,
+        terminated: Bool,
+        truncated: Bool,
+        final_obs: Float32,
+        final_at: Int64,
+        last_obs: Float32,
+    ) -> None: ...
+
+class Settings:
+    def __init__(
+        self,
+        *,
+        clip_range: float,
+        vf_coef: float,
+        ent_coef: float,
+        clip_value: float | None,
+        normalize_advantage: bool,
+        num_epochs: int,
+        minibatch_size: int,
+        learning_rate: float,
+        betas: tuple[float, float],
+        eps: float,
+        max_grad_norm: float | None,
+        target_kl: float | None,
+        recompute_advantages: bool,
+        ratio_tolerance: float,
+        seed: int,
+        purpose: int,
+        iteration: int,
+        gamma: float,
+        gae_lambda: float,
+    ) -> None: ...
+
+def improve(
+    policy: Policy,
+    rollout: Rollout,
+    settings: Settings,
+    m: Float32,
+    v: Float32,
+    num_updates: int,
+    reports: Float64,
+    grad_norms: Float64,
+    advantages: Float32,
+    value_targets: Float32,
+) -> tuple[int, int, int, int]: ...
+def gradient(
+    policy: Policy,
+    rollout: Rollout,
+    settings: Settings,
+    order: Int64,
+    report: Float64,
+    grad: Float32,
+) -> None: ...

@@ -1,0 +1,312 @@
+"""A rollout in, a better policy out, in C++: the same numbers as the reference engine, sooner.
+
+The kernels work in place on the flat float32 tensor of which the policy's parameters are views, so
+that state dicts, files and evaluation see one truth. A row of a batch is computed independently of
+the rows beside it: what a policy does in an environment does not depend on how many there are.
+Dimension key: T steps, N envs, B = T * N rows, D observation size, A action size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clipper.config import PPOConfig
+from clipper.engine.state import AdamState, Updates, not_finite
+from clipper.errors import ConfigError
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
+from clipper.policies.networks import ACTIVATIONS, MLPNetwork
+from clipper.randomness import Purpose
+from clipper.rollout import Rollout
+
+IS_BUILT = find_spec("clipper.engine._native") is not None
+if TYPE_CHECKING or IS_BUILT:
+    from clipper.engine import _native
+
+VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
+# numbers of one minibatch's report
+_REPORT_SIZE = 7
+_NOT_FINITE = 2
+_ACTIVATION_NAMES = tuple(ACTIVATIONS)
+
+
+def covers(policy: ActorCritic) -> str | None:
+    """Returns why the native engine cannot train a policy, in words, or None if it can."""
+    if not IS_BUILT:
+        return "the native engine was not built, for want of a C++ compiler"
+    if type(policy.network) is not MLPNetwork:
+        return "the network is a module of the user's"
+    if policy.device.type != "cpu":
+        return f"the device is {policy.device}"
+    if policy.dtype != torch.float32:
+        return f"the parameters are {str(policy.dtype).removeprefix('torch.')}"
+    if any(not p.requires_grad for p in policy.network.parameters()):
+        return "some layers are frozen"
+    distributions = (Categorical, Bernoulli, DiagonalGaussian)
+    if type(policy.distribution) not in distributions:
+        return f"the distribution is {type(policy.distribution).__name__}"
+    return None
+
+
+def choose_variant() -> str:
+    """Returns the widest instruction set this machine has, or the one the environment names.
+
+    Raises:
+        ConfigError: The environment variable names one that it has not.
+    """
+    available = _native.variants()
+    wanted = os.environ.get(VARIANT_VARIABLE, available[0])
+    if wanted not in available:
+        raise ConfigError(
+            f"{VARIANT_VARIABLE} must be one of {', '.join(available)} on this machine, "
+            f"but is {wanted}."
+        )
+    return wanted
+
+
+class NativeEngine:
+    """Acts, evaluates and improves an MLP policy in C++.
+
+    Args:
+        policy: A policy that `covers` has no objection to; its parameters become views of one flat
+            tensor, and its `act`, `evaluate` and `values` come here.
+    """
+
+    name = "native"
+
+    def __init__(self, policy: ActorCritic) -> None:
+        self.variant = choose_variant()
+        self._state = AdamState(policy)
+        self._normal = policy.distribution.noise == "normal"
+        self._noise_size = policy.distribution.noise_size
+        self._action_size = policy.action_layout.size
+        self._action_type = policy.action_layout.dtype
+        self._policy = self._describe(policy)
+        policy.accelerate(self)
+
+    def _describe(self, policy: ActorCritic) -> _native.Policy:
+        network = policy.network
+        assert isinstance(network, MLPNetwork)
+        flat = self._state.params
+
+        def place(tensor: Tensor) -> int:
+            return (tensor.data_ptr() - flat.data_ptr()) // flat.element_size()
+
+        def chain(part: nn.Module) -> list[tuple[int, int, int, int]]:
+            layers = (layer for layer in part.children() if isinstance(layer, nn.Linear))
+            return [
+                (layer.in_features, layer.out_features, place(layer.weight), place(layer.bias))
+                for layer in layers
+            ]
+
+        log_std, normalizer = policy.log_std, policy.normalizer
+        kinds = ("categorical", "bernoulli", "gaussian")
+        kind = {"box": "gaussian", "multi_binary": "bernoulli"}.get(
+            policy.action_layout.kind, "categorical"
+        )
+        return _native.Policy(
+            self.variant,
+            flat.numpy(),
+            policy.obs_layout.size,
+            _ACTIVATION_NAMES.index(network.activation),
+            (chain(network.torso), chain(network.actor), chain(network.critic)),
+            kinds.index(kind),
+            list(policy.action_layout.num_categories or (policy.action_layout.size,)),
+            None if log_std is None else log_std.detach().numpy(),
+            place(log_std) if log_std is not None and log_std.requires_grad else -1,
+            None
+            if normalizer is None
+            else (
+                normalizer.mean.numpy(),
+                normalizer.inverse_std.numpy(),
+                normalizer.limit.numpy(),
+            ),
+        )
+
+    def describe(self) -> str:
+        """Returns the engine's name and instruction set, as runs are marked with."""
+        return f"{self.name} {self.variant}"
+
+    def act(self, obs: NDArray[np.float32], noise: Tensor | None) -> NDArray[np.generic]:
+        """Returns an action for every row of raw observations; as `ActorCritic.act`."""
+        actions = np.empty((len(obs), self._action_size), dtype=self._action_type)
+        drawn = None if noise is None else np.ascontiguousarray(noise.numpy(), dtype=np.float32)
+        self._policy.act(np.ascontiguousarray(obs), drawn, actions)
+        return actions
+
+    def stepper(
+        self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
+    ) -> Callable[[int], None]:
+        """Returns a function that fills row t of `actions` [T, N, A] from row t of `obs`."""
+        return _native.Stepper(self._policy, obs, noise, actions)
+
+    def noise(
+        self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int
+    ) -> NDArray[np.float32]:
+        """Returns the noise of actions, [T, N, noise_size]: the numbers of `randomness`."""
+        block = np.empty((num_steps, num_envs, self._noise_size), dtype=np.float32)
+        _native.noise(seed, purpose, first_step, self._normal, block)
+        return block
+
+    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns log-probabilities and values; as `ActorCritic.evaluate`."""
+        values = torch.empty(obs.shape[:-1])
+        log_probs = torch.empty_like(values)
+        self._policy.evaluate(
+            _array(obs), _array(actions, self._action_type), log_probs.numpy(), values.numpy()
+        )
+        return log_probs, values
+
+    def values(self, obs: Tensor) -> Tensor:
+        """Returns V of raw observations; as `ActorCritic.values`."""
+        values = torch.empty(obs.shape[:-1])
+        self._policy.evaluate(_array(obs), None, None, values.numpy())
+        return values
+
+    def improve(
+        self,
+        rollout: Rollout,
+        rewards: Tensor,
+        config: PPOConfig,
+        *,
+        learning_rate: float,
+        clip_range: float,
+        seed: int,
+        iteration: int,
+    ) -> Updates:
+        """Runs K epochs of minibatch updates on a rollout: the loop of `PPO.improve`, in one call.
+
+        The ratio of the very first minibatch is 1 exactly; if it is not, nothing is changed and the
+        report says so.
+
+        Args:
+            rollout: What was collected with the parameters as they are now.
+            rewards: Its rewards as the agent is to see them, [T, N].
+            config: The settings.
+            learning_rate: Step size of this iteration.
+            clip_range: epsilon of this iteration.
+            seed: The run's seed.
+            iteration: Index of the iteration; with the seed it gives the order of the rows.
+
+        Raises:
+            NumericsError: The loss or its gradient is not finite.
+        """
+        state = self._state
+        settings = _settings(config, learning_rate, clip_range, seed, iteration)
+        count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
+        reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
+        targets = torch.empty(rollout.num_rows)
+        num_reports, num_updates, epochs, failure = _native.improve(
+            self._policy,
+            _rollout(rollout, rewards, self._action_type),
+            settings,
+            state.m.numpy(),
+            state.v.numpy(),
+            state.num_updates,
+            reports.numpy(),
+            norms,
+            np.empty(rollout.num_rows, dtype=np.float32),
+            targets.numpy(),
+        )
+        state.num_updates += num_updates
+        if failure == _NOT_FINITE:
+            raise not_finite(
+                float(reports[num_reports - 1, 0]), float(norms[num_updates]), state.num_updates + 1
+            )
+        return Updates(
+            reports=reports[:num_reports],
+            grad_norms=norms[:num_updates].tolist(),
+            epochs=epochs,
+            value_targets=targets,
+        )
+
+    def gradient(
+        self,
+        rollout: Rollout,
+        rewards: Tensor,
+        config: PPOConfig,
+        clip_range: float,
+        order: NDArray[np.int64],
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the gradient of one minibatch, in the parameters' order, and its report."""
+        report, grad = (
+            torch.empty(_REPORT_SIZE, dtype=torch.float64),
+            torch.empty_like(self._state.params),
+        )
+        _native.gradient(
+            self._policy,
+            _rollout(rollout, rewards, self._action_type),
+            _settings(config, 0.0, clip_range, 0, 0),
+            order,
+            report.numpy(),
+            grad.numpy(),
+        )
+        return grad, report
+
+    @property
+    def num_updates(self) -> int:
+        """Steps taken."""
+        return self._state.num_updates
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns copies of both moments and the number of updates."""
+        return self._state.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Sets what `state_dict` returned."""
+        self._state.load_state_dict(state)
+
+
+def _settings(
+    config: PPOConfig, learning_rate: float, clip_range: float, seed: int, iteration: int
+) -> _native.Settings:
+    return _native.Settings(
+        clip_range=clip_range,
+        vf_coef=config.vf_coef,
+        ent_coef=config.ent_coef,
+        clip_value=config.clip_value,
+        normalize_advantage=config.normalize_advantage == "minibatch",
+        num_epochs=config.num_epochs,
+        minibatch_size=config.minibatch_size,
+        learning_rate=learning_rate,
+        betas=config.adam_betas,
+        eps=config.adam_eps,
+        max_grad_norm=config.max_grad_norm,
+        target_kl=config.target_kl,
+        recompute_advantages=config.recompute_advantages,
+        ratio_tolerance=0.0,
+        seed=seed,
+        purpose=Purpose.SHUFFLE,
+        iteration=iteration,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+    )
+
+
+def _rollout(rollout: Rollout, rewards: Tensor, action_type: type[Any]) -> _native.Rollout:
+    return _native.Rollout(
+        _array(rollout.obs),
+        _array(rollout.actions, action_type),
+        _array(rollout.log_probs),
+        _array(rewards),
+        _array(rollout.values),
+        _array(rollout.next_values),
+        _array(rollout.terminated, np.bool_),
+        _array(rollout.truncated, np.bool_),
+        _array(rollout.final_obs),
+        _array(rollout.final_at, np.int64),
+        _array(rollout.last_obs),
+    )
+
+
+def _array(tensor: Tensor, kind: type[Any] = np.float32) -> NDArray[Any]:
+    """Returns a tensor's own memory as an array, or a copy where its type or order differs."""
+    return np.ascontiguousarray(tensor.detach().numpy(), dtype=kind)

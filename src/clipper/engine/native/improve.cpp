@@ -1,0 +1,118 @@
+// A rollout in, a better policy out: K epochs of minibatches (arXiv 1707.06347, algorithm 1).
+//
+// The same loop as `PPO.improve` in algorithms/ppo.py, which says why each line is there.
+#include "improve.hpp"
+
+#include <cmath>
+
+namespace clipper {
+
+Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
+                   const Records& records)
+    : policy_(policy),
+      rollout_(rollout),
+      plan_(plan),
+      optimizer_(optimizer),
+      records_(records),
+      num_rows_(rollout.judgement.num_steps * rollout.judgement.num_envs),
+      obs_(num_rows_ * policy.network().obs_width),
+      grad_(policy.network().num_params) {
+  policy_.kernels.normalize(policy_.network(), rollout_.obs, num_rows_, obs_.data());
+  const Judgement& j = rollout_.judgement;
+  judge(j.values, j.next_values, records_.advantages, records_.value_targets);
+  batch_.obs = obs_.data();
+  batch_.float_actions = rollout_.float_actions;
+  batch_.int_actions = rollout_.int_actions;
+  batch_.log_probs = rollout_.log_probs;
+}
+
+void Improver::judge(const float* values, const float* next_values, float* advantages,
+                     float* targets) {
+  Judgement judgement = rollout_.judgement;
+  judgement.values = values;
+  judgement.next_values = next_values;
+  gae(judgement, advantages, targets);
+  batch_.values = values;
+  batch_.advantages = advantages;
+  batch_.value_targets = targets;
+}
+
+// With the value function as it is now.
+void Improver::judge_anew() {
+  const Judgement& j = rollout_.judgement;
+  const auto rows = static_cast<size_t>(num_rows_);
+  values_.resize(rows);
+  next_values_.resize(rows);
+  advantages_.resize(rows);
+  targets_.resize(rows);
+  final_values_.resize(static_cast<size_t>(rollout_.num_finals) + 1);
+  last_values_.resize(static_cast<size_t>(j.num_envs));
+  const auto value = [this](const float* obs, int64_t count, std::vector<float>& to) {
+    policy_.kernels.evaluate(policy_.network(), policy_.packed(), policy_.workspace(), obs, count,
+                             nullptr, nullptr, nullptr, to.data());
+  };
+  value(rollout_.obs, num_rows_, values_);
+  value(rollout_.final_obs, rollout_.num_finals, final_values_);
+  value(rollout_.last_obs, j.num_envs, last_values_);
+  successor_values(j.num_steps, j.num_envs, values_.data(), final_values_.data(),
+                   rollout_.final_at, rollout_.num_finals, last_values_.data(),
+                   next_values_.data());
+  judge(values_.data(), next_values_.data(), advantages_.data(), targets_.data());
+}
+
+void Improver::gradient(const int64_t* order, int64_t rows, double* report, float* flat) {
+  const Network& net = policy_.network();
+  policy_.kernels.gradient(net, policy_.packed(), policy_.workspace(), batch_, order, rows,
+                           plan_.objective, policy_.grad_sums(), report);
+  policy_.kernels.unpack_gradient(net, policy_.grad_sums(), flat);
+}
+
+// Clips the gradient and takes a step; false if the loss or the gradient is not finite.
+bool Improver::step(const double* report, double* grad_norm) {
+  const int64_t size = policy_.network().num_params;
+  const double norm = std::sqrt(policy_.kernels.squared_norm(grad_.data(), size));
+  *grad_norm = norm;
+  if (!std::isfinite(norm) || !std::isfinite(report[kLoss])) return false;
+  const auto t = static_cast<double>(++optimizer_.num_updates);
+  AdamStep step{};
+  step.one_minus_beta1 = static_cast<float>(1.0 - plan_.beta1);
+  step.beta2 = static_cast<float>(plan_.beta2);
+  step.one_minus_beta2 = static_cast<float>(1.0 - plan_.beta2);
+  step.step = static_cast<float>(plan_.learning_rate / (1.0 - std::pow(plan_.beta1, t)));
+  step.root_bias = static_cast<float>(std::sqrt(1.0 - std::pow(plan_.beta2, t)));
+  step.eps = static_cast<float>(plan_.eps);
+  const bool clips = plan_.max_grad_norm >= 0 && norm > plan_.max_grad_norm;
+  step.grad_scale = clips ? static_cast<float>(plan_.max_grad_norm / (norm + 1e-6)) : 1.0f;
+  policy_.kernels.adam(step, grad_.data(), optimizer_.m, optimizer_.v, optimizer_.params, size);
+  policy_.refresh();
+  return true;
+}
+
+Outcome Improver::run() {
+  Outcome outcome;
+  Shuffler shuffler;
+  std::vector<int64_t> order(static_cast<size_t>(num_rows_));
+  for (int epoch = 0; epoch < plan_.num_epochs; ++epoch) {
+    if (epoch > 0 && plan_.recompute_advantages) judge_anew();
+    shuffler.permute(plan_.shuffle, static_cast<uint32_t>(epoch), plan_.iteration, num_rows_,
+                     order.data());
+    for (int64_t start = 0; start < num_rows_; start += plan_.minibatch_size) {
+      double* report = records_.reports + outcome.num_reports++ * kReportSize;
+      gradient(order.data() + start, plan_.minibatch_size, report, grad_.data());
+      if (outcome.num_reports == 1 && !(report[kRatioError] <= plan_.ratio_tolerance)) {
+        outcome.failure = Failure::ratio;
+        return outcome;
+      }
+      if (plan_.target_kl >= 0 && report[kApproxKl] > 1.5 * plan_.target_kl) return outcome;
+      if (!step(report, records_.grad_norms + outcome.num_updates)) {
+        outcome.failure = Failure::not_finite;
+        return outcome;
+      }
+      ++outcome.num_updates;
+    }
+    ++outcome.num_epochs;
+  }
+  return outcome;
+}
+
+}  // namespace clipper

@@ -1,0 +1,318 @@
+// The kernels as the Python module clipper.engine._native; arrays are numpy's and are not copied.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "dispatch.hpp"
+#include "improve.hpp"
+#include "layout.hpp"
+#include "philox.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <typename T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+void require(bool holds, const char* law) {
+  if (!holds) throw std::invalid_argument(law);
+}
+
+// Actions are float32 for Gaussian heads and int64 for all others.
+struct Actions {
+  const float* floats = nullptr;
+  const int64_t* ints = nullptr;
+};
+
+Actions actions_of(const clipper::Network& net, const nb::ndarray<nb::ro, nb::c_contig>& array,
+                   int64_t rows) {
+  require(static_cast<int64_t>(array.size()) == rows * net.head.action_size,
+          "actions must be [rows, A]");
+  if (net.head.kind == clipper::HeadKind::gaussian) {
+    require(array.dtype() == nb::dtype<float>(), "actions must be float32");
+    return {static_cast<const float*>(array.data()), nullptr};
+  }
+  require(array.dtype() == nb::dtype<int64_t>(), "actions must be int64");
+  return {nullptr, static_cast<const int64_t*>(array.data())};
+}
+
+// A policy with its arrays kept alive.
+class NativePolicy {
+ public:
+  NativePolicy(const std::string& variant, Out<float> flat, int obs_size, int activation,
+               const std::array<std::vector<clipper::LayerSpec>, clipper::kNumChains>& chains,
+               int head_kind, const std::vector<int>& sizes, std::optional<In<float>> log_std,
+               int64_t log_std_param, std::optional<std::array<In<float>, 3>> normalizer)
+      : flat_(flat), log_std_(log_std), normalizer_(normalizer) {
+    const clipper::Kernels* kernels = clipper::find_kernels(variant);
+    require(kernels != nullptr, "variant must be one that this machine can run");
+    clipper::NormalizerSpec norm{};
+    if (normalizer_) {
+      for (const auto& part : *normalizer_)
+        require(static_cast<int>(part.size()) == obs_size, "the normaliser must have D columns");
+      norm = {(*normalizer_)[0].data(), (*normalizer_)[1].data(), (*normalizer_)[2].data()};
+    }
+    const clipper::HeadSpec head{static_cast<clipper::HeadKind>(head_kind), sizes,
+                                 log_std_ ? log_std_->data() : nullptr, log_std_param};
+    policy_ = std::make_unique<clipper::Policy>(
+        *kernels, flat_.data(), static_cast<int64_t>(flat_.size()), obs_size,
+        static_cast<clipper::Activation>(activation), chains, head, norm);
+  }
+
+  clipper::Policy& policy() const { return *policy_; }
+  float* flat() const { return flat_.data(); }
+
+  void act(In<float> obs, std::optional<In<float>> noise, nb::ndarray<nb::c_contig> actions) {
+    const clipper::Network& net = policy_->network();
+    const auto rows = static_cast<int64_t>(actions.size()) / net.head.action_size;
+    require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [rows, D]");
+    require(!noise || noise->size() == actions.size(), "noise must be [rows, A]");
+    const Actions to = actions_of(net, nb::ndarray<nb::ro, nb::c_contig>(actions), rows);
+    policy_->refresh();
+    policy_->kernels.act(net, policy_->packed(), policy_->workspace(), obs.data(), rows,
+                         noise ? noise->data() : nullptr, const_cast<float*>(to.floats),
+                         const_cast<int64_t*>(to.ints));
+  }
+
+  void evaluate(In<float> obs, std::optional<nb::ndarray<nb::ro, nb::c_contig>> actions,
+                std::optional<Out<float>> log_probs, Out<float> values) {
+    const clipper::Network& net = policy_->network();
+    const auto rows = static_cast<int64_t>(values.size());
+    require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [rows, D]");
+    require(actions.has_value() == log_probs.has_value(), "actions go with log_probs");
+    require(!log_probs || log_probs->size() == values.size(), "log_probs must be [rows]");
+    const Actions from = actions ? actions_of(net, *actions, rows) : Actions{};
+    policy_->refresh();
+    policy_->kernels.evaluate(net, policy_->packed(), policy_->workspace(), obs.data(), rows,
+                              from.floats, from.ints, log_probs ? log_probs->data() : nullptr,
+                              values.data());
+  }
+
+ private:
+  Out<float> flat_;
+  std::optional<In<float>> log_std_;
+  std::optional<std::array<In<float>, 3>> normalizer_;
+  std::unique_ptr<clipper::Policy> policy_;
+};
+
+// Acts step by step on blocks [T, N, ...] with the parameters of the moment it was made.
+class Stepper {
+ public:
+  Stepper(NativePolicy& policy, In<float> obs, In<float> noise, nb::ndarray<nb::c_contig> actions)
+      : policy_(policy.policy()), obs_(obs), noise_(noise), actions_(actions) {
+    const clipper::Network& net = policy_.network();
+    require(obs.ndim() == 3 && noise.ndim() == 3 && actions.ndim() == 3, "blocks are [T, N, ...]");
+    num_steps_ = static_cast<int64_t>(obs.shape(0));
+    num_envs_ = static_cast<int64_t>(obs.shape(1));
+    const int64_t rows = num_steps_ * num_envs_;
+    require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [T, N, D]");
+    require(static_cast<int64_t>(noise.size()) == rows * net.head.action_size,
+            "noise must be [T, N, A]");
+    to_ = actions_of(net, nb::ndarray<nb::ro, nb::c_contig>(actions), rows);
+    policy_.refresh();
+  }
+
+  void step(int64_t t) {
+    require(t >= 0 && t < num_steps_, "t must be a step of the block");
+    const clipper::Network& net = policy_.network();
+    const int64_t row = t * num_envs_, cell = row * net.head.action_size;
+    policy_.kernels.act(net, policy_.packed(), policy_.workspace(),
+                        obs_.data() + row * net.obs_size, num_envs_, noise_.data() + cell,
+                        to_.floats ? const_cast<float*>(to_.floats) + cell : nullptr,
+                        to_.ints ? const_cast<int64_t*>(to_.ints) + cell : nullptr);
+  }
+
+ private:
+  clipper::Policy& policy_;
+  In<float> obs_, noise_;
+  nb::ndarray<nb::c_contig> actions_;
+  Actions to_;
+  int64_t num_steps_ = 0, num_envs_ = 0;
+};
+
+// The arrays of a rollout, kept alive and checked.
+struct RolloutArrays {
+  In<float> obs;
+  nb::ndarray<nb::ro, nb::c_contig> actions;
+  In<float> log_probs, rewards, values, next_values;
+  In<bool> terminated, truncated;
+  In<float> final_obs;
+  In<int64_t> final_at;
+  In<float> last_obs;
+
+  clipper::Rollout view(const clipper::Network& net, double gamma, double gae_lambda) const {
+    require(rewards.ndim() == 2, "rewards must be [T, N]");
+    const auto num_steps = static_cast<int64_t>(rewards.shape(0));
+    const auto num_envs = static_cast<int64_t>(rewards.shape(1));
+    const size_t rows = rewards.size();
+    require(obs.size() == rows * static_cast<size_t>(net.obs_size), "obs must be [T, N, D]");
+    require(log_probs.size() == rows && values.size() == rows && next_values.size() == rows &&
+                terminated.size() == rows && truncated.size() == rows,
+            "columns must be [T, N]");
+    const size_t finals = final_at.size() / 2;
+    require(final_obs.size() == finals * static_cast<size_t>(net.obs_size),
+            "final_obs must be [F, D]");
+    for (size_t f = 0; f < finals; ++f)
+      require(final_at.data()[2 * f] >= 0 && final_at.data()[2 * f] < num_steps &&
+                  final_at.data()[2 * f + 1] >= 0 && final_at.data()[2 * f + 1] < num_envs,
+              "final_at must be steps and envs of the rollout");
+    require(static_cast<int64_t>(last_obs.size()) == num_envs * net.obs_size,
+            "last_obs must be [N, D]");
+    const Actions from = actions_of(net, actions, static_cast<int64_t>(rows));
+    const clipper::Judgement judgement{num_steps,         num_envs,          rewards.data(),
+                                       values.data(),     next_values.data(), terminated.data(),
+                                       truncated.data(),  gamma,             gae_lambda};
+    return {judgement,        obs.data(),      from.floats, from.ints,      log_probs.data(),
+            final_obs.data(), final_at.data(), static_cast<int64_t>(finals), last_obs.data()};
+  }
+};
+
+struct Settings {
+  clipper::Plan plan;
+  double gamma = 0, gae_lambda = 0;
+};
+
+using Reported = std::tuple<int64_t, int64_t, int, int>;
+
+Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
+                 Out<float> m, Out<float> v, int64_t num_updates, Out<double> reports,
+                 Out<double> grad_norms, Out<float> advantages, Out<float> value_targets) {
+  const clipper::Network& net = policy.policy().network();
+  const clipper::Rollout rollout = arrays.view(net, settings.gamma, settings.gae_lambda);
+  const clipper::Plan& plan = settings.plan;
+  const auto rows = static_cast<int64_t>(arrays.rewards.size());
+  require(plan.minibatch_size > 0 && rows % plan.minibatch_size == 0,
+          "minibatch_size must divide the rollout");
+  const auto minibatches = static_cast<size_t>(rows / plan.minibatch_size * plan.num_epochs);
+  require(reports.size() >= minibatches * clipper::kReportSize && grad_norms.size() >= minibatches,
+          "there must be room for all reports");
+  require(static_cast<int64_t>(m.size()) == net.num_params &&
+              static_cast<int64_t>(v.size()) == net.num_params,
+          "moments must be as many as parameters");
+  require(static_cast<int64_t>(advantages.size()) == rows &&
+              static_cast<int64_t>(value_targets.size()) == rows,
+          "the judgement must be [T, N]");
+  policy.policy().refresh();
+  clipper::Optimizer optimizer{policy.flat(), m.data(), v.data(), num_updates};
+  clipper::Improver improver(policy.policy(), rollout, plan, optimizer,
+                             {reports.data(), grad_norms.data(), advantages.data(),
+                              value_targets.data()});
+  const clipper::Outcome outcome = improver.run();
+  return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
+          static_cast<int>(outcome.failure)};
+}
+
+// The gradient of the loss over the rows `order`, and its report.
+void gradient(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
+              In<int64_t> order, Out<double> report, Out<float> grad) {
+  const clipper::Network& net = policy.policy().network();
+  const clipper::Rollout rollout = arrays.view(net, settings.gamma, settings.gae_lambda);
+  const auto rows = static_cast<int64_t>(arrays.rewards.size());
+  require(report.size() == clipper::kReportSize &&
+              static_cast<int64_t>(grad.size()) == net.num_params,
+          "report and grad must have their sizes");
+  for (size_t i = 0; i < order.size(); ++i)
+    require(order.data()[i] >= 0 && order.data()[i] < rows, "order must name rows");
+  policy.policy().refresh();
+  std::vector<float> judged(2 * static_cast<size_t>(rows));
+  clipper::Optimizer optimizer{policy.flat(), nullptr, nullptr, 0};
+  clipper::Improver improver(policy.policy(), rollout, settings.plan, optimizer,
+                             {nullptr, nullptr, judged.data(), judged.data() + rows});
+  improver.gradient(order.data(), static_cast<int64_t>(order.size()), report.data(), grad.data());
+}
+
+void bind_randomness(nb::module_& m) {
+  m.def("philox", [](uint64_t seed, std::array<uint32_t, 4> counter) {
+    const clipper::Counter c =
+        clipper::philox(seed, {{counter[0], counter[1], counter[2], counter[3]}});
+    return std::array<uint32_t, 4>{c.word[0], c.word[1], c.word[2], c.word[3]};
+  }, "seed"_a, "counter"_a);
+  m.def("noise", [](uint64_t seed, uint32_t purpose, uint64_t first_step, bool normal,
+                    nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> out) {
+    const auto size = [&out](size_t i) { return static_cast<int64_t>(out.shape(i)); };
+    const auto fill = normal ? clipper::normal_block : clipper::uniform_block;
+    fill({seed, purpose}, first_step, size(0), size(1), size(2), out.data());
+  }, "seed"_a, "purpose"_a, "first_step"_a, "normal"_a, "out"_a);
+  m.def("permutation", [](uint64_t seed, uint32_t purpose, uint32_t stream, uint64_t index,
+                          Out<int64_t> order) {
+    clipper::Shuffler().permute({seed, purpose}, stream, index,
+                                static_cast<int64_t>(order.size()), order.data());
+  }, "seed"_a, "purpose"_a, "stream"_a, "index"_a, "order"_a);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.def("variants", [] {
+    std::vector<std::string> names;
+    for (const clipper::Kernels* kernels : clipper::supported_kernels())
+      names.emplace_back(kernels->name);
+    return names;
+  });
+  nb::class_<NativePolicy>(m, "Policy")
+      .def(nb::init<const std::string&, Out<float>, int, int,
+                    const std::array<std::vector<clipper::LayerSpec>, clipper::kNumChains>&, int,
+                    const std::vector<int>&, std::optional<In<float>>, int64_t,
+                    std::optional<std::array<In<float>, 3>>>(),
+           "variant"_a, "flat"_a, "obs_size"_a, "activation"_a, "chains"_a, "head_kind"_a,
+           "sizes"_a, "log_std"_a.none(), "log_std_param"_a, "normalizer"_a.none())
+      .def("act", &NativePolicy::act, "obs"_a, "noise"_a.none(), "actions"_a)
+      .def("evaluate", &NativePolicy::evaluate, "obs"_a, "actions"_a.none(),
+           "log_probs"_a.none(), "values"_a);
+  nb::class_<Stepper>(m, "Stepper")
+      .def(nb::init<NativePolicy&, In<float>, In<float>, nb::ndarray<nb::c_contig>>(),
+           nb::keep_alive<1, 2>(), "policy"_a, "obs"_a, "noise"_a, "actions"_a)
+      .def("__call__", &Stepper::step, "t"_a);
+  nb::class_<RolloutArrays>(m, "Rollout")
+      .def(nb::init<In<float>, nb::ndarray<nb::ro, nb::c_contig>, In<float>, In<float>, In<float>,
+                    In<float>, In<bool>, In<bool>, In<float>, In<int64_t>, In<float>>(),
+           "obs"_a, "actions"_a, "log_probs"_a, "rewards"_a, "values"_a, "next_values"_a,
+           "terminated"_a, "truncated"_a, "final_obs"_a, "final_at"_a, "last_obs"_a);
+  nb::class_<Settings>(m, "Settings")
+      .def("__init__", [](Settings* self, double clip_range, double vf_coef, double ent_coef,
+                          std::optional<double> clip_value, bool normalize_advantage,
+                          int num_epochs, int64_t minibatch_size, double learning_rate,
+                          std::tuple<double, double> betas, double eps,
+                          std::optional<double> max_grad_norm, std::optional<double> target_kl,
+                          bool recompute_advantages, double ratio_tolerance, uint64_t seed,
+                          uint32_t purpose, uint64_t iteration, double gamma, double gae_lambda) {
+        new (self) Settings{};
+        self->gamma = gamma;
+        self->gae_lambda = gae_lambda;
+        self->plan = {{clip_range, vf_coef, ent_coef, clip_value.value_or(-1),
+                       normalize_advantage},
+                      num_epochs, minibatch_size, learning_rate, std::get<0>(betas),
+                      std::get<1>(betas), eps, max_grad_norm.value_or(-1),
+                      target_kl.value_or(-1), recompute_advantages, ratio_tolerance,
+                      {seed, purpose}, iteration};
+      }, nb::kw_only(), "clip_range"_a, "vf_coef"_a, "ent_coef"_a, "clip_value"_a.none(),
+         "normalize_advantage"_a, "num_epochs"_a, "minibatch_size"_a, "learning_rate"_a,
+         "betas"_a, "eps"_a, "max_grad_norm"_a.none(), "target_kl"_a.none(),
+         "recompute_advantages"_a, "ratio_tolerance"_a, "seed"_a, "purpose"_a, "iteration"_a,
+         "gamma"_a, "gae_lambda"_a);
+  m.def("improve", &improve, "policy"_a, "rollout"_a, "settings"_a, "m"_a, "v"_a,
+        "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a);
+  m.def("gradient", &gradient, "policy"_a, "rollout"_a, "settings"_a, "order"_a, "report"_a,
+        "grad"_a);
+  m.def("gae", [](In<float> rewards, In<float> values, In<float> next_values, In<bool> terminated,
+                  In<bool> truncated, double gamma, double gae_lambda, Out<float> advantages,
+                  Out<float> value_targets) {
+    require(rewards.ndim() == 2, "rewards must be [T, N]");
+    clipper::gae({static_cast<int64_t>(rewards.shape(0)), static_cast<int64_t>(rewards.shape(1)),
+                  rewards.data(), values.data(), next_values.data(), terminated.data(),
+                  truncated.data(), gamma, gae_lambda},
+                 advantages.data(), value_targets.data());
+  }, "rewards"_a, "values"_a, "next_values"_a, "terminated"_a, "truncated"_a, "gamma"_a,
+     "gae_lambda"_a, "advantages"_a, "value_targets"_a);
+  bind_randomness(m);
+}

@@ -1,0 +1,101 @@
+"""Runs every kernel of an extension file on odd shapes, with numpy alone: `native_driver.py FILE`.
+
+For the sanitizers, which must be loaded before anything else: torch would drown them in reports.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+from typing import Any
+
+import numpy as np
+
+HEADS = {"categorical": (0, [3, 2, 17]), "bernoulli": (1, [5]), "gaussian": (2, [6])}
+
+
+def load(path: str) -> Any:
+    """Returns the extension module of a file."""
+    spec = importlib.util.spec_from_file_location("_native", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def lay_out(sizes: list[list[int]], start: int) -> tuple[list[list[tuple[int, ...]]], int]:
+    """Returns the layers of every chain with their places, and the number of parameters."""
+    chains = []
+    for widths in sizes:
+        layers = []
+        for inputs, outputs in itertools.pairwise(widths):
+            layers.append((inputs, outputs, start, start + inputs * outputs))
+            start += inputs * outputs + outputs
+        chains.append(layers)
+    return chains, start
+
+
+def drive(native: Any, variant: str, head: str, activation: int, shared: bool) -> None:
+    """Acts, evaluates and improves with one policy."""
+    rng = np.random.default_rng(activation)
+    kind, sizes = HEADS[head]
+    obs_size, hidden = 5, [33, 64, 7]
+    outputs, action_size = sum(sizes), len(sizes) if kind == 0 else sizes[0]
+    torso = [obs_size, *hidden] if shared else [obs_size]
+    rest = [] if shared else hidden
+    chains, size = lay_out([torso, [torso[-1], *rest, outputs], [torso[-1], *rest, 1]], 6)
+    flat = rng.normal(0, 0.3, size).astype(np.float32)
+    log_std = flat[:6] if kind == 2 else None
+    norm = tuple(np.full(obs_size, x, np.float32) for x in (0.1, 0.9, 10.0))
+    policy = native.Policy(
+        variant, flat, obs_size, activation, tuple(chains), kind, sizes, log_std,
+        0 if kind == 2 else -1, norm,
+    )  # fmt: skip
+    steps, envs = 13, 3
+    shape = (steps, envs)
+    obs = rng.normal(size=(*shape, obs_size)).astype(np.float32)
+    noise = np.empty((*shape, action_size), np.float32)
+    native.noise(1, 1, 2**32 - 2, kind == 2, noise)
+    actions = np.empty((*shape, action_size), np.float32 if kind == 2 else np.int64)
+    act = native.Stepper(policy, obs, noise, actions)
+    for t in range(steps):
+        act(t)
+    policy.act(obs, None, np.empty_like(actions))
+    log_probs, values, next_values = (np.empty(shape, np.float32) for _ in range(3))
+    policy.evaluate(obs, actions, log_probs, values)
+    policy.evaluate(obs, None, None, next_values)
+    ends = rng.random((2, *shape)) < 0.2
+    final_at = np.argwhere(ends.any(0))
+    final_obs = np.zeros((len(final_at), obs_size), np.float32)
+    rewards = rng.normal(size=shape).astype(np.float32)
+    rollout = native.Rollout(
+        obs, actions, log_probs, rewards, values, next_values, ends[0], ends[1], final_obs,
+        final_at, obs[-1],
+    )  # fmt: skip
+    settings = native.Settings(
+        clip_range=0.2, vf_coef=0.5, ent_coef=0.01, clip_value=0.1, normalize_advantage=True,
+        num_epochs=3, minibatch_size=13, learning_rate=1e-3, betas=(0.9, 0.999), eps=1e-5,
+        max_grad_norm=0.5, target_kl=10.0, recompute_advantages=True, ratio_tolerance=0.0, seed=3,
+        purpose=3, iteration=1, gamma=0.99, gae_lambda=0.95,
+    )  # fmt: skip
+    done = native.improve(
+        policy, rollout, settings, np.zeros_like(flat), np.zeros_like(flat), 0,
+        np.empty((9, 7)), np.empty(9), np.empty(39, np.float32), np.empty(39, np.float32),
+    )  # fmt: skip
+    assert done == (9, 9, 3, 0), done
+    assert np.isfinite(flat).all()
+
+
+def main() -> None:
+    """Drives every variant, head and activation."""
+    native = load(sys.argv[1])
+    for variant in native.variants():
+        for head, activation, shared in itertools.product(HEADS, range(5), (False, True)):
+            drive(native, variant, head, activation, shared)
+    print("fine:", " ".join(native.variants()))
+
+
+if __name__ == "__main__":
+    main()

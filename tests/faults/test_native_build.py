@@ -1,0 +1,122 @@
+"""The extension under sanitizers, on another architecture, and an install without a compiler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "src" / "clipper" / "engine" / "native"
+KERNELS = ("dense", "activations", "network", "heads", "objective", "adam", "kernels")
+PLAIN = ("dispatch", "layout", "improve", "estimators", "philox")
+X86_VARIANTS = {"avx512": (16, "x86-64-v4"), "avx2": (8, "x86-64-v3"), "sse2": (4, "x86-64")}
+WARNINGS = (
+    "-std=gnu++17",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-psabi",
+    "-Wno-unknown-pragmas",
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def call(*command: str | Path, **environment: str) -> str:
+    """Runs a command and returns what it printed; fails with all of it."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def needs(*tools: str) -> None:
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"there is no {' and no '.join(missing)}")
+
+
+def compile_kernels(compiler: str, variant: str, lanes: int, flags: list[str], to: Path) -> None:
+    for name in KERNELS:
+        call(
+            compiler, *WARNINGS, *flags, "-ffp-contract=off", "-c", SOURCES / f"{name}.cpp",
+            f"-DCLIPPER_VARIANT={variant}", f"-DCLIPPER_LANES={lanes}", "-o", to / f"{name}.o",
+        )  # fmt: skip
+
+
+def test_no_fault_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
+    """Every kernel, head and activation on shapes that fill no vector."""
+    needs("cmake", "g++")
+    build = tmp_path / "build"
+    call(
+        "cmake", "-S", SOURCES, "-B", build, "-DCLIPPER_SANITIZE=ON",
+        f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_COMPILER=g++",
+    )  # fmt: skip
+    call("cmake", "--build", build, "--parallel", "2")
+    (extension,) = build.glob("_native*.so")
+    libraries = [
+        call("g++", f"-print-file-name={name}").strip()
+        for name in ("libasan.so", "libubsan.so", "libstdc++.so")
+    ]
+    printed = call(
+        sys.executable,
+        Path(__file__).with_name("native_driver.py"),
+        extension,
+        LD_PRELOAD=" ".join(libraries),
+        ASAN_OPTIONS="detect_leaks=0",
+        PYTHONMALLOC="malloc",
+    )
+    assert printed.startswith("fine:")
+
+
+@pytest.mark.parametrize("variant", X86_VARIANTS)
+def test_a_variant_shares_no_code_with_another(tmp_path: Path, variant: str) -> None:
+    """No weak symbols: the linker could give one instruction set's copy of a function to all."""
+    needs("g++", "nm")
+    lanes, march = X86_VARIANTS[variant]
+    compile_kernels("g++", variant, lanes, [f"-march={march}"], tmp_path)
+    for name in KERNELS:
+        symbols = call("nm", "-C", tmp_path / f"{name}.o").splitlines()
+        shared = [line for line in symbols if line[17:18] in "WwVvu"]
+        assert shared == []
+
+
+def test_the_kernels_compile_for_arm64(tmp_path: Path) -> None:
+    """With a cross compiler, warnings as errors; NEON is part of the architecture."""
+    compiler = "aarch64-linux-gnu-g++"
+    needs(compiler)
+    compile_kernels(compiler, "generic", 4, [], tmp_path)
+    for name in PLAIN:
+        call(
+            compiler, *WARNINGS, "-DCLIPPER_X86=0", "-c", SOURCES / f"{name}.cpp",
+            "-o", tmp_path / f"{name}.o",
+        )  # fmt: skip
+
+
+def test_without_a_compiler_the_install_succeeds(tmp_path: Path) -> None:
+    """The wheel is complete but for the extension."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    call(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check",
+        "--no-build-isolation", "--no-deps", "-w", tmp_path, source,
+        CXX="/bin/false",
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("clipper_rl-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "clipper/engine/native.py" in names
+    assert not [name for name in names if name.endswith((".so", ".cpp", ".hpp"))]

@@ -1,0 +1,225 @@
+"""The native engine against torch in float64, over random architectures, heads and settings.
+
+Errors are relative and norm-wise. The same rollout is given to both; the reference policy is the
+native one's copy in float64, so that the only difference is rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipper.advantages import gae
+from clipper.algorithms.ppo import PPO
+from clipper.engine import native
+from clipper.engine.native import NativeEngine
+from clipper.rollout import Rollout
+from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
+
+pytestmark = pytest.mark.skipif(not native.IS_BUILT, reason="the native engine was not built")
+VARIANTS = native._native.variants() if native.IS_BUILT else []
+NUM_STEPS, NUM_ENVS = 33, 4
+widths = st.lists(st.integers(1, 70), max_size=3).map(tuple)
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Makes every engine of the test use one of the instruction sets of this machine."""
+    monkeypatch.setenv(native.VARIANT_VARIABLE, request.param)
+    return str(request.param)
+
+
+@dataclass
+class Pair:
+    """The same policy in both engines, and a rollout of it."""
+
+    fast: PPO
+    exact: PPO
+    rollout: Rollout
+
+    @property
+    def engine(self) -> NativeEngine:
+        assert isinstance(self.fast.engine, NativeEngine)
+        return self.fast.engine
+
+
+def make_pair(network: dict[str, Any], **changes: Any) -> Pair:
+    policy = small_policy(**network, dtype=torch.float32)
+    if policy.normalizer is not None:
+        seen = torch.randn(20, 3, network["obs_size"], generator=torch.Generator().manual_seed(7))
+        policy.merge_observations(3.0 * seen + 1.0)
+    exact = copy.deepcopy(policy).double()
+    common = {"num_envs": NUM_ENVS, "num_steps": NUM_STEPS, "minibatch_size": 66, **changes}
+    rollout = random_rollout(exact, num_steps=NUM_STEPS, num_envs=NUM_ENVS, obs_mean=0.5)
+    fast = learner(policy, **common, engine="native")
+    return Pair(fast, learner(exact, **common, engine="reference"), rollout)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> dict[str, Any]:
+    """Draws an architecture with any head."""
+    shared = draw(st.booleans())
+    return {
+        "kind": draw(st.sampled_from(sorted(ACTION_SPACES))),
+        "obs_size": draw(st.integers(1, 40)),
+        "hidden_sizes": draw(widths),
+        "value_hidden_sizes": () if shared else draw(widths),
+        "activation": draw(st.sampled_from(["tanh", "relu", "elu", "silu", "gelu"])),
+        "shared_torso": shared,
+        "normalize_obs": draw(st.booleans()),
+        "seed": draw(st.integers(0, 1000)),
+    }
+
+
+@st.composite
+def objectives(draw: st.DrawFn) -> dict[str, Any]:
+    """Draws settings of the update."""
+    return {
+        "clip_range": draw(st.sampled_from([0.05, 0.2, 0.6])),
+        "vf_coef": draw(st.sampled_from([0.0, 0.5, 2.0])),
+        "ent_coef": draw(st.sampled_from([0.0, 0.01, 0.3])),
+        "clip_value": draw(st.sampled_from([None, 0.05, 1.0])),
+        "normalize_advantage": draw(st.sampled_from(["minibatch", "none"])),
+        "max_grad_norm": draw(st.sampled_from([None, 0.05, 0.5])),
+        "recompute_advantages": draw(st.booleans()),
+        "normalize_reward": draw(st.booleans()),
+        "gamma": draw(st.sampled_from([0.9, 1.0])),
+        "gae_lambda": draw(st.sampled_from([0.0, 0.95])),
+        "adam_betas": draw(st.sampled_from([(0.9, 0.999), (0.0, 0.9)])),
+    }
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Returns the norm of the difference relative to that of the expected."""
+    difference = float((found.double() - expected.double()).norm())
+    return difference / max(float(expected.double().norm()), 1e-30)
+
+
+many = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@given(networks())
+def test_log_probs_and_values(variant: str, network: dict[str, Any]) -> None:
+    """Within 1e-5 of torch in float64."""
+    pair = make_pair(network)
+    log_probs, values = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+    assert error(log_probs, pair.rollout.log_probs) < 1e-5
+    assert error(values, pair.rollout.values) < 1e-5
+    assert torch.equal(values, pair.fast.policy.values(pair.rollout.obs))
+
+
+@many
+@given(networks(), objectives(), st.integers(1, NUM_STEPS * NUM_ENVS))
+def test_losses_and_gradients(
+    variant: str, network: dict[str, Any], objective: dict[str, Any], size: int
+) -> None:
+    """Loss, its parts and its gradient are autograd's within 1e-5, away from the old policy too."""
+    pair = make_pair(network, **objective)
+    rng = np.random.default_rng(size)
+    moved = replace(
+        pair.rollout,
+        log_probs=pair.rollout.log_probs + torch.from_numpy(rng.normal(0, 0.3, (33, 4))),
+        values=pair.rollout.values + torch.from_numpy(rng.normal(0, 0.3, (33, 4))),
+    )
+    order = rng.permutation(moved.num_rows)[:size]
+    clip_range = objective["clip_range"]
+    batch = pair.exact.judge(moved, pair.exact.policy.normalize(moved.obs))
+    loss, report = pair.exact.loss(next(batch.shuffled(size, order)), clip_range)
+    parameters = list(pair.exact.policy.parameters())
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    expected = torch.cat([grad.reshape(-1) for grad in grads])
+
+    rewards = pair.exact.scaled_rewards(moved)
+    grad, found = pair.engine.gradient(moved, rewards, pair.fast.config, clip_range, order)
+    assert error(found, report) < 1e-5
+    # a gradient that cancels out (one row, normalised) is rounding, whose scale is the loss
+    assert float((grad - expected).norm()) < 1e-5 * max(float(expected.norm()), 1e-2)
+
+
+@many
+@given(networks(), objectives())
+def test_ten_updates(variant: str, network: dict[str, Any], objective: dict[str, Any]) -> None:
+    """Five epochs of two minibatches end within 1e-4 of torch in float64, metrics included."""
+    pair = make_pair(network, **objective, num_epochs=5, learning_rate=1e-3)
+    log_probs, values = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+    own = replace(pair.rollout, log_probs=log_probs, values=values)
+    found, expected = pair.fast.improve(own, 0.3), pair.exact.improve(pair.rollout, 0.3)
+    assert error(flat_parameters(pair.fast.policy), flat_parameters(pair.exact.policy)) < 1e-4
+    for part in ("m", "v"):
+        state, exact = pair.fast.engine.state_dict(), pair.exact.engine.state_dict()
+        assert error(state[part], exact[part]) < 1e-3
+    assert pair.fast.engine.num_updates == pair.exact.engine.num_updates == 10
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if name not in ("policy/first_ratio_error", "policy/clip_fraction"):
+            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    assert found["policy/first_ratio_error"] == 0.0
+
+
+@pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
+def test_a_row_does_not_depend_on_the_rows_beside_it(variant: str, kind: str) -> None:
+    """One row at a time gives the same bits as 132 rows, in actions, log-probabilities and values."""
+    network = {"kind": kind, "obs_size": 5, "hidden_sizes": (33, 64), "normalize_obs": True}
+    pair = make_pair(network)
+    policy, obs = pair.fast.policy, pair.rollout.obs.flatten(0, 1)
+    noise = torch.rand(len(obs), policy.distribution.noise_size)
+    actions = torch.from_numpy(policy.act(obs.numpy(), noise))
+    log_probs, values = policy.evaluate(obs, actions)
+    for size in (1, 3, 8, 40):
+        parts = [slice(start, start + size) for start in range(0, len(obs), size)]
+        acted = [torch.from_numpy(policy.act(obs[part].numpy(), noise[part])) for part in parts]
+        judged = [policy.evaluate(obs[part], actions[part]) for part in parts]
+        assert torch.equal(torch.cat(acted), actions)
+        assert torch.equal(torch.cat([each[0] for each in judged]), log_probs)
+        assert torch.equal(torch.cat([each[1] for each in judged]), values)
+
+
+def test_the_same_call_gives_the_same_bits(variant: str) -> None:
+    """Two engines from the same weights end in the same bits, as do two halves of a block."""
+    network = {"kind": "box", "obs_size": 7, "hidden_sizes": (64, 64), "normalize_obs": True}
+    ends = []
+    for _ in range(2):
+        pair = make_pair(network, num_epochs=3)
+        log_probs, _ = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+        pair.fast.improve(replace(pair.rollout, log_probs=log_probs), 0.0)
+        ends.append(pair.fast.state_dict())
+    assert torch.equal(ends[0]["engine"]["v"], ends[1]["engine"]["v"])
+    for name, tensor in ends[0]["policy"].items():
+        assert torch.equal(tensor, ends[1]["policy"][name])
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
+def test_gae(num_steps: int, num_envs: int, gamma: float, gae_lambda: float, seed: int) -> None:
+    """The backward loop is the sum that advantages.py computes in log2(T) passes."""
+    rng = np.random.default_rng(seed)
+    shape = (num_steps, num_envs)
+    columns = [rng.normal(size=shape).astype(np.float32) for _ in range(3)]
+    endings = [rng.random(shape) < 0.2 for _ in range(2)]
+    found, targets = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    native._native.gae(*columns, *endings, gamma, gae_lambda, found, targets)
+    doubles = [torch.from_numpy(column).double() for column in columns]
+    bools = [torch.from_numpy(ending) for ending in endings]
+    expected = gae(*doubles, *bools, gamma, gae_lambda)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(targets, found + columns[1], rtol=1e-6)
+
+
+def test_an_action_of_nan_is_not_hidden(variant: str) -> None:
+    """NaN in, NaN out: a kernel that selected it away would hide a fault."""
+    pair = make_pair({"kind": "discrete", "obs_size": 3, "normalize_obs": True})
+    obs = pair.rollout.obs.clone()
+    obs[3, 1, 0] = torch.nan
+    log_probs, values = pair.fast.policy.evaluate(obs, pair.rollout.actions)
+    bad = torch.zeros(NUM_STEPS, NUM_ENVS, dtype=torch.bool)
+    bad[3, 1] = True
+    assert torch.equal(log_probs.isnan(), bad)
+    assert torch.equal(values.isnan(), bad)

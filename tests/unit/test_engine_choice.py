@@ -1,0 +1,235 @@
+"""Which engine trains what, what a run says of it, and going on with another one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+import clipper
+from clipper.engine import native
+from clipper.engine.native import NativeEngine
+from clipper.engine.reference import ReferenceEngine
+from clipper.errors import ConfigError, InvariantBreach, NumericsError
+from helpers import ACTION_SPACES, DictEnv, learner, random_rollout, small_policy
+
+needs_native = pytest.mark.skipif(not native.IS_BUILT, reason="the native engine was not built")
+
+
+class OwnNetwork(nn.Module):
+    """A user's module."""
+
+    def __init__(self, obs_size: int, num_outputs: int) -> None:
+        super().__init__()
+        self.actor, self.critic = nn.Linear(obs_size, num_outputs), nn.Linear(obs_size, 1)
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.actor(obs), self.critic(obs)
+
+
+CELLS: dict[str, dict[str, Any]] = {
+    **{f"activation {a}": {"activation": a} for a in ("tanh", "relu", "elu", "silu", "gelu")},
+    **{f"head {kind}": {"kind": kind} for kind in ACTION_SPACES},
+    "no hidden layer": {"hidden_sizes": ()},
+    "five hidden layers": {"hidden_sizes": (3, 50, 128, 7, 16)},
+    "another value network": {"hidden_sizes": (8,), "value_hidden_sizes": (32, 5)},
+    "shared torso": {"shared_torso": True, "hidden_sizes": (9, 9)},
+    "normaliser": {"normalize_obs": True},
+    "wide observations": {"obs_size": 300},
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "clip_value": {"clip_value": 0.2},
+    "target_kl": {"target_kl": 0.01},
+    "no max_grad_norm": {"max_grad_norm": None},
+    "advantages as they are": {"normalize_advantage": "none"},
+    "recompute_advantages": {"recompute_advantages": True},
+    "normalize_reward": {"normalize_reward": True},
+    "schedules": {"learning_rate": "linear:1e-3:0", "clip_range": "linear:0.3:0.1"},
+    "adam": {"adam_betas": (0.5, 0.9), "adam_eps": 1e-3},
+}
+
+
+@needs_native
+@pytest.mark.parametrize("cell", CELLS)
+def test_auto_takes_the_native_engine_for_every_network_of_ours(cell: str) -> None:
+    """Every architecture and head that the settings can name is covered."""
+    policy = small_policy(**{"kind": "discrete", **CELLS[cell]}, dtype=torch.float32)
+    assert isinstance(learner(policy).engine, NativeEngine)
+
+
+@needs_native
+@pytest.mark.parametrize("cell", SETTINGS)
+def test_auto_takes_the_native_engine_for_every_setting(cell: str) -> None:
+    """And an iteration runs with it."""
+    ppo = learner(small_policy("box", dtype=torch.float32), **SETTINGS[cell])
+    assert isinstance(ppo.engine, NativeEngine)
+    assert np.isfinite(ppo.improve(random_rollout(ppo.policy), 0.5)["loss/total"])
+
+
+@needs_native
+def test_a_fixed_log_std_stays() -> None:
+    """A standard deviation that is not to be learned is left alone, and all else is learned."""
+    policy = small_policy("box", dtype=torch.float32)
+    assert policy.log_std is not None
+    policy.log_std.requires_grad_(False)
+    ppo = learner(policy)
+    assert isinstance(ppo.engine, NativeEngine)
+    before = copy.deepcopy(policy.state_dict())
+    ppo.improve(random_rollout(policy), 0.0)
+    unchanged = [k for k, v in policy.state_dict().items() if torch.equal(v, before[k])]
+    assert unchanged == ["log_std"]
+
+
+def not_covered() -> dict[str, Any]:
+    frozen = small_policy("discrete", dtype=torch.float32)
+    next(frozen.network.parameters()).requires_grad_(False)
+    own = clipper.PPO(DictEnv, module=OwnNetwork, num_envs=1, num_steps=16, minibatch_size=16)
+    return {
+        "some layers are frozen": frozen,
+        "the parameters are float64": small_policy("discrete"),
+        "the network is a module of the user's": own.policy,
+    }
+
+
+@needs_native
+@pytest.mark.parametrize("reason", list(not_covered()))
+def test_what_is_not_covered_is_named(reason: str) -> None:
+    """The reference engine takes it, the line at start says why, and asking for native fails."""
+    policy = not_covered()[reason]
+    ppo = learner(policy)
+    assert isinstance(ppo.engine, ReferenceEngine)
+    assert ppo.describe_engine() == f"engine: reference, in torch ({reason})"
+    with pytest.raises(ConfigError, match=reason):
+        learner(policy, engine="native")
+
+
+def test_without_the_extension_the_reference_engine_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An install without a compiler trains all the same and says why it is slower."""
+    monkeypatch.setattr(native, "IS_BUILT", False)
+    agent = clipper.PPO("CartPole-v1", num_envs=2, num_steps=16, minibatch_size=16)
+    assert agent.engine == "reference"
+    line = (
+        "engine: reference, in torch (the native engine was not built, for want of a C++ compiler)"
+    )
+    assert agent.describe()[-1] == line
+    agent.train(64, progress=False)
+
+
+@needs_native
+def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names those that there are."""
+    monkeypatch.setenv(native.VARIANT_VARIABLE, "mmx")
+    with pytest.raises(ConfigError, match=r"CLIPPER_NATIVE_VARIANT must be one of .*, but is mmx"):
+        learner(small_policy("discrete", dtype=torch.float32))
+
+
+@needs_native
+def test_a_ratio_that_is_not_one_is_refused() -> None:
+    """The law holds to the bit, and a breach changes nothing."""
+    ppo = learner(small_policy("discrete", dtype=torch.float32))
+    rollout = random_rollout(ppo.policy)
+    before = ppo.state_dict()
+    with pytest.raises(InvariantBreach, match="ratio must be 1"):
+        ppo.improve(replace(rollout, log_probs=rollout.log_probs * (1 + 1e-6)), 0.0)
+    assert torch.equal(ppo.state_dict()["engine"]["m"], before["engine"]["m"])
+    assert ppo.engine.num_updates == 0
+
+
+@needs_native
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
+    """With the update's number, and the parameters as they were before it."""
+    ppo = learner(small_policy("discrete", dtype=torch.float32), normalize_advantage="none")
+    rollout = random_rollout(ppo.policy)
+    rewards = rollout.rewards.clone()
+    rewards[5, 2] = torch.inf
+    with pytest.raises(NumericsError, match=r"must be finite, but are .* at update 1"):
+        ppo.improve(replace(rollout, rewards=rewards), 0.0)
+    assert all(torch.isfinite(p).all() for p in ppo.policy.parameters())
+
+
+@needs_native
+def test_parameters_live_once() -> None:
+    """What is written into the module's tensors is what the engine acts with, and the other way."""
+    policy = small_policy("box", dtype=torch.float32)
+    ppo = learner(policy)
+    obs = torch.randn(6, 3)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(0.5)
+        params, values = policy(policy.normalize(obs))
+    np.testing.assert_allclose(policy.values(obs), values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(policy.act(obs.numpy(), None), params[:, :2], rtol=1e-5, atol=1e-6)
+    before = [p.clone() for p in policy.parameters()]
+    ppo.improve(random_rollout(policy), 0.0)
+    assert not any(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+
+
+@needs_native
+@pytest.mark.parametrize("how", ["copy", "double"])
+def test_a_copy_or_another_type_is_not_accelerated(how: str) -> None:
+    """Their parameters are not the engine's, so torch computes for them."""
+    policy = small_policy("discrete", dtype=torch.float32)
+    learner(policy)
+    other = copy.deepcopy(policy) if how == "copy" else policy.double()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert float(other.values(torch.ones(1, 3))) == 0.0
+
+
+def begin(tmp_path: Path, **settings: Any) -> Path:
+    agent = clipper.PPO("CartPole-v1", num_envs=2, num_steps=16, minibatch_size=16, **settings)
+    agent.train(320, run_dir=tmp_path / "run", progress=False)
+    return tmp_path / "run"
+
+
+@needs_native
+@pytest.mark.parametrize(("first", "then"), [("native", "reference"), ("reference", "native")])
+def test_a_run_goes_on_with_another_engine(tmp_path: Path, first: str, then: str) -> None:
+    """Moments and counts are taken over, and the run is marked as not exact, with the reason."""
+    path = begin(tmp_path, engine=first)
+    before = json.loads((path / "config.json").read_text())["engine"]
+    agent = clipper.resume(path, engine=then)
+    assert agent.engine.startswith(then)
+    assert agent._algorithm.engine.num_updates == 320 // 16 * agent.config.num_epochs
+    change = f"the engine changed from {before} to {agent.engine} at step 320"
+    assert agent.inexact == change
+    agent.train(640, progress=False)
+    config = json.loads((path / "config.json").read_text())
+    assert (config["engine"], config["config"]["engine"]) == (agent.engine, then)
+    assert change in (path / "log.txt").read_text()
+
+
+@needs_native
+def test_a_run_goes_on_with_another_instruction_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits are promised for each instruction set alone, so a change of it is reported."""
+    variants = native._native.variants()
+    if len(variants) < 2:
+        pytest.skip("this machine has one instruction set")
+    path = begin(tmp_path)
+    monkeypatch.setenv(native.VARIANT_VARIABLE, variants[-1])
+    agent = clipper.resume(path)
+    change = f"from native {variants[0]} to native {variants[-1]}"
+    assert agent.inexact == f"the engine changed {change} at step 320"
+    agent.train(640, progress=False)
+    assert agent.inexact.startswith("the engine changed")
+
+
+@needs_native
+def test_action_spaces_of_every_kind_learn_with_it() -> None:
+    """`clipper.PPO` on nested observations: the engine sees rows of numbers, whatever they were."""
+    agent = clipper.PPO(DictEnv, num_envs=2, num_steps=16, minibatch_size=16, engine="native")
+    assert isinstance(agent.policy.obs_layout.space, spaces.Dict)
+    agent.train(64, progress=False)
