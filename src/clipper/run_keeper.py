@@ -70,7 +70,8 @@ class RunKeeper:
         if changed["total_timesteps"] != config["config"]["total_timesteps"]:
             self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
         resumed = [*config.get("resumed", []), {"step": step, **provenance()}]
-        self.folder.write_config({**config, "config": changed, "engine": meta["engine"], "resumed": resumed})
+        now = {"config": changed, "engine": meta["engine"], "resumed": resumed}
+        self.folder.write_config({**config, **now})
 
     def write(self, report: Report, wall_seconds: float) -> None:
         """Appends an iteration's numbers and episodes."""

@@ -92,6 +92,8 @@ class Arrays:
     def step(self, envs: VectorEnv, actions: Any = None) -> list[Ending]:
         if actions is None:
             actions = np.zeros((envs.num_envs, envs.action_layout.size), envs.action_layout.dtype)
+        self.terminated[:] = False
+        self.truncated[:] = False
         return envs.step(np.array(actions), self.rewards, self.terminated, self.truncated)
 
 
