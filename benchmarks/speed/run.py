@@ -173,7 +173,7 @@ def measure_update(work: str, args: argparse.Namespace) -> list[Any]:
     layout = policy.action_layout
     noise = np.zeros((*shape, policy.distribution.noise_size), dtype=np.float32)
     obs = np.zeros((*shape, policy.obs_layout.size), dtype=np.float32)
-    act = policy.stepper(obs, noise, np.zeros((*shape, layout.size), dtype=layout.dtype))
+    act = policy.play(obs, noise, np.zeros((*shape, layout.size), dtype=layout.dtype)).act
     acting = []
     for _ in range(50):
         started = time.perf_counter()

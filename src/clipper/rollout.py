@@ -18,7 +18,7 @@ from torch import Tensor
 from clipper.envs.vector import Mark, VectorEnv
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
-from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.randomness import Purpose, permutation
 from clipper.spaces import ActionLayout, ObservationLayout
 
@@ -257,8 +257,8 @@ class LocalSampler:
         truncated = np.zeros(shape, dtype=np.bool_)
         final_obs, final_at, episodes = [], [], []
         noise = policy.noise(self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs)
-        act = policy.stepper(obs, noise, actions)
-        envs = self._envs
+        play = policy.play(obs, noise, actions)
+        act, envs = play.act, self._envs
         for t in range(num_steps):
             obs[t] = envs.obs
             act(t)
@@ -272,6 +272,7 @@ class LocalSampler:
         finals = np.stack(final_obs) if final_obs else obs[:0, 0]
         return self._judged(
             policy,
+            play,
             positions,
             obs=torch.from_numpy(obs),
             actions=torch.from_numpy(actions),
@@ -285,10 +286,14 @@ class LocalSampler:
         )
 
     def _judged(
-        self, policy: ActorCritic, positions: tuple[list[int], list[int]], **block: Any
+        self,
+        policy: ActorCritic,
+        play: Play,
+        positions: tuple[list[int], list[int]],
+        **block: Any,
     ) -> Rollout:
-        """Returns the block with log-probabilities and values, computed in one pass over it."""
-        log_probs, values = policy.evaluate(block["obs"], block["actions"])
+        """Returns the block with log-probabilities and values."""
+        log_probs, values = play.judgement()
         next_values = successor_values(
             values,
             policy.values(block["final_obs"]),

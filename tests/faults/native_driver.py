@@ -59,11 +59,11 @@ def drive(native: Any, variant: str, head: str, activation: int, shared: bool) -
     noise = np.empty((*shape, action_size), np.float32)
     native.noise(1, 1, 2**32 - 2, kind == 2, noise)
     actions = np.empty((*shape, action_size), np.float32 if kind == 2 else np.int64)
-    act = native.Stepper(policy, obs, noise, actions)
+    log_probs, values, next_values = (np.empty(shape, np.float32) for _ in range(3))
+    act = native.Stepper(policy, obs, noise, actions, log_probs, values)
     for t in range(steps):
         act(t)
     policy.act(obs, None, np.empty_like(actions))
-    log_probs, values, next_values = (np.empty(shape, np.float32) for _ in range(3))
     policy.evaluate(obs, actions, log_probs, values)
     policy.evaluate(obs, None, None, next_values)
     ends = rng.random((2, *shape)) < 0.2

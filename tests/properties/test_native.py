@@ -21,6 +21,7 @@ from clipper.advantages import gae
 from clipper.algorithms.ppo import PPO
 from clipper.engine import native
 from clipper.engine.native import NativeEngine
+from clipper.randomness import Purpose
 from clipper.rollout import Rollout
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
@@ -181,6 +182,28 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(variant: str, kind: str) ->
         assert torch.equal(torch.cat(acted), actions)
         assert torch.equal(torch.cat([each[0] for each in judged]), log_probs)
         assert torch.equal(torch.cat([each[1] for each in judged]), values)
+
+
+@pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
+def test_what_is_judged_while_acting_is_what_is_judged_afterwards(variant: str, kind: str) -> None:
+    """Step by step in 3 environments: the same bits as one pass over all rows."""
+    network = {"kind": kind, "obs_size": 5, "hidden_sizes": (16, 20), "normalize_obs": True}
+    policy = make_pair(network).fast.policy
+    obs = np.random.default_rng(1).normal(size=(7, 3, 5)).astype(np.float32)
+    noise = policy.noise(4, Purpose.ACTION, 0, 7, 3)
+    layout = policy.action_layout
+    actions = np.zeros((7, 3, layout.size), dtype=layout.dtype)
+    play = policy.play(obs, noise, actions)
+    for t in range(7):
+        play.act(t)
+    np.testing.assert_array_equal(
+        actions.reshape(21, -1),
+        policy.act(obs.reshape(21, 5), torch.from_numpy(noise.reshape(21, -1))),
+    )
+    found = play.judgement()
+    expected = policy.evaluate(torch.from_numpy(obs), torch.from_numpy(actions))
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
 
 
 def test_the_same_call_gives_the_same_bits(variant: str) -> None:

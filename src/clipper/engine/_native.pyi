@@ -52,7 +52,13 @@ class Policy:
 
 class Stepper:
     def __init__(
-        self, policy: Policy, obs: Float32, noise: Float32, actions: NDArray[Any]
+        self,
+        policy: Policy,
+        obs: Float32,
+        noise: Float32,
+        actions: NDArray[Any],
+        log_probs: Float32,
+        values: Float32,
     ) -> None: ...
     def __call__(self, t: int) -> None: ...
 

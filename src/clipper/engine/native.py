@@ -9,7 +9,7 @@ Dimension key: T steps, N envs, B = T * N rows, D observation size, A action siz
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from clipper.config import PPOConfig
 from clipper.engine.state import AdamState, Updates, not_finite
 from clipper.errors import ConfigError
-from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.policies.networks import ACTIVATIONS, MLPNetwork
 from clipper.randomness import Purpose
@@ -142,11 +142,14 @@ class NativeEngine:
         self._policy.act(np.ascontiguousarray(obs), drawn, actions)
         return actions
 
-    def stepper(
+    def play(
         self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
-    ) -> Callable[[int], None]:
-        """Returns a function that fills row t of `actions` [T, N, A] from row t of `obs`."""
-        return _native.Stepper(self._policy, obs, noise, actions)
+    ) -> Play:
+        """Returns what acts on blocks step by step; as `ActorCritic.play`."""
+        log_probs = torch.empty(obs.shape[:2])
+        values = torch.empty_like(log_probs)
+        act = _native.Stepper(self._policy, obs, noise, actions, log_probs.numpy(), values.numpy())
+        return Play(act, lambda: (log_probs, values))
 
     def noise(
         self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int

@@ -6,6 +6,8 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -23,6 +25,20 @@ from clipper.spaces import ActionLayout, ObservationLayout
 ModuleLike = nn.Module | Callable[[int, int], nn.Module]
 
 
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Acting in N environments for T steps.
+
+    Attributes:
+        act: Fills row t of the actions from row t of the observations.
+        judgement: Returns, when all rows are filled, the log-probabilities of the actions and the
+            values of the observations, [T, N] each.
+    """
+
+    act: Callable[[int], None]
+    judgement: Callable[[], tuple[Tensor, Tensor]]
+
+
 class Accelerator(Protocol):
     """What computes an MLP policy faster than torch does; its results are those of `ActorCritic`."""
 
@@ -38,10 +54,10 @@ class Accelerator(Protocol):
         """Returns V of raw observations."""
         ...
 
-    def stepper(
+    def play(
         self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
-    ) -> Callable[[int], None]:
-        """Returns a function that acts on row t of a block."""
+    ) -> Play:
+        """Returns what acts on blocks step by step."""
         ...
 
     def noise(
@@ -155,12 +171,12 @@ class ActorCritic(nn.Module):
             actions = self.distribution.sample(params, noise.to(params.device, params.dtype))
         return actions.cpu().numpy()
 
-    def stepper(
+    def play(
         self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
-    ) -> Callable[[int], None]:
-        """Returns a function that fills row t of `actions` from row t of `obs` and `noise`.
+    ) -> Play:
+        """Returns what acts on blocks, step by step, with the parameters of now.
 
-        It acts with the parameters of now; they must not change while it is in use.
+        They must not change while it is in use.
 
         Args:
             obs: Raw observations, float32 [T, N, D].
@@ -168,13 +184,15 @@ class ActorCritic(nn.Module):
             actions: Receives the sampled actions, [T, N, A].
         """
         if self._accelerator is not None:
-            return self._accelerator.stepper(obs, noise, actions)
+            return self._accelerator.play(obs, noise, actions)
         drawn = torch.from_numpy(noise)
 
-        def step(t: int) -> None:
+        def act(t: int) -> None:
             actions[t] = self.act(obs[t], drawn[t])
 
-        return step
+        # one pass over all rows is cheaper than one for every step
+        judge = partial(self.evaluate, torch.from_numpy(obs), torch.from_numpy(actions))
+        return Play(act, judge)
 
     def noise(
         self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int

@@ -34,7 +34,7 @@ inline Moments moved(const AdamStep& s, Vec raw, Vec m, Vec v, Vec params) {
   m = fma(fill(s.one_minus_beta1), grad - m, m);     // m <- beta1 m + (1 - beta1) g
   v = fma(grad * grad, fill(s.one_minus_beta2), v * s.beta2);  // v <- beta2 v + (1 - beta2) g^2
   // theta <- theta - lr m^ / (sqrt(v^) + eps)
-  return {m, v, params - s.step * m / (root(v) / s.root_bias + s.eps)};
+  return {m, v, params - s.step * m / (root(v) * s.root_scale + s.eps)};
 }
 
 }  // namespace

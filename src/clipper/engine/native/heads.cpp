@@ -188,7 +188,7 @@ void head_gradient(const Network& net, const Workspace& ws, int rows, float grad
   }
 }
 
-// Draws an action from each row's noise, or without noise takes the most likely one.
+// Draws an action from each row's noise, or without noise takes the most likely one; ws.action too.
 void sample(const Network& net, const Workspace& ws, int rows, const float* noise,
             float* float_actions, int64_t* int_actions) {
   const Head& head = net.head;
@@ -226,6 +226,7 @@ void sample(const Network& net, const Workspace& ws, int rows, const float* nois
           high = next > high ? next : high;
         }
       }
+      store(ws.action + k * kChunk + row, action);
       for (int i = 0; i < count; ++i) {
         const int64_t at = int64_t{row + i} * size + k;
         if (float_actions) float_actions[at] = action[i];

@@ -79,7 +79,7 @@ bool Improver::step(const double* report, double* grad_norm) {
   step.beta2 = static_cast<float>(plan_.beta2);
   step.one_minus_beta2 = static_cast<float>(1.0 - plan_.beta2);
   step.step = static_cast<float>(plan_.learning_rate / (1.0 - std::pow(plan_.beta1, t)));
-  step.root_bias = static_cast<float>(std::sqrt(1.0 - std::pow(plan_.beta2, t)));
+  step.root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(plan_.beta2, t)));
   step.eps = static_cast<float>(plan_.eps);
   const bool clips = plan_.max_grad_norm >= 0 && norm > plan_.max_grad_norm;
   step.grad_scale = clips ? static_cast<float>(plan_.max_grad_norm / (norm + 1e-6)) : 1.0f;

@@ -13,17 +13,24 @@ int chunk_size(int64_t rows, int64_t start) {
   return static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
 }
 
+// Actions; and with `log_probs` also their log-probabilities and the values of the observations.
 void act(const Network& net, const float* packed, const Workspace& ws, const float* obs,
-         int64_t rows, const float* noise, float* float_actions, int64_t* int_actions) {
+         int64_t rows, const float* noise, float* float_actions, int64_t* int_actions,
+         float* log_probs, float* values) {
   const int size = net.head.action_size;
   for (int64_t start = 0; start < rows; start += kChunk) {
     const int count = chunk_size(rows, start);
     normalize(net, obs + start * net.obs_size, count, ws.obs);
-    forward(net, packed, ws, count, true, false, false);
+    forward(net, packed, ws, count, true, log_probs != nullptr, false);
     read_head(net, ws, count);
     sample(net, ws, count, noise ? noise + start * size : nullptr,
            float_actions ? float_actions + start * size : nullptr,
            int_actions ? int_actions + start * size : nullptr);
+    if (log_probs == nullptr) continue;
+    log_prob_and_entropy(net, ws, count);
+    read_values(net, ws, count);
+    memcpy(log_probs + start, ws.log_prob, sizeof(float) * count);
+    memcpy(values + start, ws.value, sizeof(float) * count);
   }
 }
 

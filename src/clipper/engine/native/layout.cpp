@@ -25,6 +25,7 @@ Policy::Policy(const Kernels& variant, const float* flat, int64_t num_params, in
                const std::array<std::vector<LayerSpec>, kNumChains>& chains, const HeadSpec& head,
                const NormalizerSpec& normalizer)
     : kernels(variant), flat_(flat), sizes_(head.sizes) {
+  network_.flat = flat;
   network_.num_params = num_params;
   network_.obs_size = obs_size;
   network_.obs_width = padded(obs_size);
@@ -63,7 +64,8 @@ void Policy::place(const std::array<std::vector<LayerSpec>, kNumChains>& chains)
       layer.activated = true;
       auto take = [](int64_t& end, int64_t size) { return (end += size) - size; };
       layer.forward = take(packed, int64_t{layer.inputs} * layer.out_width);
-      layer.backward = take(packed, int64_t{layer.outputs} * layer.in_width);
+      const bool is_padded = layer.in_width != layer.inputs;
+      layer.backward = take(packed, is_padded ? int64_t{layer.outputs} * layer.in_width : 0);
       layer.shift = take(packed, layer.out_width);
       const int64_t upright = int64_t{layer.outputs} * layer.in_width;
       const int64_t on_side = int64_t{layer.inputs} * layer.out_width;

@@ -81,7 +81,7 @@ class NativePolicy {
     policy_->refresh();
     policy_->kernels.act(net, policy_->packed(), policy_->workspace(), obs.data(), rows,
                          noise ? noise->data() : nullptr, const_cast<float*>(to.floats),
-                         const_cast<int64_t*>(to.ints));
+                         const_cast<int64_t*>(to.ints), nullptr, nullptr);
   }
 
   void evaluate(In<float> obs, std::optional<nb::ndarray<nb::ro, nb::c_contig>> actions,
@@ -108,8 +108,14 @@ class NativePolicy {
 // Acts step by step on blocks [T, N, ...] with the parameters of the moment it was made.
 class Stepper {
  public:
-  Stepper(NativePolicy& policy, In<float> obs, In<float> noise, nb::ndarray<nb::c_contig> actions)
-      : policy_(policy.policy()), obs_(obs), noise_(noise), actions_(actions) {
+  Stepper(NativePolicy& policy, In<float> obs, In<float> noise, nb::ndarray<nb::c_contig> actions,
+          Out<float> log_probs, Out<float> values)
+      : policy_(policy.policy()),
+        obs_(obs),
+        noise_(noise),
+        actions_(actions),
+        log_probs_(log_probs),
+        values_(values) {
     const clipper::Network& net = policy_.network();
     require(obs.ndim() == 3 && noise.ndim() == 3 && actions.ndim() == 3, "blocks are [T, N, ...]");
     num_steps_ = static_cast<int64_t>(obs.shape(0));
@@ -118,6 +124,9 @@ class Stepper {
     require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [T, N, D]");
     require(static_cast<int64_t>(noise.size()) == rows * net.head.action_size,
             "noise must be [T, N, A]");
+    require(static_cast<int64_t>(log_probs.size()) == rows &&
+                static_cast<int64_t>(values.size()) == rows,
+            "log_probs and values must be [T, N]");
     to_ = actions_of(net, nb::ndarray<nb::ro, nb::c_contig>(actions), rows);
     policy_.refresh();
   }
@@ -129,13 +138,15 @@ class Stepper {
     policy_.kernels.act(net, policy_.packed(), policy_.workspace(),
                         obs_.data() + row * net.obs_size, num_envs_, noise_.data() + cell,
                         to_.floats ? const_cast<float*>(to_.floats) + cell : nullptr,
-                        to_.ints ? const_cast<int64_t*>(to_.ints) + cell : nullptr);
+                        to_.ints ? const_cast<int64_t*>(to_.ints) + cell : nullptr,
+                        log_probs_.data() + row, values_.data() + row);
   }
 
  private:
   clipper::Policy& policy_;
   In<float> obs_, noise_;
   nb::ndarray<nb::c_contig> actions_;
+  Out<float> log_probs_, values_;
   Actions to_;
   int64_t num_steps_ = 0, num_envs_ = 0;
 };
@@ -270,8 +281,10 @@ NB_MODULE(_native, m) {
       .def("evaluate", &NativePolicy::evaluate, "obs"_a, "actions"_a.none(),
            "log_probs"_a.none(), "values"_a);
   nb::class_<Stepper>(m, "Stepper")
-      .def(nb::init<NativePolicy&, In<float>, In<float>, nb::ndarray<nb::c_contig>>(),
-           nb::keep_alive<1, 2>(), "policy"_a, "obs"_a, "noise"_a, "actions"_a)
+      .def(nb::init<NativePolicy&, In<float>, In<float>, nb::ndarray<nb::c_contig>, Out<float>,
+                    Out<float>>(),
+           nb::keep_alive<1, 2>(), "policy"_a, "obs"_a, "noise"_a, "actions"_a, "log_probs"_a,
+           "values"_a)
       .def("__call__", &Stepper::step, "t"_a);
   nb::class_<RolloutArrays>(m, "Rollout")
       .def(nb::init<In<float>, nb::ndarray<nb::ro, nb::c_contig>, In<float>, In<float>, In<float>,

@@ -4,6 +4,24 @@
 
 namespace clipper::CLIPPER_VARIANT {
 
+namespace {
+
+void copy_rows(int rows, int columns, const float* from, int from_row, float* to, int to_row) {
+  const size_t bytes = sizeof(float) * static_cast<size_t>(columns);
+  if (columns == from_row && columns == to_row) {
+    memcpy(to, from, bytes * static_cast<size_t>(rows));
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) memcpy(to + row * to_row, from + row * from_row, bytes);
+}
+
+// The weights upright, [outputs][in_width]: torch's own where they need no padding.
+const float* upright(const Network& net, const float* packed, const Layer& layer) {
+  return layer.in_width == layer.inputs ? net.flat + layer.weight : packed + layer.backward;
+}
+
+}  // namespace
+
 void pack(const Network& net, const float* flat, float* packed) {
   for (int chain = 0; chain < kNumChains; ++chain)
     for (int i = 0; i < net.depth[chain]; ++i) {
@@ -11,9 +29,8 @@ void pack(const Network& net, const float* flat, float* packed) {
       const float* weight = flat + layer.weight;
       transpose(layer.outputs, layer.inputs, weight, layer.inputs, packed + layer.forward,
                 layer.out_width);
-      for (int row = 0; row < layer.outputs; ++row)
-        memcpy(packed + layer.backward + int64_t{row} * layer.in_width,
-               weight + int64_t{row} * layer.inputs, sizeof(float) * layer.inputs);
+      copy_rows(layer.in_width == layer.inputs ? 0 : layer.outputs, layer.inputs, weight,
+                layer.inputs, packed + layer.backward, layer.in_width);
       memcpy(packed + layer.shift, flat + layer.bias, sizeof(float) * layer.outputs);
     }
 }
@@ -50,7 +67,7 @@ void forward_chain(const Network& net, const float* packed, const Workspace& ws,
     // y = W x + b
     if (is_narrow(layer.outputs, layer.inputs))
       multiply_narrow(rows, layer.outputs, layer.in_width, x, layer.in_width,
-                      packed + layer.backward, layer.in_width, packed + layer.shift, y,
+                      upright(net, packed, layer), layer.in_width, packed + layer.shift, y,
                       layer.out_width);
     else
       multiply(rows, layer.out_width, layer.inputs, {x, layer.in_width, 1},
@@ -104,7 +121,7 @@ void backward(const Network& net, const float* packed, const Workspace& ws, int 
     const Start start = i == 0 && chain == kCritic ? Start::add : Start::zero;
     float* to = i == 0 ? ws.torso : other;
     multiply(rows, layer.in_width, layer.outputs, {delta, layer.out_width, 1},
-             packed + layer.backward, layer.in_width, start, nullptr, to, layer.in_width);
+             upright(net, packed, layer), layer.in_width, start, nullptr, to, layer.in_width);
     other = delta;
     delta = to;
   }
@@ -119,9 +136,7 @@ void unpack_gradient(const Network& net, const float* sums, float* flat) {
       if (layer.grad_on_side)
         transpose(layer.inputs, layer.outputs, grad, layer.out_width, weight, layer.inputs);
       else
-        for (int row = 0; row < layer.outputs; ++row)
-          memcpy(weight + int64_t{row} * layer.inputs, grad + int64_t{row} * layer.in_width,
-                 sizeof(float) * layer.inputs);
+        copy_rows(layer.outputs, layer.inputs, grad, layer.in_width, weight, layer.inputs);
       memcpy(flat + layer.bias, sums + layer.grad_shift, sizeof(float) * layer.outputs);
     }
   const Head& head = net.head;

@@ -25,7 +25,7 @@ struct Layer {
   int64_t weight, bias;     // in the flat parameters
   // in the packed parameters and in the gradient sums
   int64_t forward;   // [inputs][out_width], the transpose
-  int64_t backward;  // [outputs][in_width]
+  int64_t backward;  // [outputs][in_width]; in the flat parameters where they have that form
   int64_t shift;     // [out_width]
   int64_t grad;      // [outputs][in_width], or [inputs][out_width] if that is less
   bool grad_on_side;
@@ -48,6 +48,7 @@ struct Head {
 };
 
 struct Network {
+  const float* flat;
   const Layer* layers[kNumChains];
   int depth[kNumChains];
   Activation activation;
@@ -106,7 +107,7 @@ enum Report : int {
 struct AdamStep {
   float one_minus_beta1, beta2, one_minus_beta2;
   float step;       // learning rate / (1 - beta1^t)
-  float root_bias;  // sqrt(1 - beta2^t)
+  float root_scale;  // 1 / sqrt(1 - beta2^t)
   float eps;
   float grad_scale;
 };
@@ -117,7 +118,8 @@ struct Kernels {
   void (*pack)(const Network&, const float* flat, float* packed);
   void (*normalize)(const Network&, const float* obs, int64_t rows, float* out);
   void (*act)(const Network&, const float* packed, const Workspace&, const float* obs, int64_t rows,
-              const float* noise, float* float_actions, int64_t* int_actions);
+              const float* noise, float* float_actions, int64_t* int_actions, float* log_probs,
+              float* values);
   void (*evaluate)(const Network&, const float* packed, const Workspace&, const float* obs,
                    int64_t rows, const float* float_actions, const int64_t* int_actions,
                    float* log_probs, float* values);
