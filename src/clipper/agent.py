@@ -22,7 +22,7 @@ from clipper.engine.devices import (
 )
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import VectorEnv, spaces_of
-from clipper.errors import ConfigError, FileError
+from clipper.errors import ConfigError, EnvironmentFault, FileError
 from clipper.evaluation import SELECTION, Evaluation, evaluate
 from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
@@ -32,12 +32,14 @@ from clipper.policies.networks import mlp_shape
 from clipper.presets import GENERIC, choose_preset, preset_of_other_version
 from clipper.progress import ProgressDisplay
 from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
-from clipper.rollout import LocalSampler
+from clipper.rollout import LocalSampler, SamplerMark
 from clipper.run_folder import RunFolder, versions
 from clipper.run_keeper import RunKeeper
 from clipper.settings import read_duration
 from clipper.spaces import ActionLayout, ObservationLayout, describe_space
 from clipper.training import Callback, Outcome, StopRules, Trainer, TrainingState
+from clipper.worker_choice import choose_workers, read_workers
+from clipper.workers import ProcessSampler, share_out
 
 # a discount whose horizon is so many times longer or shorter than an episode is remarked upon
 _FAR_OFF = 25
@@ -57,6 +59,8 @@ class PPO:
         module: The network: an `nn.Module` or a callable `(obs_size, num_outputs) -> nn.Module`
             with `forward(obs [M, D]) -> (params [M, P], values [M])`; see `clipper.policies`.
         device: `cpu`, `cuda` or `cuda:N`.
+        workers: Worker processes that step environments beside this one, or `auto`; what is learnt
+            does not depend on it.
         **config: Any field of `PPOConfig`; it overrides the preset.
 
     Raises:
@@ -77,6 +81,7 @@ class PPO:
         wrappers: Sequence[Wrapper] = (),
         module: ModuleLike | None = None,
         device: str = "cpu",
+        workers: int | str = 0,
         **config: Any,
     ) -> None:
         source = env_source(
@@ -99,7 +104,9 @@ class PPO:
             config=chosen.config(**config),
             has_module=module is not None,
         )
-        self._adopt(identity, source, obs_layout, action_layout, module, check_device(device))
+        self._adopt(
+            identity, source, obs_layout, action_layout, module, check_device(device), workers
+        )
         # a preset's number of steps is advice; one that was given ends a run with a budget of time
         self._has_step_limit = "total_timesteps" in config
 
@@ -111,14 +118,19 @@ class PPO:
         action_layout: ActionLayout,
         module: ModuleLike | None,
         device: torch.device,
+        workers: int | str,
     ) -> None:
+        self._workers = read_workers(workers)
+        if self._workers:
+            share_out(identity.config.num_envs, self._workers)
         self._identity = identity
         self._source = source
         self._state = TrainingState(next_evaluation=identity.config.evaluation_interval)
-        self._sampler: LocalSampler | None = None
+        self._sampler: LocalSampler | ProcessSampler | None = None
         self._sampler_state: Mapping[str, NDArray[Any]] | None = None
         self._num_acts = 0
         self._has_step_limit = True
+        self._why_workers = ""
         self._origin: str | None = None  # where the weights of a loaded agent come from
         self._weights_from: str | None = None
         self._store: RunKeeper | None = None
@@ -209,6 +221,10 @@ class PPO:
             lines.append("observations: normalised by running mean and deviation, clipped at 10")
         if self._source is not None and self._source.is_fresh_per_episode:
             lines.append("episodes: each in a new environment, whose seed alone decides it")
+        if self._source is not None:
+            number, reason = self._num_workers()
+            if number or reason:
+                lines.append(f"workers: {number}" + (f", {reason}" if reason else ""))
         if self._weights_from is not None:
             lines.append(f"weights: taken from {self._weights_from}")
         if config.normalize_reward:
@@ -289,11 +305,18 @@ class PPO:
             outcome = trainer.run(rules)
         finally:
             if trainer.broken_at is not None:
-                self._sampler_state = sampler.state_dict(trainer.broken_at)
-                self._drop_sampler()
+                self._take_back(sampler, trainer.broken_at)
         if self._store is not None:
             self._store.finish(outcome)
         return outcome
+
+    def _take_back(self, sampler: LocalSampler | ProcessSampler, mark: SamplerMark) -> None:
+        """Brings the environments back to a point in time, on fresh ones when they are needed."""
+        try:
+            self._sampler_state = sampler.state_dict(mark)
+        except EnvironmentFault as fault:
+            self._note_inexact(f"environments began anew, for {fault.message}")
+        self._drop_sampler()
 
     def _rebudget(self, total_timesteps: int | None) -> None:
         config = self.config.replace(total_timesteps=total_timesteps)
@@ -483,17 +506,27 @@ class PPO:
             )
         return self._source
 
-    def _ready_sampler(self) -> LocalSampler:
+    def _ready_sampler(self) -> LocalSampler | ProcessSampler:
         if self._sampler is None:
-            envs = VectorEnv(
-                self._source_now(), self.config.num_envs, EpisodeSeeds(self._identity.seed)
-            )
-            self._sampler = LocalSampler(envs, self._identity.seed)
+            source, seed = self._source_now(), self._identity.seed
+            num_envs, num_workers = self.config.num_envs, self._num_workers()[0]
+            if num_workers:
+                self._sampler = ProcessSampler(
+                    source, num_envs, num_workers, seed, self.policy, self.config
+                )
+            else:
+                self._sampler = LocalSampler(VectorEnv(source, num_envs, EpisodeSeeds(seed)), seed)
             if self._sampler_state is not None:
                 inexact = self._sampler.load_state_dict(self._sampler_state)
                 self._state.inexact = self._state.inexact or inexact
                 self._sampler_state = None
         return self._sampler
+
+    def _num_workers(self) -> tuple[int, str]:
+        """Returns how many workers step environments, and why if that was measured."""
+        if self._workers is None:
+            self._workers, self._why_workers = choose_workers(self._source_now(), self.config)
+        return self._workers, self._why_workers
 
     def _drop_sampler(self) -> None:
         if self._sampler is not None:
@@ -565,6 +598,7 @@ class PPO:
         source: EnvSource | None,
         module: ModuleLike | None,
         device: str,
+        workers: int | str = 0,
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
         obs_space, action_space = agent_file.spaces(meta, arrays, where)
@@ -589,6 +623,7 @@ class PPO:
             ActionLayout(action_space),
             module,
             check_device(device),
+            workers,
         )
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._state.step = meta["step"]

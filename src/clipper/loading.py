@@ -56,6 +56,7 @@ def resume(
     trust_env: bool = False,
     device: str = "cpu",
     engine: str | None = None,
+    workers: int | str = 0,
 ) -> PPO:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
@@ -67,6 +68,7 @@ def resume(
         device: `cpu`, `cuda` or `cuda:N`.
         engine: `auto`, `native` or `reference`; None for the run's setting. Another engine than
             before rounds differently, which is reported as `exact: false`.
+        workers: Worker processes, or `auto`; what is learnt does not depend on it.
 
     Raises:
         ConfigError: The engine does not cover the policy.
@@ -83,7 +85,7 @@ def resume(
         if engine is not None:
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
-        agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device)
+        agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device, workers)
         agent.continue_run(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")
     except BaseException:

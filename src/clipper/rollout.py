@@ -68,12 +68,15 @@ class Rollout:
         )
         return replace(self, values=values, next_values=next_values)
 
-    def check_finite(self, episodes: Sequence[int], lengths: Sequence[int]) -> None:
+    def check_finite(
+        self, episodes: Sequence[int], lengths: Sequence[int], first_env: int = 0
+    ) -> None:
         """Raises if a number in the block is NaN or infinite, and says where.
 
         Args:
             episodes: Index of the episode each environment was in before the block.
             lengths: Steps it had taken in it.
+            first_env: Index of the first environment, for the message.
 
         Raises:
             NumericsError: Names what, the environment, the episode and the step.
@@ -85,10 +88,15 @@ class Rollout:
                 continue
             bad = torch.nonzero(~torch.isfinite(block))
             if len(bad):
-                raise self._not_finite(name, bad[0].tolist(), episodes, lengths)
+                raise self._not_finite(name, bad[0].tolist(), episodes, lengths, first_env)
 
     def _not_finite(
-        self, name: str, at: list[int], episodes: Sequence[int], lengths: Sequence[int]
+        self,
+        name: str,
+        at: list[int],
+        episodes: Sequence[int],
+        lengths: Sequence[int],
+        first_env: int,
     ) -> NumericsError:
         value = float(getattr(self, name)[tuple(at)])
         if name == "final_obs":
@@ -107,7 +115,7 @@ class Rollout:
             hint = "the policy gave it; lower learning_rate, or check your module."
         return NumericsError(
             f"every {noun} must be finite, but is {value}{column} "
-            f"{after} step {number} of episode {episode} of environment {env}.",
+            f"{after} step {number} of episode {episode} of environment {first_env + env}.",
             hint=hint,
         )
 
@@ -225,10 +233,12 @@ class LocalSampler:
     Args:
         envs: The environments.
         seed: The run's seed; the noise of an action is a function of it, the env and the step.
+        num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
     """
 
-    def __init__(self, envs: VectorEnv, seed: int) -> None:
+    def __init__(self, envs: VectorEnv, seed: int, num_envs_in_all: int | None = None) -> None:
         self.num_envs = envs.num_envs
+        self._num_envs_in_all = num_envs_in_all or envs.num_envs
         self.obs_layout = envs.obs_layout
         self.action_layout = envs.action_layout
         self._envs = envs
@@ -256,9 +266,12 @@ class LocalSampler:
         terminated = np.zeros(shape, dtype=np.bool_)
         truncated = np.zeros(shape, dtype=np.bool_)
         final_obs, final_at, episodes = [], [], []
-        noise = policy.noise(self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs)
+        envs = self._envs
+        noise = policy.noise(
+            self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
+        )
         play = policy.play(obs, noise, actions)
-        act, envs = play.act, self._envs
+        act = play.act
         for t in range(num_steps):
             obs[t] = envs.obs
             act(t)
@@ -266,7 +279,7 @@ class LocalSampler:
             for ending in endings:
                 final_obs.append(ending.final_obs)
                 final_at.append((t, ending.env))
-                step = (first_step + t + 1) * self.num_envs
+                step = (first_step + t + 1) * self._num_envs_in_all
                 episodes.append(replace(ending.episode, step=step))
         self._steps += num_steps
         finals = np.stack(final_obs) if final_obs else obs[:0, 0]
@@ -301,7 +314,7 @@ class LocalSampler:
             block["final_at"],
         )
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
-        rollout.check_finite(*positions)
+        rollout.check_finite(*positions, self._envs.first_env)
         return rollout
 
     def mark(self) -> SamplerMark:

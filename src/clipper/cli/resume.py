@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("auto", "native", "reference"), help="what computes (the run's own)"
     )
+    parser.add_argument(
+        "--workers",
+        default="0",
+        metavar="N|auto",
+        help="processes that step environments beside this one; the result is the same (0)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
@@ -50,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from clipper.loading import resume
 
     agent = resume(
-        path, env=args.env, trust_env=args.trust_env, device=args.device, engine=args.engine
+        path,
+        env=args.env,
+        trust_env=args.trust_env,
+        device=args.device,
+        engine=args.engine,
+        workers=args.workers,
     )
     done = agent.step
     say(f"resuming at step {done:,}")

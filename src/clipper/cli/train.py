@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init-from", metavar="FILE", help="start from the weights of an agent file or run folder"
     )
     run.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
+    run.add_argument(
+        "--workers",
+        default="0",
+        metavar="N|auto",
+        help="processes that step environments beside this one; the result is the same (0)",
+    )
     run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"
@@ -122,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         env_kwargs=args.env_kwargs,
         max_episode_steps=args.max_episode_steps,
         device=args.device,
+        workers=args.workers,
         **overrides,
     )
     if args.init_from:

@@ -152,11 +152,17 @@ class NativeEngine:
         return Play(act, lambda: (log_probs, values))
 
     def noise(
-        self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int
+        self,
+        seed: int,
+        purpose: Purpose,
+        first_step: int,
+        num_steps: int,
+        num_envs: int,
+        first_env: int = 0,
     ) -> NDArray[np.float32]:
         """Returns the noise of actions, [T, N, noise_size]: the numbers of `randomness`."""
         block = np.empty((num_steps, num_envs, self._noise_size), dtype=np.float32)
-        _native.noise(seed, purpose, first_step, self._normal, block)
+        _native.noise(seed, purpose, first_step, self._normal, block, first_env)
         return block
 
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

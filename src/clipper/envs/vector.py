@@ -32,7 +32,7 @@ class Ending:
     """How an episode of one environment ended in a step.
 
     Attributes:
-        env: Index of the environment.
+        env: Index of the environment among those stepped together.
         final_obs: The observation the episode truly ended in, float32 [D].
         episode: Its record; `step` is left at 0 for the sampler to fill.
     """
@@ -60,6 +60,8 @@ class VectorEnv:
         source: Where the environments come from.
         num_envs: How many.
         seeds: The seed of every episode.
+        first_env: Index of the first one in the run, if others are stepped elsewhere; seeds,
+            records and messages go by it.
 
     Attributes:
         obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
@@ -74,13 +76,16 @@ class VectorEnv:
     # an episode longer than this is not kept for replay: memory must not grow without end
     MAX_REPLAY_STEPS = 200_000
 
-    def __init__(self, source: EnvSource, num_envs: int, seeds: EpisodeSeeds) -> None:
+    def __init__(
+        self, source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int = 0
+    ) -> None:
         self.name = source.name
         self._source = source
         self.is_fresh_per_episode = source.is_fresh_per_episode
         self.envs: list[Env] = [source.make() for _ in range(num_envs)]
         source.check_distinct(self.envs)
         self.num_envs = num_envs
+        self.first_env = first_env
         self.obs_layout = ObservationLayout(self.envs[0].observation_space)
         self.action_layout = ActionLayout(self.envs[0].action_space)
         for env in self.envs[1:]:
@@ -261,7 +266,7 @@ class VectorEnv:
             self.envs[i] = self._source.make()
         self._is_used[i] = True
         try:
-            obs = first_obs(self.envs[i], self._seeds.of(i, self._episodes[i]))
+            obs = first_obs(self.envs[i], self._seed_of(i))
             self.obs_layout.write(obs, self._rows[i])
         except Exception as error:
             raise self._fault(i, "reset", error) from error
@@ -269,7 +274,13 @@ class VectorEnv:
     def _record(self, i: int, was_truncated: bool, info: Any) -> Episode:
         extras = numeric_extras(info)
         return Episode(
-            i, self._episodes[i], self._returns[i], self._lengths[i], was_truncated, 0, extras
+            self.first_env + i,
+            self._episodes[i],
+            self._returns[i],
+            self._lengths[i],
+            was_truncated,
+            0,
+            extras,
         )
 
     def _check_same_spaces(self, env: Env) -> None:
@@ -286,8 +297,11 @@ class VectorEnv:
 
     def _fault(self, i: int, call: str, error: Exception) -> EnvironmentFault:
         step = f", step {self._lengths[i] + 1}" if call == "step" else ""
-        where = f"environment {i}, episode {self._episodes[i]}{step}"
-        return fault(self.name, call, error, where, self._seeds.of(i, self._episodes[i]))
+        where = f"environment {self.first_env + i}, episode {self._episodes[i]}{step}"
+        return fault(self.name, call, error, where, self._seed_of(i))
+
+    def _seed_of(self, i: int) -> int:
+        return self._seeds.of(self.first_env + i, self._episodes[i])
 
 
 def numeric_extras(info: Any) -> dict[str, float]:

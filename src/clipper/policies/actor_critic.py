@@ -61,7 +61,13 @@ class Accelerator(Protocol):
         ...
 
     def noise(
-        self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int
+        self,
+        seed: int,
+        purpose: Purpose,
+        first_step: int,
+        num_steps: int,
+        num_envs: int,
+        first_env: int = 0,
     ) -> NDArray[np.float32]:
         """Returns the noise of a block's actions."""
         ...
@@ -195,14 +201,23 @@ class ActorCritic(nn.Module):
         return Play(act, judge)
 
     def noise(
-        self, seed: int, purpose: Purpose, first_step: int, num_steps: int, num_envs: int
+        self,
+        seed: int,
+        purpose: Purpose,
+        first_step: int,
+        num_steps: int,
+        num_envs: int,
+        first_env: int = 0,
     ) -> NDArray[np.float32]:
         """Returns the noise of a block of actions, [T, N, noise_size], counted not streamed."""
         if self._accelerator is not None:
-            return self._accelerator.noise(seed, purpose, first_step, num_steps, num_envs)
+            return self._accelerator.noise(
+                seed, purpose, first_step, num_steps, num_envs, first_env
+            )
         draw = normal if self.distribution.noise == "normal" else uniform
         steps = np.arange(first_step, first_step + num_steps)[:, None]
-        return draw(seed, purpose, np.arange(num_envs)[None], steps, self.distribution.noise_size)
+        envs = np.arange(first_env, first_env + num_envs)[None]
+        return draw(seed, purpose, envs, steps, self.distribution.noise_size)
 
     @torch.no_grad()
     def values(self, obs: Tensor) -> Tensor:

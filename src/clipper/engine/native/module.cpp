@@ -249,11 +249,12 @@ void bind_randomness(nb::module_& m) {
     return std::array<uint32_t, 4>{c.word[0], c.word[1], c.word[2], c.word[3]};
   }, "seed"_a, "counter"_a);
   m.def("noise", [](uint64_t seed, uint32_t purpose, uint64_t first_step, bool normal,
-                    nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> out) {
+                    nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> out,
+                    uint32_t first_env) {
     const auto size = [&out](size_t i) { return static_cast<int64_t>(out.shape(i)); };
     const auto fill = normal ? clipper::normal_block : clipper::uniform_block;
-    fill({seed, purpose}, first_step, size(0), size(1), size(2), out.data());
-  }, "seed"_a, "purpose"_a, "first_step"_a, "normal"_a, "out"_a);
+    fill({seed, purpose, first_env}, first_step, size(0), size(1), size(2), out.data());
+  }, "seed"_a, "purpose"_a, "first_step"_a, "normal"_a, "out"_a, "first_env"_a = 0);
   m.def("permutation", [](uint64_t seed, uint32_t purpose, uint32_t stream, uint64_t index,
                           Out<int64_t> order) {
     clipper::Shuffler().permute({seed, purpose}, stream, index,

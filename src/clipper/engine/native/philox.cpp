@@ -35,7 +35,7 @@ void for_each_draw(Stream stream, uint64_t first_step, int64_t num_steps, int64_
   for (int64_t t = 0; t < num_steps; ++t)
     for (int64_t n = 0; n < num_envs; ++n, out += size)
       for (int64_t start = 0; start < size; start += 4) {
-        const Counter words = draw(stream, static_cast<uint32_t>(n),
+        const Counter words = draw(stream, stream.first_env + static_cast<uint32_t>(n),
                                    first_step + static_cast<uint64_t>(t),
                                    static_cast<uint32_t>(start / 4));
         use(words, size - start < 4 ? size - start : 4, out + start);

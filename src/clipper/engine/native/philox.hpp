@@ -16,9 +16,10 @@ Counter philox(uint64_t seed, Counter counter);
 struct Stream {
   uint64_t seed;
   uint32_t purpose;
+  uint32_t first_env = 0;
 };
 
-// Fill out[step][env][size] for steps from `first_step` on and all envs from 0.
+// Fill out[step][env][size] for steps from `first_step` and envs from `first_env` on.
 void uniform_block(Stream, uint64_t first_step, int64_t num_steps, int64_t num_envs, int64_t size,
                    float* out);
 void normal_block(Stream, uint64_t first_step, int64_t num_steps, int64_t num_envs, int64_t size,

@@ -1,0 +1,80 @@
+"""Bytes from one process in, the same bytes in another out; safe to be interrupted anywhere.
+
+The content lies in a shared file without a name, and a numbered note of sixteen bytes goes through
+a pipe, which is written and read in one piece or not at all. Whoever was interrupted while waiting
+asks anew under the next number, and notes of older numbers are passed over. Two slots take turns,
+so that a message is not overwritten before the next one but one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+
+_NOTE = struct.Struct("<QQ")
+_SLOT = 1 << 36  # the files are sparse
+
+
+class Mailbox:
+    """One direction between two processes.
+
+    Args:
+        file: Descriptor of the file with the contents.
+        pipe: Descriptor of this process's end of the pipe.
+    """
+
+    def __init__(self, file: int, pipe: int) -> None:
+        self.file = file
+        self.pipe = pipe
+
+    def write(self, number: int, content: bytes) -> None:
+        """Leaves a message.
+
+        Args:
+            number: Above that of the last message.
+            content: What is to be read.
+
+        Raises:
+            OSError: Nobody is left to read it, or memory ran out.
+        """
+        at = number % 2 * _SLOT
+        rest = memoryview(content)
+        while rest:
+            count = os.pwrite(self.file, rest, at)
+            rest, at = rest[count:], at + count
+        os.write(self.pipe, _NOTE.pack(number, len(content)))
+
+    def read(self, number: int = 0) -> tuple[int, bytes]:
+        """Waits for a message of that number or a later one, and returns its number and content.
+
+        Raises:
+            EOFError: The other process has ended.
+        """
+        found = -1
+        while found < number:
+            note = os.read(self.pipe, _NOTE.size)
+            if not note:
+                raise EOFError
+            found, length = _NOTE.unpack(note)
+        at, parts = found % 2 * _SLOT, []
+        while length:
+            parts.append(os.pread(self.file, length, at))
+            length, at = length - len(parts[-1]), at + len(parts[-1])
+        return found, b"".join(parts)
+
+    def close(self) -> None:
+        """Closes both descriptors; the other process's reading ends."""
+        for descriptor in (self.file, self.pipe):
+            os.close(descriptor)
+
+
+def mailbox() -> tuple[Mailbox, Mailbox]:
+    """Returns the two ends of a new mailbox: to write and to read; neither is inherited."""
+    reading, writing = os.pipe()
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("clipper")
+    else:  # macOS
+        with tempfile.TemporaryFile() as named:
+            file = os.dup(named.fileno())
+    return Mailbox(file, writing), Mailbox(os.dup(file), reading)

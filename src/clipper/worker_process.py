@@ -1,0 +1,103 @@
+"""Questions of a sampler in, the answers of a share of its environments out; runs in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from typing import Any
+
+import torch
+
+from clipper.engine.choice import build_engine
+from clipper.envs.vector import VectorEnv
+from clipper.errors import ClipperError
+from clipper.mailbox import Mailbox
+from clipper.randomness import EpisodeSeeds
+from clipper.rollout import LocalSampler, SamplerMark
+
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from clipper.worker_process import main; main([int(word) for word in sys.argv[2:]])"
+)
+
+
+class Share:
+    """A share of a run's environments with a copy of its policy.
+
+    Args:
+        content: The pickle of environment source, indices of the environments, their number in all,
+            the run's seed, policy and settings.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        source, share, num_envs, seed, policy, config = pickle.loads(content)
+        torch.set_num_threads(1)
+        self._policy = policy
+        self._engine = build_engine(policy, config)
+        envs = VectorEnv(source, len(share), EpisodeSeeds(seed), share.start)
+        self._sampler = LocalSampler(envs, seed, num_envs)
+        self._before: SamplerMark | None = None
+
+    def answer(self, name: str, *arguments: Any) -> Any:
+        """Returns the answer to a question by its name."""
+        return getattr(self, f"answer_{name}")(*arguments)
+
+    def answer_collect(self, weights: dict[str, Any], num_steps: int) -> dict[str, Any]:
+        """Returns the columns of a rollout with these weights."""
+        self._before = self._sampler.mark()
+        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        rollout = self._sampler.collect(self._policy, num_steps)
+        columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
+        return {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
+
+    def answer_state(self, steps: int) -> dict[str, Any]:
+        """Returns the environments' state when so many steps were done: now or one rollout ago."""
+        # a rollout that broke off counts no steps, but the environments have moved
+        is_before = self._before is not None and self._before.steps == steps
+        return self._sampler.state_dict(self._before if is_before else None)
+
+    def answer_load(self, state: dict[str, Any]) -> str | None:
+        """Replays the environments; returns why they are not exactly where they were, or None."""
+        self._before = None
+        return self._sampler.load_state_dict(state)
+
+
+def main(words: list[int]) -> None:
+    """Answers until nobody asks any more.
+
+    Args:
+        words: Descriptors of the questions' file and pipe, of the answers', the parent's process.
+    """
+    questions, answers = Mailbox(*words[:2]), Mailbox(*words[2:4])
+    threading.Thread(target=_end_with, args=(words[4],), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share: Share | None = None
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            number, content = questions.read()
+            try:
+                if share is None:
+                    share, found = Share(content), None
+                else:
+                    found = share.answer(*pickle.loads(content))
+                answer: tuple[Any, ...] = ("answer", found)
+            except ClipperError as error:
+                answer = ("error", type(error).__name__, error.message, error.hint)
+            except Exception:
+                answer = ("error", "EnvironmentFault", "", traceback.format_exc())
+            answers.write(number, pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
+    # what environments left behind, threads and windows, must not keep the process
+    os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process soon after the parent has ended, whatever an environment is doing."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

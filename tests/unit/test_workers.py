@@ -1,0 +1,323 @@
+"""Laws of worker processes: the same bits however environments are shared out, and no orphans."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import clipper
+from clipper.config import PPOConfig
+from clipper.engine.choice import build_engine
+from clipper.envs.make import env_source
+from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.errors import ConfigError, EnvironmentFault
+from clipper.mailbox import mailbox
+from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.policies.networks import mlp_shape
+from clipper.randomness import EpisodeSeeds
+from clipper.rollout import LocalSampler, Rollout
+from clipper.worker_choice import choose_workers, read_workers
+from clipper.workers import ProcessSampler, share_out
+from helpers import DictEnv
+
+SMALL: dict[str, Any] = {
+    "preset": "none",
+    "num_envs": 4,
+    "num_steps": 24,
+    "num_epochs": 2,
+    "minibatch_size": 32,
+    "hidden_sizes": (8,),
+    "total_timesteps": 6 * 96,
+    "eval_every": 0,
+    "learning_rate": "linear:1e-2:0",
+}
+ENVS = {"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1", "dict": DictEnv}
+
+
+def policy_for(env: Any, engine: str) -> ActorCritic:
+    obs_layout, action_layout, _ = spaces_of(env_source(env))
+    config = PPOConfig().replace(hidden_sizes=(8,), engine=engine)
+    policy = build_policy(
+        obs_layout,
+        action_layout,
+        mlp_shape(config),
+        module=None,
+        seed=3,
+        log_std_init=0.0,
+        normalize_obs=True,
+    )
+    build_engine(policy, config)
+    return policy
+
+
+def collected(sampler: LocalSampler | ProcessSampler, policy: ActorCritic) -> list[Rollout]:
+    """Returns three rollouts, between which the policy's normaliser changes."""
+    found = []
+    for _ in range(3):
+        found.append(sampler.collect(policy, 40))
+        policy.merge_observations(found[-1].obs)
+    return found
+
+
+def assert_same(found: Rollout, expected: Rollout, *, exact: bool) -> None:
+    for field in dataclasses.fields(Rollout):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        if field.name == "episodes":
+            assert a == b
+        elif exact:
+            assert torch.equal(a, b), field.name
+        else:
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "num_workers"), [("cartpole", 1), ("pendulum", 2), ("dict", 3)])
+def test_one_process_or_many_collect_the_same(name: str, num_workers: int) -> None:
+    """Every column, the endings' order and the episodes' records are those of one process."""
+    source, config = env_source(ENVS[name]), PPOConfig().replace(hidden_sizes=(8,))
+    alone = LocalSampler(VectorEnv(source, 4, EpisodeSeeds(5)), 5)
+    expected = collected(alone, policy_for(ENVS[name], "auto"))
+    policy = policy_for(ENVS[name], "auto")
+    sampler = ProcessSampler(source, 4, num_workers, 5, policy, config)
+    found = collected(sampler, policy)
+    state = sampler.state_dict()
+    sampler.close()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs, exact=True)
+    assert sum(len(rollout.episodes) for rollout in found) > 0 or name == "pendulum"
+    for key, array in alone.state_dict().items():
+        np.testing.assert_array_equal(state[key], array, err_msg=key)
+
+
+def test_the_reference_engine_collects_the_same_but_for_rounding() -> None:
+    """torch rounds by the number of rows; the first rollout is that of one process to 1e-5."""
+    source = env_source("Pendulum-v1")
+    policy = policy_for("Pendulum-v1", "reference")
+    expected = LocalSampler(VectorEnv(source, 4, EpisodeSeeds(5)), 5).collect(policy, 20)
+    config = PPOConfig().replace(hidden_sizes=(8,), engine="reference")
+    sampler = ProcessSampler(source, 4, 1, 5, policy, config)
+    assert_same(sampler.collect(policy, 20), expected, exact=False)
+    sampler.close()
+
+
+def trained(run_dir: Path, workers: int, stop_after: int | None = None) -> clipper.PPO:
+    agent = clipper.PPO("CartPole-v1", seed=2, workers=workers, **SMALL)
+    agent.train(
+        progress=False, run_dir=run_dir, callback=lambda report: report.iteration != stop_after
+    )
+    return agent
+
+
+def parameters(agent: clipper.PPO) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
+
+
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
+    """Three workers, then none, then one: parameters and episodes of the run that was alone."""
+    whole = trained(tmp_path / "whole", 0)
+    trained(tmp_path / "parts", 3, stop_after=2).close()
+    second = clipper.resume(tmp_path / "parts")
+    second.train(progress=False, callback=lambda report: report.iteration != 4)
+    third = clipper.resume(tmp_path / "parts", workers=1)
+    third.train(progress=False)
+    third.close()
+    assert third.inexact is None
+    assert torch.equal(parameters(third), parameters(whole))
+
+    def rows(name: str) -> list[str]:
+        lines = (tmp_path / name / "episodes.csv").read_text().splitlines()
+        return [line.rpartition(",")[0] for line in lines]  # without the wall time
+
+    assert rows("parts") == rows("whole")
+
+
+class Interrupting(DictEnv):
+    """Sends Ctrl-C to the process of the tests in the 100th step it takes there."""
+
+    home = os.getpid()
+    steps = 0
+
+    def step(self, action: int) -> Any:
+        cls = type(self)
+        cls.steps += 1
+        if os.getpid() == cls.home and cls.steps == 100:
+            signal.raise_signal(signal.SIGINT)
+        return super().step(action)
+
+
+def test_an_interrupted_rollout_is_taken_back(tmp_path: Path) -> None:
+    """Ctrl-C while all processes collect: the run goes on to the bits of one that was let be."""
+    expected = clipper.PPO(DictEnv, seed=2, **SMALL)
+    expected.train(progress=False)
+    agent = clipper.PPO(Interrupting, seed=2, workers=1, **SMALL)
+    outcome = agent.train(progress=False)
+    assert outcome.signal == signal.SIGINT
+    assert outcome.step == 2 * 96  # the 100th step of two environments is in the third rollout
+    agent.train(progress=False)
+    agent.close()
+    assert agent.inexact is None
+    assert torch.equal(parameters(agent), parameters(expected))
+
+
+class Failing(DictEnv):
+    """Raises or ends its process in its fifth step, where it was told to by the file's content."""
+
+    def __init__(self, plan: str) -> None:
+        super().__init__()
+        self.plan = plan
+        self.home = int(plan.split()[1])
+        self.count = 0
+
+    def step(self, action: int) -> Any:
+        self.count += 1
+        if self.count == 5 and os.getpid() != self.home:
+            if self.plan.startswith("kill"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("the cable is out")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("raise", r"the cable is out.*environment [23], episode 0, step 5"),
+        (
+            "kill",
+            r"worker 1, with the environments 2 to 3, must stay alive, but ended with SIGKILL",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_said_here(plan: str, message: str, tmp_path: Path) -> None:
+    """An error keeps its words and names the environment by its index in the run."""
+    agent = clipper.PPO(
+        Failing, env_kwargs={"plan": f"{plan} {os.getpid()}"}, seed=1, workers=1, **SMALL
+    )
+    with pytest.raises(EnvironmentFault, match=message):
+        agent.train(progress=False, run_dir=tmp_path)
+    assert agent.step == 0
+    agent.close()
+
+
+def processes_of(marker: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+SCRIPT = """
+import sys
+print("once", flush=True)
+import clipper, gymnasium
+class Own(gymnasium.Wrapper):
+    pass
+agent = clipper.PPO(lambda: Own(gymnasium.make("CartPole-v1")), seed=1, workers=1, num_envs=4)
+agent.train(int(sys.argv[1]), progress=False)
+print("trained", flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
+def test_an_unguarded_script_runs_once_and_leaves_no_process(tmp_path: Path) -> None:
+    """Classes and lambdas of the script itself reach the workers without running it again."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    marker = f"CLIPPER_TEST_MARK={os.urandom(8).hex()}"
+    env = {**os.environ, **dict([marker.split("=")])}
+    command = [sys.executable, "script.py", "4096"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\ntrained\n"
+    until = time.monotonic() + 5.0
+    while processes_of(marker) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert processes_of(marker) == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    """After SIGKILL of the parent its workers are gone within 5 seconds."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    marker = f"CLIPPER_TEST_MARK={os.urandom(8).hex()}"
+    env = {**os.environ, **dict([marker.split("=")])}
+    parent = subprocess.Popen([sys.executable, "script.py", "100000000"], cwd=tmp_path, env=env)
+    until = time.monotonic() + 60.0
+    while len(processes_of(marker)) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(processes_of(marker)) == 2
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 5.0
+    while processes_of(marker) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert processes_of(marker) == []
+
+
+def test_what_cannot_be_shared_out_is_refused() -> None:
+    """An instance, more workers than environments, nonsense: said before anything starts."""
+    with pytest.raises(ConfigError, match="workers must be from 0 to num_envs - 1 = 3"):
+        clipper.PPO("CartPole-v1", workers=4, **SMALL)
+    alone = clipper.PPO(
+        gymnasium.make("CartPole-v1"), workers=0, **{**SMALL, "num_envs": 1, "num_steps": 32}
+    )
+    alone._workers = 1
+    with pytest.raises(ConfigError, match="env is an instance"):
+        alone.train(progress=False)
+    for wrong in ("many", -1, 1.5, True):
+        with pytest.raises(ConfigError, match="workers must be auto or a whole number"):
+            read_workers(wrong)
+    lock = threading.Lock()
+    agent = clipper.PPO(lambda: (lock, DictEnv())[1], workers=1, **SMALL)
+    with pytest.raises(ConfigError, match="can be sent to another process"):
+        agent.train(progress=False)
+
+
+@pytest.mark.parametrize(("num_envs", "num_workers"), [(8, 1), (7, 2), (5, 4), (16, 3), (1, 0)])
+def test_shares_are_as_equal_as_can_be(num_envs: int, num_workers: int) -> None:
+    """Every environment has one place, in order; sizes differ by one at most."""
+    shares = share_out(num_envs, num_workers)
+    assert [i for share in shares for i in share] == list(range(num_envs))
+    sizes = [len(share) for share in shares]
+    assert len(sizes) == num_workers + 1
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_auto_needs_work_to_share() -> None:
+    """One environment or a short run stay alone; the reason is in words."""
+    config = PPOConfig().replace(total_timesteps=1_000)
+    number, reason = choose_workers(env_source("CartPole-v1"), config)
+    assert number == 0
+    assert reason
+    single = PPOConfig().replace(num_envs=1)
+    assert choose_workers(env_source("CartPole-v1"), single)[0] == 0
+
+
+def test_a_mailbox_hands_over_the_message_that_is_waited_for() -> None:
+    """Messages of any size come whole; older ones that nobody fetched are passed over."""
+    writer, reader = mailbox()
+    big = os.urandom(3_000_000)
+    writer.write(1, big)
+    assert reader.read(1) == (1, big)
+    writer.write(2, b"two")
+    writer.write(3, b"")
+    assert reader.read(3) == (3, b"")
+    writer.write(4, b"four")
+    assert reader.read() == (4, b"four")
+    writer.close()
+    with pytest.raises(EOFError):
+        reader.read(5)
+    reader.close()
