@@ -59,7 +59,9 @@ class RunKeeper:
                 "transforms": transforms,
             }
         )
-        self.folder.log(f"started {env['name']}, seed {seed}, preset {meta['preset']}")
+        self.folder.log(
+            f"started {env['name']}, seed {seed}, preset {meta['preset']}, engine {meta['engine']}"
+        )
 
     def rewrite_settings(self, change: str) -> None:
         """Writes the settings as they are now into `config.json`, after a change of them.

@@ -112,7 +112,7 @@ def test_what_is_not_covered_is_named(reason: str) -> None:
 
 
 def test_without_the_extension_the_reference_engine_is_used(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An install without a compiler trains all the same and says why it is slower."""
     monkeypatch.setattr(native, "IS_BUILT", False)
@@ -121,8 +121,9 @@ def test_without_the_extension_the_reference_engine_is_used(
     line = (
         "engine: reference, in torch (the native engine was not built, for want of a C++ compiler)"
     )
-    assert agent.describe()[-1] == line
-    agent.train(64, progress=False)
+    assert agent.describe_engine() == line
+    agent.train(64)
+    assert capsys.readouterr().err.splitlines()[0] == line
 
 
 @needs_native
