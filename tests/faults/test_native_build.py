@@ -76,7 +76,7 @@ def test_arithmetic_on_lanes(tmp_path: Path, variant: str) -> None:
     needs("g++")
     from clipper.engine import native
 
-    if not native.IS_BUILT or variant not in native._native.variants():
+    if native.ABSENCE is not None or variant not in native._native.variants():
         pytest.skip(f"this machine has no {variant}")
     lanes, march = X86_VARIANTS[variant]
     assert call(build_check("g++", variant, lanes, [f"-march={march}"], tmp_path)) == ""
