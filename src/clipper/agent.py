@@ -209,7 +209,7 @@ class PPO:
         return found
 
     def describe(self) -> list[str]:
-        """Returns lines that name the spaces, every transform of what passes, and the engine."""
+        """Returns lines that name the spaces and every transform of observations and actions."""
         policy, config = self.policy, self.config
         lines = [
             f"observations: {describe_space(policy.obs_layout.space)}",
@@ -231,7 +231,11 @@ class PPO:
             lines.append(
                 "rewards: divided by the deviation of the discounted return, clipped at 10"
             )
-        return [*lines, self._algorithm.describe_engine()]
+        return lines
+
+    def describe_engine(self) -> str:
+        """Returns the line that names the engine, and why if it is not the native one."""
+        return self._algorithm.describe_engine()
 
     def train(
         self,
@@ -258,7 +262,7 @@ class PPO:
                 goes on in its own folder.
             callback: Called with a `Report` after every iteration; return False or call
                 `report.stop()` to end, `report.log(name, value)` to add a number.
-            progress: Show progress on stderr.
+            progress: Show the engine and progress on stderr.
 
         Raises:
             ConfigError: A setting is wrong.
@@ -285,7 +289,7 @@ class PPO:
             with one_thread_if_small(self.policy), long_lived_objects_left_alone():
                 if not progress:
                     return self._train(rules, callbacks)
-                with ProgressDisplay() as display:
+                with ProgressDisplay(self.describe_engine()) as display:
                     return self._train(rules, [*callbacks, display])
         finally:
             self._close_run()

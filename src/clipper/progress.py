@@ -35,10 +35,12 @@ class ProgressDisplay:
     """Shows steps, speed, time left, return with its recent spread, entropy, KL and fit of V.
 
     Args:
+        opening: A line to begin with.
         seconds: Least time between two plain lines.
     """
 
-    def __init__(self, seconds: float = 5.0) -> None:
+    def __init__(self, opening: str = "", seconds: float = 5.0) -> None:
+        self._opening = opening
         self._console = Console(stderr=True)
         self._live: Live | None = None
         self._seconds = seconds
@@ -49,6 +51,8 @@ class ProgressDisplay:
         self._last: Report | None = None
 
     def __enter__(self) -> Self:
+        if self._opening:
+            sys.stderr.write(f"{self._opening}\n")
         if self._console.is_terminal or self._console.is_jupyter:
             self._live = Live(console=self._console, refresh_per_second=8, transient=False)
             self._live.start()

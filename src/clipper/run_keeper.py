@@ -60,7 +60,9 @@ class RunKeeper:
                 **provenance(),
             }
         )
-        self.folder.log(f"started {env['name']}, seed {seed}, preset {meta['preset']}")
+        self.folder.log(
+            f"started {env['name']}, seed {seed}, preset {meta['preset']}, engine {meta['engine']}"
+        )
 
     def go_on(self, step: int) -> None:
         """Notes in `config.json` that the run goes on, and with which settings."""

@@ -55,6 +55,40 @@ def compile_kernels(compiler: str, variant: str, lanes: int, flags: list[str], t
         )  # fmt: skip
 
 
+def build_check(
+    compiler: str, variant: str, lanes: int, flags: list[str], to: Path, *last: str
+) -> Path:
+    """Returns a program that compares the kernels' arithmetic with the C library's."""
+    compile_kernels(compiler, variant, lanes, flags, to)
+    call(
+        # a compiler of today fails on the check's own loops when it vectorises them
+        compiler, *WARNINGS, *flags, "-fno-tree-vectorize", "-ffp-contract=off", f"-I{SOURCES}",
+        f"-DCLIPPER_VARIANT={variant}", f"-DCLIPPER_LANES={lanes}",
+        Path(__file__).with_name("lanes_check.cpp"), *sorted(to.glob("*.o")), *last,
+        "-o", to / "check",
+    )  # fmt: skip
+    return to / "check"
+
+
+@pytest.mark.parametrize("variant", X86_VARIANTS)
+def test_arithmetic_on_lanes(tmp_path: Path, variant: str) -> None:
+    """exp, log, activations and products against double precision, on each instruction set here."""
+    needs("g++")
+    from clipper.engine import native
+
+    if native.ABSENCE is not None or variant not in native._native.variants():
+        pytest.skip(f"this machine has no {variant}")
+    lanes, march = X86_VARIANTS[variant]
+    assert call(build_check("g++", variant, lanes, [f"-march={march}"], tmp_path)) == ""
+
+
+def test_arithmetic_on_lanes_of_arm64(tmp_path: Path) -> None:
+    """The same on NEON, with a cross compiler and an emulator."""
+    needs("aarch64-linux-gnu-g++", "qemu-aarch64")
+    check = build_check("aarch64-linux-gnu-g++", "generic", 4, [], tmp_path, "-static")
+    assert call("qemu-aarch64", check) == ""
+
+
 def test_no_fault_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
     """Every kernel, head and activation on shapes that fill no vector."""
     needs("cmake", "g++")

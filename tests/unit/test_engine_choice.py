@@ -21,7 +21,7 @@ from clipper.engine.reference import ReferenceEngine
 from clipper.errors import ConfigError, InvariantBreach, NumericsError
 from helpers import ACTION_SPACES, DictEnv, learner, random_rollout, small_policy
 
-needs_native = pytest.mark.skipif(not native.IS_BUILT, reason="the native engine was not built")
+needs_native = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
 
 
 class OwnNetwork(nn.Module):
@@ -112,17 +112,16 @@ def test_what_is_not_covered_is_named(reason: str) -> None:
 
 
 def test_without_the_extension_the_reference_engine_is_used(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An install without a compiler trains all the same and says why it is slower."""
-    monkeypatch.setattr(native, "IS_BUILT", False)
+    monkeypatch.setattr(native, "ABSENCE", "it was not built")
     agent = clipper.PPO("CartPole-v1", num_envs=2, num_steps=16, minibatch_size=16)
     assert agent.engine == "reference"
-    line = (
-        "engine: reference, in torch (the native engine was not built, for want of a C++ compiler)"
-    )
-    assert agent.describe()[-1] == line
-    agent.train(64, progress=False)
+    line = "engine: reference, in torch (it was not built)"
+    assert agent.describe_engine() == line
+    agent.train(64)
+    assert capsys.readouterr().err.splitlines()[0] == line
 
 
 @needs_native

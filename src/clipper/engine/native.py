@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,14 @@ from clipper.policies.networks import ACTIVATIONS, MLPNetwork
 from clipper.randomness import Purpose
 from clipper.rollout import Rollout
 
-IS_BUILT = find_spec("clipper.engine._native") is not None
-if TYPE_CHECKING or IS_BUILT:
-    from clipper.engine import _native
+ABSENCE: str | None = None
+"""Why there are no kernels here, in words, or None if there are."""
+try:
+    import clipper.engine._native as _native
+except ModuleNotFoundError:
+    ABSENCE = "the native engine was not built, for want of a C++ compiler"
+except ImportError as error:
+    ABSENCE = f"the native engine cannot be loaded: {error}"
 
 VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
 # numbers of one minibatch's report
@@ -40,8 +44,8 @@ _ACTIVATION_NAMES = tuple(ACTIVATIONS)
 
 def covers(policy: ActorCritic) -> str | None:
     """Returns why the native engine cannot train a policy, in words, or None if it can."""
-    if not IS_BUILT:
-        return "the native engine was not built, for want of a C++ compiler"
+    if ABSENCE is not None:
+        return ABSENCE
     if type(policy.network) is not MLPNetwork:
         return "the network is a module of the user's"
     if policy.device.type != "cpu":
