@@ -86,7 +86,7 @@ def resume(
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
         agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device, workers)
-        agent.continue_run(folder, checkpoint)
+        agent.go_on_from(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")
     except BaseException:
         folder.close()

@@ -9,7 +9,7 @@ from clipper import agent_file
 from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
-from clipper.run_folder import RunFolder, provenance, read_config
+from clipper.run_folder import RunFolder, provenance, read_config, versions
 from clipper.training import Outcome, Report, TrainingState
 
 
@@ -109,3 +109,17 @@ class RunKeeper:
         self.folder.log(f"ended at step {outcome.step:,}: {outcome.reason}")
         if self.folder.rows()["episodes"]:
             plot_run(self.folder.path, self.folder.path / "curve.png")
+
+
+def changes_since(checkpoint: Checkpoint, device: str, engine: str) -> list[str]:
+    """Returns what differs from where a checkpoint was written, and changes bits."""
+    meta, now = checkpoint.agent_meta, versions()
+    before = meta["versions"]
+    changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
+    saved_on, saved_by = checkpoint.state.get("device", device), meta.get("engine", engine)
+    if saved_on != device:
+        changed.append(f"device {saved_on} -> {device}")
+    found = [f"the run went on with {', '.join(changed)}"] if changed else []
+    if saved_by != engine:
+        found.append(f"the engine changed from {saved_by} to {engine} at step {checkpoint.step:,}")
+    return found

@@ -63,6 +63,11 @@ class TrainingState:
     next_evaluation: int = 0
     inexact: str | None = None
 
+    def note_inexact(self, reason: str | None) -> None:
+        """Adds a reason why this run is not bit for bit the uninterrupted one, if there is one."""
+        if reason is not None and reason not in (self.inexact or ""):
+            self.inexact = reason if self.inexact is None else f"{self.inexact}; {reason}"
+
     def copy(self) -> TrainingState:
         """Returns a copy that goes its own way."""
         return replace(self, recent=self.recent.copy())
@@ -286,7 +291,7 @@ class Trainer:
         state.wall_seconds += seconds
         state.recent.extend(iteration.episodes)
         if rules.budget_seconds is not None:
-            state.inexact = "the budget is in wall time, which differs from run to run"
+            state.note_inexact("the budget is in wall time, which differs from run to run")
         metrics = {
             **state.recent.metrics(),
             **iteration.metrics,

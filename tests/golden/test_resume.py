@@ -78,7 +78,7 @@ def keep(log: Log, stop_after: int | None = None) -> Callable[[Report], None]:
 
 def snapshot(agent: clipper.PPO) -> Snapshot:
     """Returns all that changes in training, by name."""
-    parts = agent._algorithm.state_dict()
+    parts = agent._run.algorithm.state_dict()
     return {f"{part}.{k}": v for part, tensors in parts.items() for k, v in tensors.items()}
 
 

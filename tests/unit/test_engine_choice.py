@@ -200,7 +200,7 @@ def test_a_run_goes_on_with_another_engine(tmp_path: Path, first: str, then: str
     before = json.loads((path / "config.json").read_text())["engine"]
     agent = clipper.resume(path, engine=then)
     assert agent.engine.startswith(then)
-    assert agent._algorithm.engine.num_updates == 320 // 16 * agent.config.num_epochs
+    assert agent._run.algorithm.engine.num_updates == 320 // 16 * agent.config.num_epochs
     change = f"the engine changed from {before} to {agent.engine} at step 320"
     assert agent.inexact == change
     agent.train(640, progress=False)

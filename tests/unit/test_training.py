@@ -17,6 +17,7 @@ import clipper
 from clipper.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
 from clipper.errors import ConfigError, EnvironmentFault, FileError
 from clipper.training import Report
+from clipper.training_run import TrainingRun
 from helpers import DictEnv
 
 SMALL: dict[str, Any] = {
@@ -91,15 +92,15 @@ def test_stopped_in_an_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: torch.Tensor, kept: bool
 ) -> None:
     """The iteration whose evaluation was cut is done again: no evaluation is missing afterwards."""
-    run, real, calls = agent(), clipper.PPO._selection_scores, []
+    run, real, calls = agent(), TrainingRun._selection_scores, []
 
-    def interrupted(self: clipper.PPO) -> dict[str, float]:
-        calls.append(self.step)
+    def interrupted(self: TrainingRun) -> dict[str, float]:
+        calls.append(self.state.step)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(clipper.PPO, "_selection_scores", interrupted)
+    monkeypatch.setattr(TrainingRun, "_selection_scores", interrupted)
     outcome = run.train(progress=False, run_dir=tmp_path if kept else None)
     assert outcome.signal == signal.SIGINT
     assert run.step == 3 * 64  # the second evaluation belongs to the fourth iteration
@@ -259,13 +260,7 @@ def test_an_agent_acts_where_its_environment_is_unknown(tmp_path: Path) -> None:
 def test_time_alone_ends_a_run_with_a_budget() -> None:
     """The preset's steps do not count beside a budget of time; steps that were given do."""
     by_time = clipper.PPO("CartPole-v1", seed=1, eval_every=0)
-    by_time._identity = by_time._identity.__class__(
-        **{
-            **vars(by_time._identity),
-            "config": by_time.config.replace(total_timesteps=1_024),
-        }
-    )
-    by_time._algorithm.config = by_time.config
+    by_time._run.rebudget(1_024)
     seen: list[float] = []
     outcome = by_time.train(
         budget=1.0, progress=False, callback=lambda r: seen.append(r.progress) is None

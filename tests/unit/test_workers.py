@@ -274,7 +274,7 @@ def test_what_cannot_be_shared_out_is_refused() -> None:
     alone = clipper.PPO(
         gymnasium.make("CartPole-v1"), workers=0, **{**SMALL, "num_envs": 1, "num_steps": 32}
     )
-    alone._workers = 1
+    alone._playground._workers = 1
     with pytest.raises(ConfigError, match="env is an instance"):
         alone.train(progress=False)
     for wrong in ("many", -1, 1.5, True):

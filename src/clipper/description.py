@@ -1,0 +1,50 @@
+"""An agent's parts in, lines that say what it does and what looks wrong out."""
+
+from __future__ import annotations
+
+from clipper.config import PPOConfig
+from clipper.identity import Identity
+from clipper.policies.actor_critic import ActorCritic
+from clipper.presets import GENERIC, preset_of_other_version
+from clipper.spaces import describe_space
+
+# a discount whose horizon is so many times longer or shorter than an episode is remarked upon
+_FAR_OFF = 25
+
+
+def transforms_of(policy: ActorCritic, config: PPOConfig) -> list[str]:
+    """Returns lines that name the spaces and every transform of what passes."""
+    lines = [
+        f"observations: {describe_space(policy.obs_layout.space)}",
+        f"actions: {describe_space(policy.action_layout.space)}",
+        *policy.obs_layout.describe(),
+        *policy.action_layout.describe(),
+    ]
+    if policy.normalizer is not None:
+        lines.append("observations: normalised by running mean and deviation, clipped at 10")
+    if config.normalize_reward:
+        lines.append("rewards: divided by the deviation of the discounted return, clipped at 10")
+    return lines
+
+
+def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
+    """Returns what looks wrong before training: a discount or a preset that does not fit."""
+    found, config = [], identity.config
+    tuned = preset_of_other_version(str(identity.env["name"]))
+    if identity.preset in GENERIC and tuned is not None:
+        found.append(f"the settings are generic; --preset {tuned} takes those tuned for {tuned}")
+    if episode_limit is None:
+        if config.evaluation_interval:
+            found.append(
+                "episodes have no limit: periodic evaluations cut them after "
+                f"{max(1, config.evaluation_interval // config.eval_episodes):,} steps; "
+                "--max-episode-steps sets one"
+            )
+        return found
+    horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else float("inf")
+    if not 1 / _FAR_OFF <= horizon / episode_limit <= _FAR_OFF:
+        found.append(
+            f"gamma {config.gamma:g} looks about {horizon:,.0f} steps ahead, "
+            f"but episodes last up to {episode_limit:,}"
+        )
+    return found

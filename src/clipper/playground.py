@@ -1,0 +1,140 @@
+"""Where an agent's environments come from in, the sampler that steps them out, here or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
+
+from clipper.config import PPOConfig
+from clipper.envs.make import EnvSource, imports_what_it_names
+from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.errors import ConfigError, EnvironmentFault
+from clipper.policies.actor_critic import ActorCritic
+from clipper.randomness import EpisodeSeeds
+from clipper.rollout import LocalSampler, SamplerMark
+from clipper.worker_choice import choose_workers, read_workers
+from clipper.workers import ProcessSampler, share_out
+
+AnySampler = LocalSampler | ProcessSampler
+
+
+class Playground:
+    """The environments of one agent: none until they are needed, and the point they were left at.
+
+    Args:
+        source: Where they come from, or None if that is not known here.
+        env: What the agent's identity says of the environment, for messages.
+        seed: The run's seed.
+        config: The settings.
+        workers: Worker processes, or `auto`.
+
+    Raises:
+        ConfigError: The number of workers is wrong.
+    """
+
+    def __init__(
+        self,
+        source: EnvSource | None,
+        env: Mapping[str, Any],
+        seed: int,
+        config: PPOConfig,
+        workers: int | str,
+    ) -> None:
+        self._source = source
+        self._env = env
+        self._seed = seed
+        self._config = config
+        self._workers = read_workers(workers)
+        if self._workers:
+            share_out(config.num_envs, self._workers)
+        self._why_workers = ""
+        self._sampler: AnySampler | None = None
+        self._state: Mapping[str, NDArray[Any]] | None = None
+
+    @property
+    def source(self) -> EnvSource:
+        """Where the environments come from.
+
+        Raises:
+            ConfigError: That is not known here.
+        """
+        if self._source is not None:
+            return self._source
+        name = self._env["name"]
+        if not self._env["is_named"]:
+            found, hint = (
+                "cannot be made from its name",
+                "name it with --env module:Name (Python: env=...).",
+            )
+        elif imports_what_it_names(name):
+            found = "is named by a file, and a module is not imported unasked"
+            hint = "--trust-env (Python: trust_env=True) does it; only with files you trust."
+        else:
+            found, hint = (
+                "is not registered here",
+                "--env module:Id imports what registers it (Python: env=...).",
+            )
+        raise ConfigError(f"the agent needs its environment, but {name} {found}.", hint=hint)
+
+    @cached_property
+    def episode_limit(self) -> int | None:
+        """Steps after which an episode is truncated, or None; unknown without a source."""
+        return self._env["max_episode_steps"] if self._source is None else spaces_of(self.source)[2]
+
+    def describe(self) -> list[str]:
+        """Returns lines that say how environments are stepped, where that is worth a word."""
+        if self._source is None:
+            return []
+        lines = []
+        if self._source.is_fresh_per_episode:
+            lines.append("episodes: each in a new environment, whose seed alone decides it")
+        number = self._num_workers()
+        if number or self._why_workers:
+            reason = f", {self._why_workers}" if self._why_workers else ""
+            lines.append(f"workers: {number}{reason}")
+        return lines
+
+    def _num_workers(self) -> int:
+        if self._workers is None:
+            self._workers, self._why_workers = choose_workers(self.source, self._config)
+        return self._workers
+
+    def ready(self, policy: ActorCritic) -> tuple[AnySampler, str | None]:
+        """Returns the sampler where it was left, and why it is not exactly there, or None."""
+        if self._sampler is not None:
+            return self._sampler, None
+        source, num_envs, workers = self.source, self._config.num_envs, self._num_workers()
+        if workers:
+            self._sampler = ProcessSampler(
+                source, num_envs, workers, self._seed, policy, self._config
+            )
+        else:
+            envs = VectorEnv(source, num_envs, EpisodeSeeds(self._seed))
+            self._sampler = LocalSampler(envs, self._seed)
+        if self._state is None:
+            return self._sampler, None
+        state, self._state = self._state, None
+        return self._sampler, self._sampler.load_state_dict(state)
+
+    def leave_at(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Begins at a saved point when environments are needed next."""
+        self._state = state
+
+    def put_away(self, mark: SamplerMark | None = None) -> str | None:
+        """Closes the environments and remembers a point to go on from, by default this one.
+
+        Returns:
+            Why the point is lost, or None.
+        """
+        if self._sampler is None:
+            return None
+        sampler, self._sampler, lost = self._sampler, None, None
+        try:
+            self._state = sampler.state_dict(mark)
+        except EnvironmentFault as fault:
+            lost = f"environments began anew, for {fault.message}"
+        sampler.close()
+        return lost

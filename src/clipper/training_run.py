@@ -1,0 +1,199 @@
+"""A policy and its environments in, a run of training out: algorithm, counters and folder together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipper import agent_file
+from clipper.algorithms.ppo import PPO as PPOAlgorithm
+from clipper.checkpoint import Checkpoint, without_prefix
+from clipper.errors import ConfigError, FileError
+from clipper.evaluation import SELECTION, evaluate
+from clipper.identity import Identity
+from clipper.metrics import Metrics
+from clipper.playground import Playground
+from clipper.policies.actor_critic import ActorCritic
+from clipper.run_folder import RunFolder
+from clipper.run_keeper import RunKeeper, changes_since
+from clipper.training import Callback, Outcome, StopRules, Trainer, TrainingState
+
+
+class TrainingRun:
+    """All that changes while an agent is trained.
+
+    Args:
+        identity: What the agent is.
+        policy: What is trained, in place.
+        playground: Its environments.
+
+    Attributes:
+        identity: As given, with the settings as they are now.
+        algorithm: Collects and learns.
+        state: The counters.
+        origin: Where the weights of a loaded agent come from, if the rest is not known.
+    """
+
+    def __init__(self, identity: Identity, policy: ActorCritic, playground: Playground) -> None:
+        self.identity = identity
+        self.policy = policy
+        self._playground = playground
+        config = identity.config
+        self.algorithm = PPOAlgorithm(policy, config, config.num_envs, identity.seed)
+        self.state = TrainingState(next_evaluation=config.evaluation_interval)
+        self.origin: str | None = None
+        self._store: RunKeeper | None = None
+
+    @property
+    def engine(self) -> str:
+        """What computes: `reference`, or `native` and the instruction set."""
+        return self.algorithm.engine.describe()
+
+    def train(self, rules: StopRules, observers: Sequence[Callback]) -> Outcome:
+        """Trains until a rule ends it; the folder, if there is one, is written."""
+        self.state.note_inexact(self.origin)
+        sampler, inexact = self._playground.ready(self.policy)
+        self.state.note_inexact(inexact)
+        can_evaluate = (
+            self.identity.config.evaluation_interval > 0
+            and self._playground.source.instance is None
+        )
+        trainer = Trainer(
+            self.algorithm,
+            sampler,
+            self.state,
+            evaluate=self._selection_scores if can_evaluate else None,
+            keeper=self._store,
+            observers=observers,
+        )
+        try:
+            outcome = trainer.run(rules)
+        finally:
+            if trainer.broken_at is not None:
+                self.state.note_inexact(self._playground.put_away(trainer.broken_at))
+        if self._store is not None:
+            self._store.finish(outcome)
+        return outcome
+
+    def rebudget(self, total_timesteps: int) -> None:
+        """Sets another number of steps for the whole run.
+
+        Raises:
+            ConfigError: It is not above the steps that are done.
+        """
+        config = self.identity.config.replace(total_timesteps=total_timesteps)
+        if config.total_timesteps <= self.state.step:
+            raise ConfigError(
+                f"total_timesteps must be above the {self.state.step:,} steps that are done, "
+                f"but is {config.total_timesteps:,}.",
+                hint="it counts from the start of the run, steps done included.",
+            )
+        if self.state.step:
+            self.state.note_inexact(
+                f"total_timesteps changed from {self.identity.config.total_timesteps:,} to "
+                f"{config.total_timesteps:,} after {self.state.step:,} steps, and schedules with it"
+            )
+        self.identity = replace(self.identity, config=config)
+        self.algorithm.config = config
+        interval = config.evaluation_interval
+        if interval:
+            self.state.next_evaluation = self.state.step - self.state.step % interval + interval
+
+    def _selection_scores(self) -> Metrics:
+        """Returns the periodic evaluation in both modes, on seeds of its own."""
+        scores = {}
+        # no longer than training itself, where nothing else ends an episode
+        endless = self._playground.episode_limit is None
+        most = self.identity.config.evaluation_interval if endless else None
+        for mode, deterministic in (("deterministic", True), ("stochastic", False)):
+            result = evaluate(
+                self.policy,
+                self._playground.source,
+                episodes=self.identity.config.eval_episodes,
+                seed=self.identity.seed,
+                deterministic=deterministic,
+                purposes=SELECTION,
+                max_steps=most,
+            )
+            scores[f"eval/return_{mode}"] = result.mean
+        return scores
+
+    def open_folder(self, path: Path, transforms: list[str]) -> None:
+        """Begins to write a new folder.
+
+        Args:
+            path: Where; there must be no run.
+            transforms: Lines that name the spaces and what is done to them.
+
+        Raises:
+            ConfigError: A folder is written already.
+            FileError: There is a run, or the folder cannot be written.
+        """
+        if self._store is not None:
+            raise ConfigError(
+                "run_dir must not be given when a resumed run goes on: it writes its own folder, "
+                f"{self._store.folder.path}.",
+                hint="load the agent file to start another run from it.",
+            )
+        if (path / "config.json").exists():
+            raise FileError(
+                f"{path} must not hold a run yet, but does.",
+                hint=f"`clipper.resume({str(path)!r})` goes on with it.",
+            )
+        self._store = RunKeeper(RunFolder(path), self.policy, self.describe)
+        self._store.begin(transforms)
+
+    def note_resumed(self) -> None:
+        """Writes into the folder, if there is one, that the run goes on."""
+        if self._store is not None:
+            self._store.go_on(self.state.step)
+
+    def close_folder(self) -> None:
+        """Lets go of the folder."""
+        if self._store is not None:
+            self._store.folder.close()
+            self._store = None
+
+    def go_on_from(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
+        """Takes over all that a checkpoint holds and goes on writing its folder."""
+        agent_file.load_policy(
+            self.policy, without_prefix("policy", checkpoint.agent), str(folder.path)
+        )
+        state = {
+            part: {k: torch.from_numpy(v) for k, v in without_prefix(part, arrays).items()}
+            for part, arrays in (
+                ("policy", checkpoint.agent),
+                ("engine", checkpoint.training),
+                ("reward_scaler", checkpoint.training),
+                ("counters", checkpoint.training),
+            )
+        }
+        self.algorithm.load_state_dict(state)
+        self._playground.leave_at(without_prefix("sampler", checkpoint.training))
+        data = dict(checkpoint.state)
+        self.state = TrainingState.from_json(data["training"])
+        self.origin = None
+        folder.cut_back(data["rows"])
+        self._store = RunKeeper(folder, self.policy, self.describe)
+        for change in changes_since(checkpoint, str(self.policy.device), self.engine):
+            self.state.note_inexact(change)
+            folder.log(change)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what the metadata of an agent file says of the agent as it is now."""
+        identity = self.identity
+        return {
+            "algorithm": "ppo",
+            "env": dict(identity.env),
+            "preset": identity.preset,
+            "seed": identity.seed,
+            "config": identity.config.to_json(),
+            "module": "user" if identity.has_module else "mlp",
+            "engine": self.engine,
+            "step": self.state.step,
+            "exact": self.state.inexact is None,
+        }
