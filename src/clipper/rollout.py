@@ -259,11 +259,11 @@ class LocalSampler:
         noise = policy.noise(self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs)
         play = policy.play(obs, noise, actions)
         act, envs = play.act, self._envs
-        for t in range(num_steps):
-            obs[t] = envs.obs
+        rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
+        for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
+            obs_N[...] = envs.obs
             act(t)
-            endings = envs.step(actions[t], rewards[t], terminated[t], truncated[t])
-            for ending in endings:
+            for ending in envs.step(action_N, reward_N, terminated_N, truncated_N):
                 final_obs.append(ending.final_obs)
                 final_at.append((t, ending.env))
                 step = (first_step + t + 1) * self.num_envs
