@@ -272,11 +272,11 @@ class LocalSampler:
         )
         play = policy.play(obs, noise, actions)
         act = play.act
-        for t in range(num_steps):
-            obs[t] = envs.obs
+        rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
+        for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
+            obs_N[...] = envs.obs
             act(t)
-            endings = envs.step(actions[t], rewards[t], terminated[t], truncated[t])
-            for ending in endings:
+            for ending in envs.step(action_N, reward_N, terminated_N, truncated_N):
                 final_obs.append(ending.final_obs)
                 final_at.append((t, ending.env))
                 step = (first_step + t + 1) * self._num_envs_in_all

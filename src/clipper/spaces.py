@@ -256,11 +256,13 @@ class ActionLayout:
             if not self._plain:
                 indices = (indices + self._start[0]).astype(self.space.dtype)
             return list(indices)
+        if self._plain and len(self.space.shape or ()) == 1:
+            # the method, because np.clip takes three times as long
+            return list(actions.clip(self._low, self._high))
         shape = (len(actions), *(self.space.shape or ()))
         if self.kind == "box":
             scaled = actions if self._plain else actions * self._scale + self._centre
-            # np.clip takes three times as long
-            clipped = np.minimum(np.maximum(scaled, self._low), self._high)
+            clipped = scaled.clip(self._low, self._high)
             return list(clipped.astype(self.space.dtype, copy=False).reshape(shape))
         if self.kind == "multi_discrete":
             actions = actions + self._start
