@@ -84,6 +84,11 @@ class Playground:
         """Steps after which an episode is truncated, or None; unknown without a source."""
         return self._env["max_episode_steps"] if self._source is None else spaces_of(self.source)[2]
 
+    @property
+    def has_workers(self) -> bool:
+        """True if worker processes step environments beside this one."""
+        return bool(self._workers)
+
     def describe(self) -> list[str]:
         """Returns lines that say how environments are stepped, where that is worth a word."""
         if self._source is None:

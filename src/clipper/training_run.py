@@ -58,6 +58,8 @@ class TrainingRun:
         self.state.note_inexact(self.origin)
         sampler, inexact = self._playground.ready(self.policy)
         self.state.note_inexact(inexact)
+        # workers rest while this process learns: one of their cores takes half of the update
+        self.algorithm.engine.num_threads = 2 if self._playground.has_workers else 1
         can_evaluate = (
             self.identity.config.evaluation_interval > 0
             and self._playground.source.instance is None

@@ -206,6 +206,26 @@ def test_what_is_judged_while_acting_is_what_is_judged_afterwards(variant: str, 
     assert torch.equal(found[1], expected[1])
 
 
+@many
+@given(networks(), objectives())
+def test_one_thread_or_two(
+    variant: str, network: dict[str, Any], objective: dict[str, Any]
+) -> None:
+    """Actor and critic side by side end in the bits of one thread: state, reports and norms."""
+    ends, metrics = [], []
+    for num_threads in (1, 2):
+        pair = make_pair(network, **objective, num_epochs=3, learning_rate=1e-3)
+        pair.engine.num_threads = num_threads
+        log_probs, values = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+        own = replace(pair.rollout, log_probs=log_probs, values=values)
+        metrics.append(pair.fast.improve(own, 0.3))
+        ends.append(pair.fast.state_dict())
+    for part in ("policy", "engine"):
+        for name, tensor in ends[0][part].items():
+            assert torch.equal(tensor, ends[1][part][name]), name
+    np.testing.assert_equal(metrics[0], metrics[1])
+
+
 def test_the_same_call_gives_the_same_bits(variant: str) -> None:
     """Two engines from the same weights end in the same bits, as do two halves of a block."""
     network = {"kind": "box", "obs_size": 7, "hidden_sizes": (64, 64), "normalize_obs": True}

@@ -103,6 +103,7 @@ class Settings:
         iteration: int,
         gamma: float,
         gae_lambda: float,
+        num_threads: int = 1,
     ) -> None: ...
 
 def improve(
@@ -116,7 +117,7 @@ def improve(
     grad_norms: Float64,
     advantages: Float32,
     value_targets: Float32,
-) -> tuple[int, int, int, int]: ...
+) -> tuple[int, int, int, int, bool]: ...
 def gradient(
     policy: Policy,
     rollout: Rollout,

@@ -39,6 +39,8 @@ VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
 # numbers of one minibatch's report
 _REPORT_SIZE = 7
 _NOT_FINITE = 2
+# iterations after which a second thread is tried again
+_ALONE_AFTER_STALLS = 50
 _ACTIVATION_NAMES = tuple(ACTIVATIONS)
 
 
@@ -82,11 +84,17 @@ class NativeEngine:
     Args:
         policy: A policy that `covers` has no objection to; its parameters become views of one flat
             tensor, and its `act`, `evaluate` and `values` come here.
+
+    Attributes:
+        num_threads: 1 or 2 threads for `improve`; the bits are the same. When the second one finds
+            its core taken by others, this one goes on alone for a while.
     """
 
     name = "native"
 
     def __init__(self, policy: ActorCritic) -> None:
+        self.num_threads = 1
+        self._alone_for = 0
         self.variant = choose_variant()
         self._state = AdamState(policy)
         self._normal = policy.distribution.noise == "normal"
@@ -213,11 +221,13 @@ class NativeEngine:
             NumericsError: The loss or its gradient is not finite.
         """
         state = self._state
-        settings = _settings(config, learning_rate, clip_range, seed, iteration)
+        self._alone_for = max(0, self._alone_for - 1)
+        threads = 1 if self._alone_for else self.num_threads
+        settings = _settings(config, learning_rate, clip_range, seed, iteration, threads)
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
         reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
         targets = torch.empty(rollout.num_rows)
-        num_reports, num_updates, epochs, failure = _native.improve(
+        num_reports, num_updates, epochs, failure, was_shared = _native.improve(
             self._policy,
             _rollout(rollout, rewards, self._action_type),
             settings,
@@ -230,6 +240,8 @@ class NativeEngine:
             targets.numpy(),
         )
         state.num_updates += num_updates
+        if threads > 1 and not was_shared:
+            self._alone_for = _ALONE_AFTER_STALLS
         if failure == _NOT_FINITE:
             raise not_finite(
                 float(reports[num_reports - 1, 0]), float(norms[num_updates]), state.num_updates + 1
@@ -279,7 +291,12 @@ class NativeEngine:
 
 
 def _settings(
-    config: PPOConfig, learning_rate: float, clip_range: float, seed: int, iteration: int
+    config: PPOConfig,
+    learning_rate: float,
+    clip_range: float,
+    seed: int,
+    iteration: int,
+    num_threads: int = 1,
 ) -> _native.Settings:
     return _native.Settings(
         clip_range=clip_range,
@@ -301,6 +318,7 @@ def _settings(
         iteration=iteration,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
+        num_threads=num_threads,
     )
 
 

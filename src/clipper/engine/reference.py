@@ -42,6 +42,7 @@ class ReferenceEngine:
         self._betas = betas
         self._eps = eps
         self._max_grad_norm = max_grad_norm
+        self.num_threads = 1  # torch has threads of its own
         self._state = AdamState(policy)
         self._grad = torch.zeros_like(self._state.params)
         for parameter, part in zip(self._state.learned, self._state.split(self._grad), strict=True):

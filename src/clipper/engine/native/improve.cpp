@@ -4,8 +4,18 @@
 #include "improve.hpp"
 
 #include <cmath>
+#include <optional>
+
+#include "partner.hpp"
 
 namespace clipper {
+
+namespace {
+
+// so often may the second thread come late before this one goes on alone
+constexpr int kMostStalls = 3;
+
+}  // namespace
 
 Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
                    const Records& records)
@@ -16,7 +26,9 @@ Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Opt
       records_(records),
       num_rows_(rollout.judgement.num_steps * rollout.judgement.num_envs),
       obs_(num_rows_ * policy.network().obs_width),
-      grad_(policy.network().num_params) {
+      grad_(policy.network().num_params),
+      is_shared_(plan.num_threads > 1 && policy.network().depth[kTorso] == 0 &&
+                 Partner::is_possible()) {
   policy_.kernels.normalize(policy_.network(), rollout_.obs, num_rows_, obs_.data());
   const Judgement& j = rollout_.judgement;
   judge(j.values, j.next_values, records_.advantages, records_.value_targets);
@@ -62,15 +74,50 @@ void Improver::judge_anew() {
 
 void Improver::gradient(const int64_t* order, int64_t rows, double* report, float* flat) {
   const Network& net = policy_.network();
-  policy_.kernels.gradient(net, policy_.packed(), policy_.workspace(), batch_, order, rows,
-                           plan_.objective, policy_.grad_sums(), report);
-  policy_.kernels.unpack_gradient(net, policy_.grad_sums(), flat);
+  both([&](Parts parts, int thread) {
+    policy_.kernels.gradient(net, policy_.packed(), policy_.workspace(thread), batch_, order, rows,
+                             plan_.objective, policy_.grad_sums(), report, parts);
+    policy_.kernels.unpack_gradient(net, policy_.grad_sums(), flat, parts);
+  });
+  report[kLoss] = report[kPolicyLoss] + plan_.objective.vf_coef * report[kValueLoss] -
+                  plan_.objective.ent_coef * report[kEntropy];
+}
+
+// All of it on this thread, or the actor's here and the critic's on the second one. They share no
+// number that is written, so the bits are the same.
+void Improver::both(const std::function<void(Parts, int thread)>& work) {
+  if (!is_shared_) return work(kAllParts, 0);
+  const bool was_there =
+      Partner::get().run([&] { work(kActorPart, 0); }, [&] { work(kCriticPart, 1); });
+  if (!was_there && ++num_stalls_ >= kMostStalls) is_shared_ = false;
+}
+
+// One step of Adam on the parameters of some parts, which the kernels take over.
+void Improver::move(const AdamStep& step, Parts parts) {
+  const Network& net = policy_.network();
+  const auto range = [&](int64_t start, int64_t size) {
+    policy_.kernels.adam(step, grad_.data() + start, optimizer_.m + start, optimizer_.v + start,
+                         optimizer_.params + start, size);
+  };
+  if (parts == kAllParts) {
+    range(0, net.num_params);
+  } else {
+    const Chain chain = parts == kActorPart ? kActor : kCritic;
+    for (int i = 0; i < net.depth[chain]; ++i) {
+      const Layer& layer = net.layers[chain][i];
+      range(layer.weight, int64_t{layer.inputs} * layer.outputs);
+      range(layer.bias, layer.outputs);
+    }
+    if (parts == kActorPart && net.head.log_std_param >= 0)
+      range(net.head.log_std_param, net.head.action_size);
+  }
+  policy_.refresh(parts);
 }
 
 // Clips the gradient and takes a step; false if the loss or the gradient is not finite.
 bool Improver::step(const double* report, double* grad_norm) {
-  const int64_t size = policy_.network().num_params;
-  const double norm = std::sqrt(policy_.kernels.squared_norm(grad_.data(), size));
+  const double norm =
+      std::sqrt(policy_.kernels.squared_norm(grad_.data(), policy_.network().num_params));
   *grad_norm = norm;
   if (!std::isfinite(norm) || !std::isfinite(report[kLoss])) return false;
   const auto t = static_cast<double>(++optimizer_.num_updates);
@@ -83,13 +130,14 @@ bool Improver::step(const double* report, double* grad_norm) {
   step.eps = static_cast<float>(plan_.eps);
   const bool clips = plan_.max_grad_norm >= 0 && norm > plan_.max_grad_norm;
   step.grad_scale = clips ? static_cast<float>(plan_.max_grad_norm / (norm + 1e-6)) : 1.0f;
-  policy_.kernels.adam(step, grad_.data(), optimizer_.m, optimizer_.v, optimizer_.params, size);
-  policy_.refresh();
+  both([&](Parts parts, int) { move(step, parts); });
   return true;
 }
 
 Outcome Improver::run() {
   Outcome outcome;
+  std::optional<Partnership> partnership;
+  if (is_shared_) partnership.emplace();
   Shuffler shuffler;
   std::vector<int64_t> order(static_cast<size_t>(num_rows_));
   for (int epoch = 0; epoch < plan_.num_epochs; ++epoch) {
@@ -109,6 +157,8 @@ Outcome Improver::run() {
         return outcome;
       }
       ++outcome.num_updates;
+      outcome.shared = is_shared_;
+      if (partnership && !is_shared_) partnership.reset();
     }
     ++outcome.num_epochs;
   }

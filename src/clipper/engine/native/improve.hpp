@@ -1,6 +1,7 @@
 // All epochs and minibatches of an iteration in one call.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "estimators.hpp"
@@ -33,6 +34,7 @@ struct Plan {
   double ratio_tolerance = 0;
   Stream shuffle{};
   uint64_t iteration = 0;
+  int num_threads = 1;  // 1 or 2; the bits are the same
 };
 
 struct Optimizer {
@@ -47,6 +49,7 @@ enum class Failure : int { none, ratio, not_finite };
 struct Outcome {
   int64_t num_reports = 0, num_updates = 0;
   int num_epochs = 0;
+  bool shared = false;  // to the end by two threads
   Failure failure = Failure::none;
 };
 
@@ -70,6 +73,8 @@ class Improver {
   void judge(const float* values, const float* next_values, float* advantages, float* targets);
   void judge_anew();
   bool step(const double* report, double* grad_norm);
+  void move(const AdamStep& step, Parts parts);
+  void both(const std::function<void(Parts, int thread)>& work);
 
   Policy& policy_;
   const Rollout& rollout_;
@@ -80,6 +85,8 @@ class Improver {
   Batch batch_{};
   Floats obs_;
   Floats grad_;
+  bool is_shared_;
+  int num_stalls_ = 0;
   std::vector<float> values_, next_values_, final_values_, last_values_, advantages_, targets_;
 };
 

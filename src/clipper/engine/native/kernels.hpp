@@ -26,13 +26,13 @@ void scale_by_slope(Activation kind, const float* y, const float* slope, float* 
                     int64_t size);
 
 // network.cpp
-void pack(const Network&, const float* flat, float* packed);
+void pack(const Network&, const float* flat, float* packed, Parts);
 void normalize(const Network&, const float* obs, int64_t rows, float* out);
 void forward(const Network&, const float* packed, const Workspace&, int rows, bool actor,
              bool critic, bool keep_slopes);
 void backward(const Network&, const float* packed, const Workspace&, int rows, Chain chain,
               bool into_torso, float* sums);
-void unpack_gradient(const Network&, const float* sums, float* flat);
+void unpack_gradient(const Network&, const float* sums, float* flat, Parts);
 const float* output(const Network&, const Workspace&, Chain chain);
 
 // heads.cpp: all on ws.params, which `read_head` fills from the actor's output
@@ -48,7 +48,8 @@ void head_gradient(const Network&, const Workspace&, int rows, float grad_entrop
 
 // objective.cpp
 void gradient(const Network&, const float* packed, const Workspace&, const Batch&,
-              const int64_t* order, int64_t rows, const Objective&, float* sums, double* report);
+              const int64_t* order, int64_t rows, const Objective&, float* sums, double* report,
+              Parts);
 
 // adam.cpp
 double squared_norm(const float* x, int64_t size);

@@ -111,11 +111,14 @@ void Policy::place_workspace() {
   for (size_t i = 0; i < std::size(places); ++i) offsets[i] = take(columns[i]);
   const int64_t delta[2] = {take(network_.widest), take(network_.widest)};
   network_.workspace_size = size;
-  memory_ = std::make_unique<Floats>(size);
-  workspace_.base = memory_->data();
-  for (size_t i = 0; i < std::size(places); ++i)
-    workspace_.*places[i] = memory_->data() + offsets[i];
-  for (int i = 0; i < 2; ++i) workspace_.delta[i] = memory_->data() + delta[i];
+  memory_ = std::make_unique<Floats>(2 * size);
+  for (int thread = 0; thread < 2; ++thread) {
+    Workspace& ws = workspaces_[thread];
+    float* const memory = memory_->data() + thread * size;
+    ws.base = memory;
+    for (size_t i = 0; i < std::size(places); ++i) ws.*places[i] = memory + offsets[i];
+    for (int i = 0; i < 2; ++i) ws.delta[i] = memory + delta[i];
+  }
 }
 
 }  // namespace clipper

@@ -47,12 +47,12 @@ class Policy {
   Policy& operator=(const Policy&) = delete;
 
   // Takes over the parameters as they are now.
-  void refresh() { kernels.pack(network_, flat_, packed_->data()); }
+  void refresh(Parts parts = kAllParts) { kernels.pack(network_, flat_, packed_->data(), parts); }
 
   const Kernels& kernels;
   const Network& network() const { return network_; }
   const float* packed() const { return packed_->data(); }
-  const Workspace& workspace() const { return workspace_; }
+  const Workspace& workspace(int thread = 0) const { return workspaces_[thread]; }
   float* grad_sums() const { return grad_sums_->data(); }
 
  private:
@@ -64,7 +64,7 @@ class Policy {
   std::array<std::vector<Layer>, kNumChains> layers_;
   std::vector<int> sizes_;
   std::unique_ptr<Floats> packed_, grad_sums_, memory_;
-  Workspace workspace_{};
+  Workspace workspaces_[2]{};  // one for every thread
 };
 
 }  // namespace clipper

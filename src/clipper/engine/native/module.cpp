@@ -193,7 +193,7 @@ struct Settings {
   double gamma = 0, gae_lambda = 0;
 };
 
-using Reported = std::tuple<int64_t, int64_t, int, int>;
+using Reported = std::tuple<int64_t, int64_t, int, int, bool>;
 
 Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
                  Out<float> m, Out<float> v, int64_t num_updates, Out<double> reports,
@@ -220,7 +220,7 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
                               value_targets.data()});
   const clipper::Outcome outcome = improver.run();
   return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
-          static_cast<int>(outcome.failure)};
+          static_cast<int>(outcome.failure), outcome.shared};
 }
 
 // The gradient of the loss over the rows `order`, and its report.
@@ -299,7 +299,8 @@ NB_MODULE(_native, m) {
                           std::tuple<double, double> betas, double eps,
                           std::optional<double> max_grad_norm, std::optional<double> target_kl,
                           bool recompute_advantages, double ratio_tolerance, uint64_t seed,
-                          uint32_t purpose, uint64_t iteration, double gamma, double gae_lambda) {
+                          uint32_t purpose, uint64_t iteration, double gamma, double gae_lambda,
+                          int num_threads) {
         new (self) Settings{};
         self->gamma = gamma;
         self->gae_lambda = gae_lambda;
@@ -308,12 +309,12 @@ NB_MODULE(_native, m) {
                       num_epochs, minibatch_size, learning_rate, std::get<0>(betas),
                       std::get<1>(betas), eps, max_grad_norm.value_or(-1),
                       target_kl.value_or(-1), recompute_advantages, ratio_tolerance,
-                      {seed, purpose}, iteration};
+                      {seed, purpose}, iteration, num_threads};
       }, nb::kw_only(), "clip_range"_a, "vf_coef"_a, "ent_coef"_a, "clip_value"_a.none(),
          "normalize_advantage"_a, "num_epochs"_a, "minibatch_size"_a, "learning_rate"_a,
          "betas"_a, "eps"_a, "max_grad_norm"_a.none(), "target_kl"_a.none(),
          "recompute_advantages"_a, "ratio_tolerance"_a, "seed"_a, "purpose"_a, "iteration"_a,
-         "gamma"_a, "gae_lambda"_a);
+         "gamma"_a, "gae_lambda"_a, "num_threads"_a = 1);
   m.def("improve", &improve, "policy"_a, "rollout"_a, "settings"_a, "m"_a, "v"_a,
         "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a);
   m.def("gradient", &gradient, "policy"_a, "rollout"_a, "settings"_a, "order"_a, "report"_a,

@@ -22,9 +22,9 @@ const float* upright(const Network& net, const float* packed, const Layer& layer
 
 }  // namespace
 
-void pack(const Network& net, const float* flat, float* packed) {
+void pack(const Network& net, const float* flat, float* packed, Parts parts) {
   for (int chain = 0; chain < kNumChains; ++chain)
-    for (int i = 0; i < net.depth[chain]; ++i) {
+    for (int i = 0; is_of(Chain(chain), parts) && i < net.depth[chain]; ++i) {
       const Layer& layer = net.layers[chain][i];
       const float* weight = flat + layer.weight;
       transpose(layer.outputs, layer.inputs, weight, layer.inputs, packed + layer.forward,
@@ -127,9 +127,9 @@ void backward(const Network& net, const float* packed, const Workspace& ws, int 
   }
 }
 
-void unpack_gradient(const Network& net, const float* sums, float* flat) {
+void unpack_gradient(const Network& net, const float* sums, float* flat, Parts parts) {
   for (int chain = 0; chain < kNumChains; ++chain)
-    for (int i = 0; i < net.depth[chain]; ++i) {
+    for (int i = 0; is_of(Chain(chain), parts) && i < net.depth[chain]; ++i) {
       const Layer& layer = net.layers[chain][i];
       const float* grad = sums + layer.grad;
       float* weight = flat + layer.weight;
@@ -140,7 +140,7 @@ void unpack_gradient(const Network& net, const float* sums, float* flat) {
       memcpy(flat + layer.bias, sums + layer.grad_shift, sizeof(float) * layer.outputs);
     }
   const Head& head = net.head;
-  if (head.log_std_param >= 0)
+  if (head.log_std_param >= 0 && is_of(kActor, parts))
     memcpy(flat + head.log_std_param, sums + head.log_std_grad, sizeof(float) * head.action_size);
 }
 

@@ -18,6 +18,12 @@ constexpr int padded(int size) { return (size + kPad - 1) / kPad * kPad; }
 enum class Activation : int { tanh, relu, elu, silu, gelu };
 enum class HeadKind : int { categorical, bernoulli, gaussian };
 enum Chain : int { kTorso, kActor, kCritic, kNumChains };
+// What two threads can do side by side where there is no torso; together it includes the torso.
+enum Parts : unsigned { kActorPart = 1, kCriticPart = 2, kAllParts = 3 };
+
+constexpr bool is_of(Chain chain, Parts parts) {
+  return chain == kTorso ? parts == kAllParts : (parts & (chain == kActor ? 1u : 2u)) != 0;
+}
 
 struct Layer {
   int inputs, outputs;
@@ -115,7 +121,7 @@ struct AdamStep {
 // One instruction set's kernels; see kernels.cpp.
 struct Kernels {
   const char* name;
-  void (*pack)(const Network&, const float* flat, float* packed);
+  void (*pack)(const Network&, const float* flat, float* packed, Parts);
   void (*normalize)(const Network&, const float* obs, int64_t rows, float* out);
   void (*act)(const Network&, const float* packed, const Workspace&, const float* obs, int64_t rows,
               const float* noise, float* float_actions, int64_t* int_actions, float* log_probs,
@@ -125,8 +131,8 @@ struct Kernels {
                    float* log_probs, float* values);
   void (*gradient)(const Network&, const float* packed, const Workspace&, const Batch&,
                    const int64_t* order, int64_t rows, const Objective&, float* sums,
-                   double* report);
-  void (*unpack_gradient)(const Network&, const float* sums, float* flat);
+                   double* report, Parts);
+  void (*unpack_gradient)(const Network&, const float* sums, float* flat, Parts);
   double (*squared_norm)(const float* x, int64_t size);
   void (*adam)(const AdamStep&, const float* grad, float* m, float* v, float* params, int64_t size);
 };

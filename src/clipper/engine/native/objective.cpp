@@ -40,15 +40,13 @@ inline Vec expm1_minus(Vec x, Vec exp_x) {
   return magnitude(x) < 0.5f ? x * x * p : exp_x - 1.0f - x;
 }
 
-// Fills ws.grad_log_prob and ws.grad_value of a chunk, and adds its numbers up.
-void losses(const Workspace& ws, int rows, int64_t minibatch, const Objective& objective,
-            Sums& sums) {
+// Fills ws.grad_log_prob of a chunk, and adds its numbers up.
+void policy_losses(const Workspace& ws, int rows, int64_t minibatch, const Objective& objective,
+                   Sums& sums) {
   const Vec low = fill(static_cast<float>(1.0 - objective.clip_range));
   const Vec high = fill(static_cast<float>(1.0 + objective.clip_range));
   const Vec range = fill(static_cast<float>(objective.clip_range));
-  const Vec clip_value = fill(static_cast<float>(objective.clip_value));
   const float per_row = static_cast<float>(1.0 / static_cast<double>(minibatch));
-  const Vec value_weight = fill(static_cast<float>(objective.vf_coef) * per_row);
   for (int row = 0; row < rows; row += kLanes) {
     const Vec log_ratio = load(ws.log_prob + row) - load(ws.old_log_prob + row);
     const Vec ratio = exp(log_ratio), advantage = load(ws.advantage + row);
@@ -61,7 +59,25 @@ void losses(const Workspace& ws, int rows, int64_t minibatch, const Objective& o
     const Vec slope = advantage > 0.0f ? (ratio > high ? Vec{} : plain)
                                        : (ratio < low ? Vec{} : plain);
     store(ws.grad_log_prob + row, -per_row * slope);
+    const Vec k3 = expm1_minus(log_ratio, ratio), error = magnitude(ratio - 1.0f);
+    const int count = rows - row < kLanes ? rows - row : kLanes;
+    for (int i = 0; i < count; ++i) {
+      sums.objective += smaller[i];
+      sums.entropy += ws.entropy[row + i];
+      sums.kl += k3[i];
+      sums.clipped += error[i] > range[i] ? 1.0 : 0.0;
+      sums.ratio_error = error[i] <= sums.ratio_error ? sums.ratio_error : error[i];
+    }
+  }
+}
 
+// Fills ws.grad_value of a chunk, and adds its numbers up.
+void value_losses(const Workspace& ws, int rows, int64_t minibatch, const Objective& objective,
+                  Sums& sums) {
+  const Vec clip_value = fill(static_cast<float>(objective.clip_value));
+  const float per_row = static_cast<float>(1.0 / static_cast<double>(minibatch));
+  const Vec value_weight = fill(static_cast<float>(objective.vf_coef) * per_row);
+  for (int row = 0; row < rows; row += kLanes) {
     const Vec value = load(ws.value + row), target = load(ws.target + row);
     const Vec off = value - target;
     Vec square = off * off, grad = off;  // d/dV of (V - target)^2 / 2
@@ -75,17 +91,8 @@ void losses(const Workspace& ws, int rows, int64_t minibatch, const Objective& o
       square = square >= near_square ? square : near_square;
     }
     store(ws.grad_value + row, value_weight * grad);
-
-    const Vec k3 = expm1_minus(log_ratio, ratio), error = magnitude(ratio - 1.0f);
     const int count = rows - row < kLanes ? rows - row : kLanes;
-    for (int i = 0; i < count; ++i) {
-      sums.objective += smaller[i];
-      sums.value += square[i];
-      sums.entropy += ws.entropy[row + i];
-      sums.kl += k3[i];
-      sums.clipped += error[i] > range[i] ? 1.0 : 0.0;
-      sums.ratio_error = error[i] <= sums.ratio_error ? sums.ratio_error : error[i];
-    }
+    for (int i = 0; i < count; ++i) sums.value += square[i];
   }
 }
 
@@ -103,14 +110,29 @@ void gather(const Network& net, const Workspace& ws, const Batch& batch, const i
   load_actions(net, ws, rows, order, batch.float_actions, batch.int_actions);
 }
 
+void clear(const Network& net, float* sums, Parts parts) {
+  for (int chain = 0; chain < kNumChains; ++chain)
+    for (int i = 0; is_of(Chain(chain), parts) && i < net.depth[chain]; ++i) {
+      const Layer& layer = net.layers[chain][i];
+      const int64_t size = layer.grad_on_side ? int64_t{layer.inputs} * layer.out_width
+                                              : int64_t{layer.outputs} * layer.in_width;
+      memset(sums + layer.grad, 0, sizeof(float) * size);
+      memset(sums + layer.grad_shift, 0, sizeof(float) * layer.out_width);
+    }
+  if (is_of(kActor, parts))
+    memset(sums + net.head.log_std_grad, 0, sizeof(float) * padded(net.head.action_size));
+}
+
 }  // namespace
 
 void gradient(const Network& net, const float* packed, const Workspace& ws, const Batch& batch,
               const int64_t* order, int64_t rows, const Objective& objective, float* sums,
-              double* report) {
-  memset(sums, 0, sizeof(float) * net.grad_size);
+              double* report, Parts parts) {
+  const bool actor = is_of(kActor, parts), critic = is_of(kCritic, parts);
+  clear(net, sums, parts);
   Scale scale;
-  if (objective.normalize_advantage && rows > 1) scale = advantage_scale(batch, order, rows);
+  if (actor && objective.normalize_advantage && rows > 1)
+    scale = advantage_scale(batch, order, rows);
   const double count = static_cast<double>(rows);
   const float grad_entropy = static_cast<float>(-objective.ent_coef / count);
   const bool has_torso = net.depth[kTorso] > 0;
@@ -119,27 +141,31 @@ void gradient(const Network& net, const float* packed, const Workspace& ws, cons
   for (int64_t start = 0; start < rows; start += kChunk) {
     const int size = static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
     gather(net, ws, batch, order + start, size, scale);
-    forward(net, packed, ws, size, true, true, true);
-    read_head(net, ws, size);
-    read_values(net, ws, size);
-    log_prob_and_entropy(net, ws, size);
-    losses(ws, size, rows, objective, totals);
-
-    head_gradient(net, ws, size, grad_entropy, ws.delta[0], sums);
-    backward(net, packed, ws, size, kActor, has_torso, sums);
-    for (int row = 0; row < size; ++row)
-      ws.delta[0][int64_t{row} * value_width] = ws.grad_value[row];
-    backward(net, packed, ws, size, kCritic, has_torso, sums);
+    forward(net, packed, ws, size, actor, critic, true);
+    if (actor) {
+      read_head(net, ws, size);
+      log_prob_and_entropy(net, ws, size);
+      policy_losses(ws, size, rows, objective, totals);
+      head_gradient(net, ws, size, grad_entropy, ws.delta[0], sums);
+      backward(net, packed, ws, size, kActor, has_torso, sums);
+    }
+    if (critic) {
+      read_values(net, ws, size);
+      value_losses(ws, size, rows, objective, totals);
+      for (int row = 0; row < size; ++row)
+        ws.delta[0][int64_t{row} * value_width] = ws.grad_value[row];
+      backward(net, packed, ws, size, kCritic, has_torso, sums);
+    }
     if (has_torso) backward(net, packed, ws, size, kTorso, false, sums);
   }
-  report[kPolicyLoss] = -totals.objective / count;
-  report[kValueLoss] = 0.5 * totals.value / count;
-  report[kEntropy] = totals.entropy / count;
-  report[kApproxKl] = totals.kl / count;
-  report[kClipFraction] = totals.clipped / count;
-  report[kRatioError] = totals.ratio_error;
-  report[kLoss] = report[kPolicyLoss] + objective.vf_coef * report[kValueLoss] -
-                  objective.ent_coef * report[kEntropy];
+  if (actor) {
+    report[kPolicyLoss] = -totals.objective / count;
+    report[kEntropy] = totals.entropy / count;
+    report[kApproxKl] = totals.kl / count;
+    report[kClipFraction] = totals.clipped / count;
+    report[kRatioError] = totals.ratio_error;
+  }
+  if (critic) report[kValueLoss] = 0.5 * totals.value / count;
 }
 
 }  // namespace clipper::CLIPPER_VARIANT

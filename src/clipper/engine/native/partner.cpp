@@ -1,0 +1,142 @@
+// Two threads hand tasks over by spinning on atomics: a sleep and a wake-up cost more than the task.
+#include "partner.hpp"
+
+#include <chrono>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+namespace clipper {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// a partner that is this many times slower than the caller, and this much, was not running
+constexpr int kPatience = 4;
+constexpr std::chrono::microseconds kGrace{200};
+
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#endif
+}
+
+}  // namespace
+
+Partner& Partner::get() {
+  static Partner partner;
+  return partner;
+}
+
+Partner::Partner() : thread_([this] { work(); }) {}
+
+Partner::~Partner() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    is_over_ = true;
+    is_awake_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void Partner::work() {
+  while (true) {
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [this] { return is_awake_.load(); });
+    }
+    while (is_awake_.load(std::memory_order_relaxed)) {
+      if (is_over_.load(std::memory_order_relaxed)) return;
+      const std::function<void()>* task = task_.load(std::memory_order_acquire);
+      if (task == nullptr) {
+        relax();
+        continue;
+      }
+      (*task)();
+      task_.store(nullptr, std::memory_order_relaxed);
+      finished_.fetch_add(1, std::memory_order_release);
+    }
+  }
+}
+
+bool Partner::run(const std::function<void()>& own, const std::function<void()>& other) {
+  const Clock::time_point begin = Clock::now();
+  ++started_;
+  task_.store(&other, std::memory_order_release);
+  own();
+  const Clock::duration mine = Clock::now() - begin;
+  unsigned spins = 0;
+  while (finished_.load(std::memory_order_acquire) != started_) {
+    relax();
+    if (++spins % 1024 == 0) std::this_thread::yield();
+  }
+  return Clock::now() - begin < kPatience * mine + kGrace;
+}
+
+#if defined(__linux__)
+
+struct Partnership::Affinity {
+  cpu_set_t caller;
+};
+
+bool Partner::is_possible() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
+Partnership::Partnership() {
+  Partner& partner = Partner::get();
+  cpu_set_t set;
+  const int here = sched_getcpu();
+  if (pthread_getaffinity_np(pthread_self(), sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1) {
+    before_ = new Affinity{set};
+    int there = -1;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      if (CPU_ISSET(cpu, &set) && cpu != here) there = cpu;
+    cpu_set_t other;
+    CPU_ZERO(&other);
+    CPU_SET(there, &other);
+    CPU_CLR(there, &set);
+    pthread_setaffinity_np(partner.thread_.native_handle(), sizeof(other), &other);
+    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+  }
+  {
+    const std::lock_guard<std::mutex> lock(partner.mutex_);
+    partner.is_awake_ = true;
+  }
+  partner.wake_.notify_one();
+}
+
+Partnership::~Partnership() {
+  Partner::get().is_awake_ = false;
+  if (before_ == nullptr) return;
+  pthread_setaffinity_np(pthread_self(), sizeof(before_->caller), &before_->caller);
+  delete before_;
+}
+
+#else
+
+struct Partnership::Affinity {};
+
+bool Partner::is_possible() { return std::thread::hardware_concurrency() > 1; }
+
+Partnership::Partnership() {
+  Partner& partner = Partner::get();
+  {
+    const std::lock_guard<std::mutex> lock(partner.mutex_);
+    partner.is_awake_ = true;
+  }
+  partner.wake_.notify_one();
+}
+
+Partnership::~Partnership() { Partner::get().is_awake_ = false; }
+
+#endif
+
+}  // namespace clipper

@@ -1,0 +1,51 @@
+// A second thread that works beside the caller's, for tasks of a few microseconds.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace clipper {
+
+// One a process, made when it is first needed. Within `Partnership` it spins, on a core of its own;
+// outside it sleeps.
+class Partner {
+ public:
+  static Partner& get();
+  static bool is_possible();  // there is a second core for this process
+  ~Partner();
+
+  // Runs `other` on the second thread and `own` on this one, and returns when both are done.
+  // False if the second thread was not there in time: its core is wanted by somebody else.
+  bool run(const std::function<void()>& own, const std::function<void()>& other);
+
+ private:
+  friend class Partnership;
+  Partner();
+  void work();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<bool> is_awake_{false}, is_over_{false};
+  std::atomic<const std::function<void()>*> task_{nullptr};
+  std::atomic<unsigned> finished_{0};
+  unsigned started_ = 0;
+  std::thread thread_;  // last: it uses all the others from its first moment
+};
+
+// Keeps the partner awake and the two threads on different cores as long as it lives.
+class Partnership {
+ public:
+  Partnership();
+  ~Partnership();
+  Partnership(const Partnership&) = delete;
+  Partnership& operator=(const Partnership&) = delete;
+
+ private:
+  struct Affinity;
+  Affinity* before_ = nullptr;
+};
+
+}  // namespace clipper
