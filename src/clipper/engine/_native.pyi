@@ -116,7 +116,7 @@ def improve(
     grad_norms: Float64,
     advantages: Float32,
     value_targets: Float32,
-) -> tuple[int, int, int, int]: ...
+) -> tuple[int, int, int, int, float]: ...
 def gradient(
     policy: Policy,
     rollout: Rollout,

@@ -217,7 +217,7 @@ class NativeEngine:
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
         reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
         targets = torch.empty(rollout.num_rows)
-        num_reports, num_updates, epochs, failure = _native.improve(
+        num_reports, num_updates, epochs, failure, estimate_seconds = _native.improve(
             self._policy,
             _rollout(rollout, rewards, self._action_type),
             settings,
@@ -239,6 +239,7 @@ class NativeEngine:
             grad_norms=norms[:num_updates].tolist(),
             epochs=epochs,
             value_targets=targets,
+            estimate_seconds=estimate_seconds,
         )
 
     def gradient(

@@ -3,9 +3,20 @@
 // The same loop as `PPO.improve` in algorithms/ppo.py, which says why each line is there.
 #include "improve.hpp"
 
+#include <chrono>
 #include <cmath>
 
 namespace clipper {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
 
 Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
                    const Records& records)
@@ -19,7 +30,9 @@ Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Opt
       grad_(policy.network().num_params) {
   policy_.kernels.normalize(policy_.network(), rollout_.obs, num_rows_, obs_.data());
   const Judgement& j = rollout_.judgement;
+  const Clock::time_point start = Clock::now();
   judge(j.values, j.next_values, records_.advantages, records_.value_targets);
+  estimate_seconds_ = seconds_since(start);
   batch_.obs = obs_.data();
   batch_.float_actions = rollout_.float_actions;
   batch_.int_actions = rollout_.int_actions;
@@ -39,6 +52,7 @@ void Improver::judge(const float* values, const float* next_values, float* advan
 
 // With the value function as it is now.
 void Improver::judge_anew() {
+  const Clock::time_point start = Clock::now();
   const Judgement& j = rollout_.judgement;
   const auto rows = static_cast<size_t>(num_rows_);
   values_.resize(rows);
@@ -58,6 +72,7 @@ void Improver::judge_anew() {
                    rollout_.final_at, rollout_.num_finals, last_values_.data(),
                    next_values_.data());
   judge(values_.data(), next_values_.data(), advantages_.data(), targets_.data());
+  estimate_seconds_ += seconds_since(start);
 }
 
 void Improver::gradient(const int64_t* order, int64_t rows, double* report, float* flat) {

@@ -62,6 +62,7 @@ class Improver {
   Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
            const Records& records);
   Outcome run();
+  double estimate_seconds() const { return estimate_seconds_; }  // spent on judgements
 
   // The gradient of one minibatch without a step, for tests: rows `order`, into `flat`.
   void gradient(const int64_t* order, int64_t rows, double* report, float* flat);
@@ -78,6 +79,7 @@ class Improver {
   Records records_;
   int64_t num_rows_;
   Batch batch_{};
+  double estimate_seconds_ = 0;
   Floats obs_;
   Floats grad_;
   std::vector<float> values_, next_values_, final_values_, last_values_, advantages_, targets_;
