@@ -63,20 +63,22 @@ def draw_profile(profile: RunProfile, target: Path, title: str) -> None:
         seconds = profile.seconds[name]
         per_step = profile.microseconds_per_step(seconds)
         share = 100 * profile.share(seconds)
-        text = f" {share:.1f} %   {_seconds(seconds)}   {per_step:.3g} µs a step"
-        axes.text(share, row, text, va="center", fontsize=9)
+        text = f"{share:.1f} %   {_seconds(seconds)}   {per_step:.3g} µs a step"
+        axes.annotate(
+            text, (share, row), (5, 0), textcoords="offset points", va="center", fontsize=9
+        )
     axes.set_yticks(range(len(names)), [f"{name}: {PARTS[name]}" for name in names])
     axes.invert_yaxis()
     # room for the numbers beside the longest bar
     longest = max(100 * profile.share(profile.seconds[name]) for name in names)
     axes.set_xlim(0, 1.5 * longest)
     axes.set_xlabel("share of the time (%)")
-    axes.grid(axis="x", color="#dddddd", lw=0.6)
-    axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize=9, borderpad=0
+    )
     whole = profile.whole_seconds
     per_step = profile.microseconds_per_step(whole)
     text = f"{title} · {_seconds(whole)} for {profile.num_steps:,} steps, {per_step:,.3g} µs a step"

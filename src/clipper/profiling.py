@@ -15,10 +15,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 PARTS: Mapping[str, str] = {
     "start": "environments made, workers started",
-    "env": "environments: step and reset",
+    "env": "step and reset of the environments",
     "act": "noise, actions, log-probabilities, values",
     "store": "bookkeeping of the collection",
-    "workers": "waiting for the workers",
+    "workers": "waiting for worker processes",
     "estimate": "advantages and value targets",
     "improve": "minibatch updates, normalisers, metrics",
     "log": "metrics, callbacks, display, curve",

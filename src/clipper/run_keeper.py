@@ -114,7 +114,8 @@ class RunKeeper:
 
     def write_profile(self, profile: RunProfile) -> None:
         """Writes where the time went as a table and a picture."""
-        write_profile(profile, self.folder.path, self.folder.path.name)
+        path = self.folder.path
+        write_profile(profile, path, f"{self._describe()['env']['name']} · {path.name}")
 
 
 def changes_since(checkpoint: Checkpoint, device: str, engine: str) -> list[str]:
