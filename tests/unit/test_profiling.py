@@ -243,7 +243,7 @@ def test_the_table() -> None:
         "env           3.000   75.0 %      15.00  step and reset of the environments",
         "improve       1.000   25.0 %       5.00  minibatch updates, normalisers, metrics",
         "whole         4.000  100.0 %      20.00",
-        "measuring took about 0.020 s of it (0.5 %)",
+        "measuring took at least 0.020 s of it (0.5 %)",
     ]
 
 
