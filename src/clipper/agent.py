@@ -28,6 +28,7 @@ from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
 from clipper.policies.networks import mlp_shape
 from clipper.presets import choose_preset
+from clipper.profiling import NO_STOPWATCH, Stopwatch
 from clipper.progress import ProgressDisplay
 from clipper.randomness import Purpose, normal, uniform
 from clipper.run_folder import RunFolder
@@ -191,6 +192,7 @@ class PPO:
         run_dir: str | Path | None = None,
         callback: Callback | Sequence[Callback] = (),
         progress: bool = True,
+        profile: bool = False,
     ) -> Outcome:
         """Trains until `total_timesteps` transitions are done and returns how it ended.
 
@@ -208,6 +210,8 @@ class PPO:
             callback: Called with a `Report` after every iteration; return False or call
                 `report.stop()` to end, `report.log(name, value)` to add a number.
             progress: Show the engine and progress on stderr.
+            profile: Measure where the time goes: `Outcome.profile`, which prints as a table, and
+                `profile.csv` and `profile.png` in the run's folder. Costs a little time.
 
         Raises:
             ConfigError: A setting is wrong.
@@ -224,6 +228,7 @@ class PPO:
         if total_timesteps is not None and total_timesteps != self.config.total_timesteps:
             self._run.rebudget(total_timesteps)
         callbacks = [callback] if callable(callback) else list(callback)
+        profiler = Stopwatch() if profile else NO_STOPWATCH
         if run_dir is not None:
             self._run.open_folder(Path(run_dir), self.describe())
         else:
@@ -231,9 +236,9 @@ class PPO:
         try:
             with one_thread_if_small(self.policy), long_lived_objects_left_alone():
                 if not progress:
-                    return self._run.train(rules, callbacks)
+                    return self._run.train(rules, callbacks, profiler)
                 with ProgressDisplay(self.describe_engine()) as display:
-                    return self._run.train(rules, [*callbacks, display])
+                    return self._run.train(rules, [*callbacks, display], profiler)
         finally:
             self._run.close_folder()
 

@@ -63,7 +63,7 @@ def plot_run(run_dir: str | Path, out: str | Path) -> None:
     grid = figure.add_gridspec(len(_HEALTH), 2, width_ratios=(2.4, 1))
     main = figure.add_subplot(grid[:, 0])
     _draw_returns(main, curve)
-    title = _plain(f"{curve.env} · {curve.name} · seed {curve.seed}")
+    title = plain(f"{curve.env} · {curve.name} · seed {curve.seed}")
     figure.suptitle(title, x=0.01, ha="left")
     for row, (path, label) in enumerate(_HEALTH):
         axes = figure.add_subplot(grid[row, 1], sharex=main)
@@ -72,7 +72,7 @@ def plot_run(run_dir: str | Path, out: str | Path) -> None:
             axes.tick_params(labelbottom=False)
         else:
             axes.set_xlabel("environment steps")
-    _save(figure, target)
+    save_figure(figure, target)
 
 
 def plot_runs(
@@ -117,10 +117,10 @@ def plot_runs(
     for i, env in enumerate(envs):
         axes = figure.add_subplot(rows, columns, i + 1)
         _draw_settings(axes, [curve for curve in curves if curve.env == env], names, x, width)
-        axes.set_title(_plain(env), loc="left")
+        axes.set_title(plain(env), loc="left")
     if title is not None:
-        figure.suptitle(_plain(title))
-    _save(figure, target)
+        figure.suptitle(plain(title))
+    save_figure(figure, target)
 
 
 def _draw_returns(axes: Axes, curve: Curve) -> None:
@@ -184,7 +184,7 @@ def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, wi
         number = names.index(name)
         style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
         color = _COLOURS[number % len(_COLOURS)]
-        label = _plain(_setting(name, group, going))
+        label = plain(_setting(name, group, going))
         if not going:
             axes.plot([], [], color=color, ls=style, label=label)
             continue
@@ -284,12 +284,12 @@ def _time_unit(longest: float) -> tuple[float, str]:
     return (60.0, "min") if longest < 3 * 3600 else (3600.0, "h")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Returns text in which matplotlib sees no formula."""
     return text.replace("$", r"\$")
 
 
-def _save(figure: Figure, target: Path) -> None:
+def save_figure(figure: Figure, target: Path) -> None:
     """Writes a picture so that a reader sees the old or the new file, never a part."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -19,6 +19,7 @@ from clipper.envs.vector import Mark, VectorEnv
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, Play
+from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import Purpose, permutation
 from clipper.spaces import ActionLayout, ObservationLayout
 
@@ -245,6 +246,12 @@ class LocalSampler:
         self._seed = seed
         self._steps = 0
         self._started = False
+        self._profiler: Profiler = NO_STOPWATCH
+
+    def count_time(self, profiler: Profiler) -> None:
+        """Has the time in environments and in the policy counted from now on, or no more."""
+        self._profiler = profiler
+        self._envs.count_time(profiler)
 
     def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
         """Returns what the policy does in `num_steps` steps of every environment.
@@ -267,11 +274,12 @@ class LocalSampler:
         truncated = np.zeros(shape, dtype=np.bool_)
         final_obs, final_at, episodes = [], [], []
         envs = self._envs
-        noise = policy.noise(
-            self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
-        )
-        play = policy.play(obs, noise, actions)
-        act = play.act
+        with self._profiler.part("act"):
+            noise = policy.noise(
+                self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
+            )
+            play = policy.play(obs, noise, actions)
+        act = self._profiler.timed("act", play.act)
         rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
         for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
             obs_N[...] = envs.obs
@@ -306,13 +314,14 @@ class LocalSampler:
         **block: Any,
     ) -> Rollout:
         """Returns the block with log-probabilities and values."""
-        log_probs, values = play.judgement()
-        next_values = successor_values(
-            values,
-            policy.values(block["final_obs"]),
-            policy.values(block["last_obs"]),
-            block["final_at"],
-        )
+        with self._profiler.part("act"):
+            log_probs, values = play.judgement()
+            next_values = successor_values(
+                values,
+                policy.values(block["final_obs"]),
+                policy.values(block["last_obs"]),
+                block["final_at"],
+            )
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
         rollout.check_finite(*positions, self._envs.first_env)
         return rollout

@@ -9,6 +9,8 @@ from clipper import agent_file
 from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
+from clipper.profile_files import write_profile
+from clipper.profiling import RunProfile
 from clipper.run_folder import RunFolder, provenance, read_config, versions
 from clipper.training import Outcome, Report, TrainingState
 
@@ -109,6 +111,11 @@ class RunKeeper:
         self.folder.log(f"ended at step {outcome.step:,}: {outcome.reason}")
         if self.folder.rows()["episodes"]:
             plot_run(self.folder.path, self.folder.path / "curve.png")
+
+    def write_profile(self, profile: RunProfile) -> None:
+        """Writes where the time went as a table and a picture."""
+        path = self.folder.path
+        write_profile(profile, path, f"{self._describe()['env']['name']} · {path.name}")
 
 
 def changes_since(checkpoint: Checkpoint, device: str, engine: str) -> list[str]:

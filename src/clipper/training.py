@@ -19,6 +19,7 @@ from clipper.config import PPOConfig
 from clipper.errors import ClipperError
 from clipper.metrics import Episode, Iteration, Metrics, RecentEpisodes
 from clipper.policies.actor_critic import ActorCritic
+from clipper.profiling import RunProfile
 from clipper.rollout import Sampler, SamplerMark
 
 
@@ -179,6 +180,7 @@ class Outcome:
         wall_seconds: Training time of the run.
         metrics: The last iteration's numbers.
         signal: Number of the signal that stopped it, or None.
+        profile: Where the time of this call went, if that was asked for.
     """
 
     reason: str
@@ -186,6 +188,7 @@ class Outcome:
     wall_seconds: float
     metrics: Metrics
     signal: int | None = None
+    profile: RunProfile | None = None
 
 
 class Trainer:

@@ -18,6 +18,7 @@ from clipper.identity import Identity
 from clipper.metrics import Metrics
 from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic
+from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder
 from clipper.run_keeper import RunKeeper, changes_since
 from clipper.training import Callback, Outcome, StopRules, Trainer, TrainingState
@@ -53,10 +54,14 @@ class TrainingRun:
         """What computes: `reference`, or `native` and the instruction set."""
         return self.algorithm.engine.describe()
 
-    def train(self, rules: StopRules, observers: Sequence[Callback]) -> Outcome:
+    def train(
+        self, rules: StopRules, observers: Sequence[Callback], profiler: Profiler = NO_STOPWATCH
+    ) -> Outcome:
         """Trains until a rule ends it; the folder, if there is one, is written."""
+        first_step = self.state.step
         self.state.note_inexact(self.origin)
-        sampler, inexact = self._playground.ready(self.policy)
+        with profiler.part("start"):
+            sampler, inexact = self._playground.ready(self.policy)
         self.state.note_inexact(inexact)
         # workers rest while this process learns: one of their cores takes half of the update
         self.algorithm.engine.num_threads = 2 if self._playground.has_workers else 1
@@ -64,22 +69,31 @@ class TrainingRun:
             self.identity.config.evaluation_interval > 0
             and self._playground.source.instance is None
         )
+        store, scores = self._store, profiler.timed("evaluate", self._selection_scores)
         trainer = Trainer(
-            self.algorithm,
-            sampler,
+            profiler.around(self.algorithm, iterate="improve", state_dict="save"),
+            profiler.around(sampler, collect="store", mark="save", state_dict="save"),
             self.state,
-            evaluate=self._selection_scores if can_evaluate else None,
-            keeper=self._store,
-            observers=observers,
+            evaluate=scores if can_evaluate else None,
+            keeper=store and profiler.around(store, write="log", save="save", save_best="save"),
+            observers=[profiler.timed("log", observer) for observer in observers],
         )
+        self.algorithm.profiler = profiler
+        sampler.count_time(profiler)
         try:
             outcome = trainer.run(rules)
         finally:
+            self.algorithm.profiler = NO_STOPWATCH
+            sampler.count_time(NO_STOPWATCH)
             if trainer.broken_at is not None:
                 self.state.note_inexact(self._playground.put_away(trainer.broken_at))
-        if self._store is not None:
-            self._store.finish(outcome)
-        return outcome
+        if store is not None:
+            with profiler.part("log"):
+                store.finish(outcome)
+        profile = profiler.result(self.state.step - first_step)
+        if store is not None and profile is not None and profile.num_steps:
+            store.write_profile(profile)
+        return replace(outcome, profile=profile)
 
     def rebudget(self, total_timesteps: int) -> None:
         """Sets another number of steps for the whole run.

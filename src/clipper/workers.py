@@ -30,6 +30,7 @@ from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.mailbox import mailbox
 from clipper.policies.actor_critic import ActorCritic
+from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
 from clipper.worker_process import START
@@ -73,6 +74,7 @@ class ProcessSampler:
         self.num_envs = num_envs
         self._shares = share_out(num_envs, num_workers)
         self._workers: list[_Worker] = []
+        self._profiler: Profiler = NO_STOPWATCH
         own = self._shares[0]
         envs = VectorEnv(source, len(own), EpisodeSeeds(seed))
         self._local = LocalSampler(envs, seed, num_envs)
@@ -88,6 +90,11 @@ class ProcessSampler:
             self.close()
             raise
 
+    def count_time(self, profiler: Profiler) -> None:
+        """Has the time of this process's share and of waiting counted from now on, or no more."""
+        self._profiler = profiler
+        self._local.count_time(profiler)
+
     def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
         """Returns what the policy does in `num_steps` steps of every environment.
 
@@ -99,7 +106,9 @@ class ProcessSampler:
         for worker in self._workers:
             worker.ask("collect", weights, num_steps)
         own = self._local.collect(policy, num_steps)  # while the workers collect theirs
-        rollouts = [own, *(_rollout(worker.receive()) for worker in self._workers)]
+        with self._profiler.part("workers"):
+            answers = [worker.receive() for worker in self._workers]
+        rollouts = [own, *map(_rollout, answers)]
         return joined(rollouts, [share.start for share in self._shares])
 
     def mark(self) -> SamplerMark:

@@ -335,3 +335,30 @@ def test_tensorboard_events_are_written_beside(clip: Clip) -> None:
     more = set(found) - set(FILES)
     assert len(more) >= 1
     assert all("tfevents" in name or "tensorboard" in name for name in more)
+
+
+def test_profile_of_a_run_and_of_its_resumption(clip: Clip) -> None:
+    """A table on stdout and two files; a resumed run has those of the steps it went on."""
+    words = ["train", "CartPole-v1", *TINY, "--name=timed", "--profile", "--quiet"]
+    said = clip(*words)
+    assert said.code == 0, said.err
+    run = Path("runs/CartPole-v1/timed-0")
+    assert f"profile: {run / 'profile.png'}" in said.out
+    found = [line.split()[0] for line in said.out.splitlines()]
+    parts = ["part", "start", "env", "act", "store", "estimate", "improve", "log", "evaluate"]
+    at = found.index("part")
+    assert found[at : at + 13] == [*parts, "save", "other", "whole", "measuring"]
+
+    def steps() -> float:
+        whole = read_rows(run / "profile.csv")[-1]
+        return 1e6 * float(whole["seconds"]) / float(whole["microseconds_per_step"])
+
+    assert steps() == pytest.approx(128, rel=1e-3)
+    assert clip("resume", run, "--quiet", "--profile").out.startswith("nothing to do")
+    assert steps() == pytest.approx(128, rel=1e-3)
+    said = clip("resume", run, "--total-timesteps=192", "--quiet", "--profile")
+    assert said.code == 0, said.err
+    assert "whole" in said.out
+    assert steps() == pytest.approx(64, rel=1e-3)
+    said = clip("resume", run, "--total-timesteps=256", "--quiet")
+    assert "profile" not in said.out

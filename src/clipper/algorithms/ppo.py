@@ -24,6 +24,7 @@ from clipper.losses import clip_fraction, clip_objective, clipped_value_loss, kl
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler
+from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
 
 # in torch, rounding moves the first ratio from 1 by 1e-6 or so; a policy that depends on more than
@@ -61,6 +62,7 @@ class PPO:
         self.reward_scaler = (
             RewardScaler(num_envs, config.gamma) if config.normalize_reward else None
         )
+        self.profiler: Profiler = NO_STOPWATCH
         self._seed = seed
         self._num_iterations = 0
 
@@ -101,16 +103,19 @@ class PPO:
                 seed=self._seed,
                 iteration=self._num_iterations,
             )
+            self.profiler.move(updates.estimate_seconds, "improve", "estimate")
             _check_first_ratio(float(updates.reports[0, _RATIO_ERROR]), 0.0)
             return self._metrics(rollout, updates) | schedules
         normalized_obs = self.policy.normalize(rollout.obs)
-        batch = judged = self.judge(rollout, normalized_obs)
+        with self.profiler.part("estimate"):
+            batch = judged = self.judge(rollout, normalized_obs)
         reports: list[Tensor] = []
         grad_norms: list[float] = []
         epochs = 0
         for epoch in range(config.num_epochs):
             if epoch > 0 and config.recompute_advantages:
-                batch = self.judge(rollout.revalued(self.policy), normalized_obs)
+                with self.profiler.part("estimate"):
+                    batch = self.judge(rollout.revalued(self.policy), normalized_obs)
             order = epoch_order(self._seed, self._num_iterations, epoch, rollout.num_rows)
             for minibatch in batch.shuffled(config.minibatch_size, order):
                 loss, report = self.loss(minibatch, clip_range)

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="processes that step environments beside this one; the result is the same (0)",
     )
+    parser.add_argument("--profile", action="store_true", help="as in `clipper train`")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
@@ -68,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     introduce(agent, path, args.total_timesteps)
     with kept_on_error(agent, path, is_new=False):
         outcome = agent.train(
-            args.total_timesteps, until=args.until, budget=args.budget, progress=not args.quiet
+            args.total_timesteps,
+            until=args.until,
+            budget=args.budget,
+            progress=not args.quiet,
+            profile=args.profile,
         )
     if outcome.step == done and outcome.signal is None:
         print(f"nothing to do: {outcome.reason}; a larger --total-timesteps goes on")

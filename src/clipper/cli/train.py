@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="processes that step environments beside this one; the result is the same (0)",
     )
+    run.add_argument(
+        "--profile",
+        action="store_true",
+        help="measure where the time goes: a table, profile.csv, profile.png",
+    )
     run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"
@@ -151,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
             run_dir=path,
             callback=callbacks,
             progress=not args.quiet,
+            profile=args.profile,
         )
     return summarise(agent, outcome, path)
 
@@ -228,12 +234,16 @@ def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
         print(f"best periodic evaluation {agent.best:.1f} (best.safetensors)")
     if agent.inexact:
         print(f"not exactly repeatable: {agent.inexact}")
+    if outcome.profile is not None:
+        print(outcome.profile)
     folder = shlex.quote(str(path))
     trust = _trust(agent)
     total = agent.config.total_timesteps
     more = total if outcome.step < total else 2 * outcome.step
     if (path / "curve.png").is_file():
         print(f"curve: {path / 'curve.png'}")
+    if outcome.profile is not None:
+        print(f"profile: {path / 'profile.png'}")
     print("next:")
     print(f"  clipper evaluate {folder}{trust}")
     print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")

@@ -117,7 +117,7 @@ def improve(
     grad_norms: Float64,
     advantages: Float32,
     value_targets: Float32,
-) -> tuple[int, int, int, int, bool]: ...
+) -> tuple[int, int, int, int, bool, float]: ...
 def gradient(
     policy: Policy,
     rollout: Rollout,

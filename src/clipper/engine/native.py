@@ -227,7 +227,7 @@ class NativeEngine:
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
         reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
         targets = torch.empty(rollout.num_rows)
-        num_reports, num_updates, epochs, failure, was_shared = _native.improve(
+        num_reports, num_updates, epochs, failure, was_shared, estimate_seconds = _native.improve(
             self._policy,
             _rollout(rollout, rewards, self._action_type),
             settings,
@@ -251,6 +251,7 @@ class NativeEngine:
             grad_norms=norms[:num_updates].tolist(),
             epochs=epochs,
             value_targets=targets,
+            estimate_seconds=estimate_seconds,
         )
 
     def gradient(

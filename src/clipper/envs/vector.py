@@ -11,7 +11,7 @@ import contextlib
 import math
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from clipper.envs.contract import fault, first_obs
 from clipper.envs.make import Env, EnvSource, episode_limit
 from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode
+from clipper.profiling import Profiler
 from clipper.randomness import EpisodeSeeds
 from clipper.spaces import ActionLayout, Float32, ObservationLayout
 
@@ -81,6 +82,7 @@ class VectorEnv:
     ) -> None:
         self.name = source.name
         self._source = source
+        self._make: Callable[[], Env] = source.make
         self.is_fresh_per_episode = source.is_fresh_per_episode
         self.envs: list[Env] = [source.make() for _ in range(num_envs)]
         source.check_distinct(self.envs)
@@ -153,6 +155,15 @@ class VectorEnv:
                 endings.append(Ending(i, row, self._record(i, not is_terminated, info)))
                 self._begin(i)
         return endings
+
+    def count_time(self, profiler: Profiler) -> None:
+        """Has the time within environments counted from now on, or no more."""
+
+        def counted(env: Env) -> Env:
+            return profiler.around(env, step="env", reset="env")
+
+        self._make = profiler.timed("env", lambda: counted(self._source.make()))
+        self.envs = [counted(env) for env in self.envs]
 
     def close(self) -> None:
         """Closes the environments that were made here (not an instance of the user's)."""
@@ -263,7 +274,7 @@ class VectorEnv:
         if self.is_fresh_per_episode and self._is_used[i]:
             with contextlib.suppress(Exception):
                 self.envs[i].close()
-            self.envs[i] = self._source.make()
+            self.envs[i] = self._make()
         self._is_used[i] = True
         try:
             obs = first_obs(self.envs[i], self._seed_of(i))

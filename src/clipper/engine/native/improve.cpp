@@ -3,6 +3,7 @@
 // The same loop as `PPO.improve` in algorithms/ppo.py, which says why each line is there.
 #include "improve.hpp"
 
+#include <chrono>
 #include <cmath>
 #include <optional>
 
@@ -14,6 +15,12 @@ namespace {
 
 // so often may the second thread come late before this one goes on alone
 constexpr int kMostStalls = 3;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
@@ -31,7 +38,9 @@ Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Opt
                  Partner::is_possible()) {
   policy_.kernels.normalize(policy_.network(), rollout_.obs, num_rows_, obs_.data());
   const Judgement& j = rollout_.judgement;
+  const Clock::time_point start = Clock::now();
   judge(j.values, j.next_values, records_.advantages, records_.value_targets);
+  estimate_seconds_ = seconds_since(start);
   batch_.obs = obs_.data();
   batch_.float_actions = rollout_.float_actions;
   batch_.int_actions = rollout_.int_actions;
@@ -51,6 +60,7 @@ void Improver::judge(const float* values, const float* next_values, float* advan
 
 // With the value function as it is now.
 void Improver::judge_anew() {
+  const Clock::time_point start = Clock::now();
   const Judgement& j = rollout_.judgement;
   const auto rows = static_cast<size_t>(num_rows_);
   values_.resize(rows);
@@ -70,6 +80,7 @@ void Improver::judge_anew() {
                    rollout_.final_at, rollout_.num_finals, last_values_.data(),
                    next_values_.data());
   judge(values_.data(), next_values_.data(), advantages_.data(), targets_.data());
+  estimate_seconds_ += seconds_since(start);
 }
 
 void Improver::gradient(const int64_t* order, int64_t rows, double* report, float* flat) {

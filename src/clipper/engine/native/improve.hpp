@@ -65,6 +65,7 @@ class Improver {
   Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
            const Records& records);
   Outcome run();
+  double estimate_seconds() const { return estimate_seconds_; }  // spent on judgements
 
   // The gradient of one minibatch without a step, for tests: rows `order`, into `flat`.
   void gradient(const int64_t* order, int64_t rows, double* report, float* flat);
@@ -83,6 +84,7 @@ class Improver {
   Records records_;
   int64_t num_rows_;
   Batch batch_{};
+  double estimate_seconds_ = 0;
   Floats obs_;
   Floats grad_;
   bool is_shared_;

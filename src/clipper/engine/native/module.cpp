@@ -193,7 +193,7 @@ struct Settings {
   double gamma = 0, gae_lambda = 0;
 };
 
-using Reported = std::tuple<int64_t, int64_t, int, int, bool>;
+using Reported = std::tuple<int64_t, int64_t, int, int, bool, double>;
 
 Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
                  Out<float> m, Out<float> v, int64_t num_updates, Out<double> reports,
@@ -220,7 +220,7 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
                               value_targets.data()});
   const clipper::Outcome outcome = improver.run();
   return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
-          static_cast<int>(outcome.failure), outcome.shared};
+          static_cast<int>(outcome.failure), outcome.shared, improver.estimate_seconds()};
 }
 
 // The gradient of the loss over the rows `order`, and its report.
