@@ -20,8 +20,9 @@ from clipper.engine.devices import (
     long_lived_objects_left_alone,
     one_thread_if_small,
 )
+from clipper.engine.native_envs import is_native, local_sampler
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
-from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentFault, FileError
 from clipper.evaluation import SELECTION, Evaluation, evaluate
 from clipper.filming import film
@@ -31,7 +32,7 @@ from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
 from clipper.policies.networks import mlp_shape
 from clipper.presets import GENERIC, choose_preset, preset_of_other_version
 from clipper.progress import ProgressDisplay
-from clipper.randomness import EpisodeSeeds, Purpose, normal, uniform
+from clipper.randomness import Purpose, normal, uniform
 from clipper.rollout import LocalSampler, SamplerMark
 from clipper.run_folder import RunFolder, versions
 from clipper.run_keeper import RunKeeper
@@ -49,7 +50,8 @@ class PPO:
     """A PPO agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
 
     Args:
-        env: Gymnasium id, `module:EnvId`, a callable that makes an environment, or an environment
+        env: Gymnasium id, `module:EnvId`, the file of a shared library with `clipper_env.h`'s
+            functions (`./libgame.so`), a callable that makes an environment, or an environment
             (then the run has that one alone, in this process).
         seed: Everything random in the run is a function of it, 0 to 2^63 - 1.
         preset: Name of a preset, `none` for plain defaults, or None for the environment's own.
@@ -61,6 +63,8 @@ class PPO:
         device: `cpu`, `cuda` or `cuda:N`.
         workers: Worker processes that step environments beside this one, or `auto`; what is learnt
             does not depend on it.
+        vectorization: What steps environments: `native` the engine, without Python (libraries and
+            the classic tasks), `gymnasium` Python, `auto` the engine for libraries alone.
         **config: Any field of `PPOConfig`; it overrides the preset.
 
     Raises:
@@ -82,6 +86,7 @@ class PPO:
         module: ModuleLike | None = None,
         device: str = "cpu",
         workers: int | str = 0,
+        vectorization: str = "auto",
         **config: Any,
     ) -> None:
         source = env_source(
@@ -105,7 +110,14 @@ class PPO:
             has_module=module is not None,
         )
         self._adopt(
-            identity, source, obs_layout, action_layout, module, check_device(device), workers
+            identity,
+            source,
+            obs_layout,
+            action_layout,
+            module,
+            check_device(device),
+            workers,
+            vectorization,
         )
         # a preset's number of steps is advice; one that was given ends a run with a budget of time
         self._has_step_limit = "total_timesteps" in config
@@ -119,10 +131,13 @@ class PPO:
         module: ModuleLike | None,
         device: torch.device,
         workers: int | str,
+        vectorization: str,
     ) -> None:
         self._workers = read_workers(workers)
         if self._workers:
             share_out(identity.config.num_envs, self._workers)
+        self._vectorization = vectorization
+        self._is_native = source is not None and is_native(source, vectorization)
         self._identity = identity
         self._source = source
         self._state = TrainingState(next_evaluation=identity.config.evaluation_interval)
@@ -222,6 +237,8 @@ class PPO:
         if self._source is not None and self._source.is_fresh_per_episode:
             lines.append("episodes: each in a new environment, whose seed alone decides it")
         if self._source is not None:
+            if self._is_native:
+                lines.append("environments: stepped by the engine, without Python")
             number, reason = self._num_workers()
             if number or reason:
                 lines.append(f"workers: {number}" + (f", {reason}" if reason else ""))
@@ -514,12 +531,13 @@ class PPO:
         if self._sampler is None:
             source, seed = self._source_now(), self._identity.seed
             num_envs, num_workers = self.config.num_envs, self._num_workers()[0]
+            how = self._vectorization
             if num_workers:
                 self._sampler = ProcessSampler(
-                    source, num_envs, num_workers, seed, self.policy, self.config
+                    source, num_envs, num_workers, seed, self.policy, self.config, how
                 )
             else:
-                self._sampler = LocalSampler(VectorEnv(source, num_envs, EpisodeSeeds(seed)), seed)
+                self._sampler = local_sampler(source, range(num_envs), seed, how)
             if self._sampler_state is not None:
                 inexact = self._sampler.load_state_dict(self._sampler_state)
                 self._state.inexact = self._state.inexact or inexact
@@ -529,7 +547,9 @@ class PPO:
     def _num_workers(self) -> tuple[int, str]:
         """Returns how many workers step environments, and why if that was measured."""
         if self._workers is None:
-            self._workers, self._why_workers = choose_workers(self._source_now(), self.config)
+            self._workers, self._why_workers = choose_workers(
+                self._source_now(), self.config, self._vectorization
+            )
         return self._workers, self._why_workers
 
     def _drop_sampler(self) -> None:
@@ -603,6 +623,7 @@ class PPO:
         module: ModuleLike | None,
         device: str,
         workers: int | str = 0,
+        vectorization: str = "auto",
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
         obs_space, action_space = agent_file.spaces(meta, arrays, where)
@@ -628,6 +649,7 @@ class PPO:
             module,
             check_device(device),
             workers,
+            vectorization,
         )
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._state.step = meta["step"]

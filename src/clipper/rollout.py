@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipper.envs.vector import Mark, VectorEnv
+from clipper.envs.replay import Ending, Mark, ReplayableEnvs
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, Play
@@ -236,7 +236,7 @@ class LocalSampler:
         num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
     """
 
-    def __init__(self, envs: VectorEnv, seed: int, num_envs_in_all: int | None = None) -> None:
+    def __init__(self, envs: ReplayableEnvs, seed: int, num_envs_in_all: int | None = None) -> None:
         self.num_envs = envs.num_envs
         self._num_envs_in_all = num_envs_in_all or envs.num_envs
         self.obs_layout = envs.obs_layout
@@ -265,24 +265,19 @@ class LocalSampler:
         rewards = np.empty(shape, dtype=np.float32)
         terminated = np.zeros(shape, dtype=np.bool_)
         truncated = np.zeros(shape, dtype=np.bool_)
-        final_obs, final_at, episodes = [], [], []
         envs = self._envs
         noise = policy.noise(
             self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
         )
         play = policy.play(obs, noise, actions)
-        act = play.act
-        for t in range(num_steps):
-            obs[t] = envs.obs
-            act(t)
-            endings = envs.step(actions[t], rewards[t], terminated[t], truncated[t])
-            for ending in endings:
-                final_obs.append(ending.final_obs)
-                final_at.append((t, ending.env))
-                step = (first_step + t + 1) * self._num_envs_in_all
-                episodes.append(replace(ending.episode, step=step))
+        endings = self._run(play, obs, actions, rewards, terminated, truncated)
         self._steps += num_steps
-        finals = np.stack(final_obs) if final_obs else obs[:0, 0]
+        finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
+        final_at = [(t, ending.env) for t, ending in endings]
+        episodes = [
+            replace(ending.episode, step=(first_step + t + 1) * self._num_envs_in_all)
+            for t, ending in endings
+        ]
         return self._judged(
             policy,
             play,
@@ -297,6 +292,25 @@ class LocalSampler:
             last_obs=torch.from_numpy(envs.obs.copy()),
             episodes=tuple(episodes),
         )
+
+    def _run(
+        self,
+        play: Play,
+        obs: NDArray[np.float32],
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[tuple[int, Ending]]:
+        """Acts and steps until the blocks [T, N, ...] are full; returns endings with their steps."""
+        envs, act = self._envs, play.act
+        found: list[tuple[int, Ending]] = []
+        for t in range(len(obs)):
+            obs[t] = envs.obs
+            act(t)
+            for ending in envs.step(actions[t], rewards[t], terminated[t], truncated[t]):
+                found.append((t, ending))
+        return found
 
     def _judged(
         self,

@@ -25,18 +25,17 @@ from numpy.typing import NDArray
 
 from clipper import errors
 from clipper.config import PPOConfig
+from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import EnvSource
-from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.mailbox import mailbox
 from clipper.policies.actor_critic import ActorCritic
-from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler, Rollout, SamplerMark
+from clipper.rollout import Rollout, SamplerMark
 from clipper.worker_process import START
 
 # a worker that was asked to end gets this long
 _PATIENCE_SECONDS = 2.0
-# what `VectorEnv.state_dict` has one row of for every environment
+# what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
 
 
@@ -50,6 +49,7 @@ class ProcessSampler:
         seed: The run's seed.
         policy: The policy whose copies act; its weights are sent before every rollout.
         config: The settings; workers compute with the same engine.
+        vectorization: See `clipper.engine.native_envs.is_native`.
 
     Raises:
         ConfigError: There are more workers than environments to share, or env is an instance.
@@ -64,6 +64,7 @@ class ProcessSampler:
         seed: int,
         policy: ActorCritic,
         config: PPOConfig,
+        vectorization: str = "gymnasium",
     ) -> None:
         if source.instance is not None:
             raise ConfigError(
@@ -74,13 +75,12 @@ class ProcessSampler:
         self._shares = share_out(num_envs, num_workers)
         self._workers: list[_Worker] = []
         own = self._shares[0]
-        envs = VectorEnv(source, len(own), EpisodeSeeds(seed))
-        self._local = LocalSampler(envs, seed, num_envs)
-        self.obs_layout = envs.obs_layout
-        self.action_layout = envs.action_layout
+        self._local = local_sampler(source, own, seed, vectorization, num_envs)
+        self.obs_layout = self._local.obs_layout
+        self.action_layout = self._local.action_layout
         try:
             for number, share in enumerate(self._shares[1:], start=1):
-                payload = (source, share, num_envs, seed, policy, config)
+                payload = (source, share, num_envs, seed, policy, config, vectorization)
                 self._workers.append(_Worker(number, share, _portable(payload)))
             for worker in self._workers:
                 worker.receive()  # its environments are built

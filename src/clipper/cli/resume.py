@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="processes that step environments beside this one; the result is the same (0)",
     )
+    parser.add_argument(
+        "--vectorization",
+        choices=("auto", "gymnasium", "native"),
+        default="auto",
+        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
@@ -62,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         engine=args.engine,
         workers=args.workers,
+        vectorization=args.vectorization,
     )
     done = agent.step
     say(f"resuming at step {done:,}")

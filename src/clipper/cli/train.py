@@ -32,7 +32,9 @@ _GROUPS = ("run", "batch", "objective", "normalisation", "network")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; every setting of PPOConfig is a flag of the same name."""
     parser.add_argument(
-        "env", metavar="ENV", help="Gymnasium id such as CartPole-v1, or module:EnvId of your own"
+        "env",
+        metavar="ENV",
+        help="Gymnasium id such as CartPole-v1, module:EnvId of your own, or a library ./libgame.so",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--seed", type=seed, default=0, metavar="S", help="from 0 (0)")
@@ -62,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="0",
         metavar="N|auto",
         help="processes that step environments beside this one; the result is the same (0)",
+    )
+    run.add_argument(
+        "--vectorization",
+        choices=("auto", "gymnasium", "native"),
+        default="auto",
+        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
     )
     run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     run.add_argument(
@@ -129,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         max_episode_steps=args.max_episode_steps,
         device=args.device,
         workers=args.workers,
+        vectorization=args.vectorization,
         **overrides,
     )
     if args.init_from:

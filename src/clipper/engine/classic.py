@@ -32,4 +32,4 @@ def classic_library(env_id: str) -> Path:
     import clipper.engine._native as _native
 
     # the libraries lie beside the extension, which is not where the sources are when those are edited
-    return Path(str(_native.__file__)).parent / "native_envs" / f"{CLASSIC[env_id]}.so"
+    return Path(str(_native.__file__)).parent / "classic_tasks" / f"{CLASSIC[env_id]}.so"
