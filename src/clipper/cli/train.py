@@ -123,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
     # wrong settings are found before torch is imported and an environment is built
     PPOConfig.check_values(overrides)
     from clipper.agent import PPO
+    from clipper.envs.library import is_library
     from clipper.run_folder import check_name, folder_name, new_run_path
 
     if args.budget is not None:
@@ -147,7 +148,9 @@ def run(args: argparse.Namespace) -> int:
         from clipper.tensorboard import check_tensorboard
 
         check_tensorboard()
-    path = new_run_path(Path(args.out), folder_name(agent.env), args.name, args.seed)
+    # a library's runs stand together wherever it was named from
+    shown = Path(agent.env).name if is_library(agent.env) else agent.env
+    path = new_run_path(Path(args.out), folder_name(shown), args.name, args.seed)
     if args.tensorboard:
         from clipper.tensorboard import TensorBoardWriter
 
@@ -220,6 +223,8 @@ def introduce(agent: PPO, path: Path, total_timesteps: int | None = None) -> Non
 
 def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
     """Prints how a run ended and the commands to go on, and returns the exit code."""
+    from clipper.envs.library import is_library
+
     speed = outcome.step / outcome.wall_seconds if outcome.wall_seconds else 0.0
     print(
         f"{outcome.reason} ({outcome.step:,} steps in {outcome.wall_seconds:.1f} s, {speed:,.0f}/s)"
@@ -245,7 +250,8 @@ def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
         print(f"curve: {path / 'curve.png'}")
     print("next:")
     print(f"  clipper evaluate {folder}{trust}")
-    print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
+    if not is_library(agent.env):  # which do not draw
+        print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
     print(f"  clipper plot {shlex.quote(str(path.parent))} --out curves.png")
     print(f"  clipper resume {folder} --total-timesteps {more}{trust}")
     return 0 if outcome.signal is None else 128 + outcome.signal
