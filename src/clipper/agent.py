@@ -65,6 +65,8 @@ class PPO:
             does not depend on it.
         vectorization: What steps environments: `native` the engine, without Python (libraries and
             the classic tasks), `gymnasium` Python, `auto` the engine for libraries alone.
+        isolate: Steps environments in worker processes alone (one at least), which a crash of theirs
+            takes down in place of this one; periodic evaluations and `evaluate` too.
         **config: Any field of `PPOConfig`; it overrides the preset.
 
     Raises:
@@ -87,6 +89,7 @@ class PPO:
         device: str = "cpu",
         workers: int | str = 0,
         vectorization: str = "auto",
+        isolate: bool = False,
         **config: Any,
     ) -> None:
         source = env_source(
@@ -118,6 +121,7 @@ class PPO:
             check_device(device),
             workers,
             vectorization,
+            isolate,
         )
         # a preset's number of steps is advice; one that was given ends a run with a budget of time
         self._has_step_limit = "total_timesteps" in config
@@ -132,10 +136,14 @@ class PPO:
         device: torch.device,
         workers: int | str,
         vectorization: str,
+        is_isolated: bool,
     ) -> None:
         self._workers = read_workers(workers)
+        self._is_isolated = is_isolated
+        if is_isolated and self._workers is not None:
+            self._workers = max(1, self._workers)
         if self._workers:
-            share_out(identity.config.num_envs, self._workers)
+            share_out(identity.config.num_envs, self._workers, is_isolated)
         self._vectorization = vectorization
         self._is_native = source is not None and is_native(source, vectorization)
         self._identity = identity
@@ -367,9 +375,7 @@ class PPO:
         """Returns the periodic evaluation in both modes, on seeds of its own."""
         scores = {}
         for mode, deterministic in (("deterministic", True), ("stochastic", False)):
-            result = evaluate(
-                self.policy,
-                self._source_now(),
+            result = self._examined(
                 episodes=self.config.eval_episodes,
                 seed=self.seed,
                 deterministic=deterministic,
@@ -398,9 +404,13 @@ class PPO:
             self._sampler_state = self._sampler.state_dict()
             self._drop_sampler()
         with one_thread_if_small(self.policy):
-            return evaluate(
-                self.policy, source, episodes=episodes, seed=seed, deterministic=deterministic
-            )
+            return self._examined(episodes=episodes, seed=seed, deterministic=deterministic)
+
+    def _examined(self, **how: Any) -> Evaluation:
+        """Returns what `evaluate` finds, in a worker if environments are isolated."""
+        if self._is_isolated and isinstance(sampler := self._ready_sampler(), ProcessSampler):
+            return sampler.call(evaluate, self.policy, **how)
+        return evaluate(self.policy, self._source_now(), **how)
 
     def record(
         self,
@@ -534,7 +544,14 @@ class PPO:
             how = self._vectorization
             if num_workers:
                 self._sampler = ProcessSampler(
-                    source, num_envs, num_workers, seed, self.policy, self.config, how
+                    source,
+                    num_envs,
+                    num_workers,
+                    seed,
+                    self.policy,
+                    self.config,
+                    how,
+                    self._is_isolated,
                 )
             else:
                 self._sampler = local_sampler(source, range(num_envs), seed, how)
@@ -550,6 +567,8 @@ class PPO:
             self._workers, self._why_workers = choose_workers(
                 self._source_now(), self.config, self._vectorization
             )
+            if self._is_isolated:
+                self._workers = max(1, self._workers)
         return self._workers, self._why_workers
 
     def _drop_sampler(self) -> None:
@@ -600,6 +619,9 @@ class PPO:
         }
         self._algorithm.load_state_dict(state)
         self._sampler_state = without_prefix("sampler", checkpoint.training)
+        if self._source is not None:
+            # a file says no more than what was asked for; evaluations go by the environment's own
+            self._episode_limit = spaces_of(self._source)[2]
         data = dict(checkpoint.state)
         self._state = TrainingState.from_json(data["training"])
         self._origin = None
@@ -624,6 +646,7 @@ class PPO:
         device: str,
         workers: int | str = 0,
         vectorization: str = "auto",
+        isolate: bool = False,
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
         obs_space, action_space = agent_file.spaces(meta, arrays, where)
@@ -650,6 +673,7 @@ class PPO:
             check_device(device),
             workers,
             vectorization,
+            isolate,
         )
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._state.step = meta["step"]

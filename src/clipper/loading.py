@@ -58,6 +58,7 @@ def resume(
     engine: str | None = None,
     workers: int | str = 0,
     vectorization: str = "auto",
+    isolate: bool = False,
 ) -> PPO:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
@@ -71,6 +72,7 @@ def resume(
             before rounds differently, which is reported as `exact: false`.
         workers: Worker processes, or `auto`; what is learnt does not depend on it.
         vectorization: What steps environments: `native`, `gymnasium` or `auto`.
+        isolate: Steps environments in worker processes alone, so that a crash of theirs is theirs.
 
     Raises:
         ConfigError: The engine does not cover the policy.
@@ -88,7 +90,15 @@ def resume(
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
         agent = PPO.restored(
-            meta, checkpoint.agent, str(path), source, module, device, workers, vectorization
+            meta,
+            checkpoint.agent,
+            str(path),
+            source,
+            module,
+            device,
+            workers,
+            vectorization,
+            isolate,
         )
         agent.continue_run(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Share:
         source, share, num_envs, seed, policy, config, vectorization = pickle.loads(content)
         torch.set_num_threads(1)
         self._policy = policy
+        self._source = source
         self._engine = build_engine(policy, config)
         self._sampler = local_sampler(source, share, seed, vectorization, num_envs)
         self._before: SamplerMark | None = None
@@ -53,6 +55,13 @@ class Share:
         rollout = self._sampler.collect(self._policy, num_steps)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
         return {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
+
+    def answer_call(
+        self, weights: dict[str, Any], function: Callable[..., Any], keywords: dict[str, Any]
+    ) -> Any:
+        """Returns what a function does with the policy of these weights and fresh environments."""
+        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        return function(self._policy, self._source, **keywords)
 
     def answer_state(self, steps: int) -> dict[str, Any]:
         """Returns the environments' state when so many steps were done: now or one rollout ago."""

@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what steps environments: the engine (native) or Python (auto: native for libraries)",
     )
+    run.add_argument(
+        "--isolate",
+        action="store_true",
+        help="step environments in another process, so that a crash of theirs does not end this one",
+    )
     run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"
@@ -139,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         workers=args.workers,
         vectorization=args.vectorization,
+        isolate=args.isolate,
         **overrides,
     )
     if args.init_from:

@@ -206,3 +206,38 @@ def test_an_agent_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         clipper.load(tmp_path / "run").evaluate(episodes=3)
     loaded = clipper.load(tmp_path / "run", trust_env=True)
     assert loaded.evaluate(episodes=3).mean == expected.mean
+
+
+def test_isolated_environments_give_the_same_run(tmp_path: Path) -> None:
+    """All in workers, evaluations too: parameters and scores of the run in one process."""
+    settings = {**SMALL, "eval_every": 192}
+    alone = clipper.PPO("CartPole-v1", seed=2, vectorization="native", **settings)
+    alone.train(progress=False)
+    for workers in (0, 4):
+        apart = clipper.PPO(
+            "CartPole-v1", seed=2, isolate=True, workers=workers, vectorization="native", **settings
+        )
+        folder = tmp_path / str(workers)
+        apart.train(progress=False, run_dir=folder, callback=lambda report: report.iteration != 3)
+        apart.close()
+        resumed = clipper.resume(folder, isolate=True)
+        resumed.train(progress=False)
+        assert torch.equal(parameters(resumed), parameters(alone))
+        assert resumed.inexact is None
+        assert resumed.best == alone.best
+        assert resumed.evaluate(episodes=3) == alone.evaluate(episodes=3)
+        resumed.close()
+
+
+def test_a_crash_is_contained(tmp_path: Path) -> None:
+    """A library that aborts ends its worker; this process goes on from the last checkpoint."""
+    name = walk("BOX", "CRASH_AT=20")
+    agent = clipper.PPO(name, seed=1, isolate=True, **{**SMALL, "num_steps": 8})
+    with pytest.raises(EnvironmentFault, match="SIGABRT"):
+        agent.train(progress=False, run_dir=tmp_path / "run")
+    assert agent.step == 64
+    agent.close()
+    resumed = clipper.resume(tmp_path / "run", trust_env=True)
+    resumed.train(progress=False, callback=lambda report: report.iteration != 1)
+    assert resumed.step == 32
+    resumed.close()
