@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipper.agent import PPO
     from clipper.config import PPOConfig
+    from clipper.envs.library import native_include
     from clipper.errors import ClipperError
     from clipper.evaluation import Evaluation
     from clipper.loading import load, resume
@@ -27,12 +28,14 @@ __all__ = [
     "Schedule",
     "__version__",
     "load",
+    "native_include",
     "resume",
 ]
 
 _HOMES = {
     "PPO": "clipper.agent",
     "load": "clipper.loading",
+    "native_include": "clipper.envs.library",
     "resume": "clipper.loading",
     "PPOConfig": "clipper.config",
     "Schedule": "clipper.settings",

@@ -21,7 +21,7 @@ from clipper.engine.devices import (
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError
-from clipper.evaluation import Evaluation, evaluate
+from clipper.evaluation import Evaluation
 from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
 from clipper.playground import Playground
@@ -42,7 +42,8 @@ class PPO:
     """A PPO agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
 
     Args:
-        env: Gymnasium id, `module:EnvId`, a callable that makes an environment, or an environment
+        env: Gymnasium id, `module:EnvId`, the file of a shared library with `clipper_env.h`'s
+            functions (`./libgame.so`), a callable that makes an environment, or an environment
             (then the run has that one alone, in this process).
         seed: Everything random in the run is a function of it, 0 to 2^63 - 1.
         preset: Name of a preset, `none` for plain defaults, or None for the environment's own.
@@ -54,6 +55,10 @@ class PPO:
         device: `cpu`, `cuda` or `cuda:N`.
         workers: Worker processes that step environments beside this one, or `auto`; what is learnt
             does not depend on it.
+        vectorization: What steps environments: `native` the engine, without Python (libraries and
+            the classic tasks), `gymnasium` Python, `auto` the engine for libraries alone.
+        isolate: Steps environments in worker processes alone (one at least), which a crash of theirs
+            takes down in place of this one; periodic evaluations and `evaluate` too.
         **config: Any field of `PPOConfig`; it overrides the preset.
 
     Raises:
@@ -75,6 +80,8 @@ class PPO:
         module: ModuleLike | None = None,
         device: str = "cpu",
         workers: int | str = 0,
+        vectorization: str = "auto",
+        isolate: bool = False,
         **config: Any,
     ) -> None:
         source = env_source(
@@ -97,7 +104,15 @@ class PPO:
             has_module=module is not None,
         )
         self._adopt(
-            identity, source, obs_layout, action_layout, module, check_device(device), workers
+            identity,
+            source,
+            obs_layout,
+            action_layout,
+            module,
+            check_device(device),
+            workers,
+            vectorization,
+            isolate,
         )
         # a preset's number of steps is advice; one that was given ends a run with a budget of time
         self._has_step_limit = "total_timesteps" in config
@@ -111,8 +126,18 @@ class PPO:
         module: ModuleLike | None,
         device: torch.device,
         workers: int | str,
+        vectorization: str,
+        is_isolated: bool,
     ) -> None:
-        self._playground = Playground(source, identity.env, identity.seed, identity.config, workers)
+        self._playground = Playground(
+            source,
+            identity.env,
+            identity.seed,
+            identity.config,
+            workers,
+            vectorization,
+            is_isolated,
+        )
         self._num_acts = 0
         self._has_step_limit = True
         self._weights_from: str | None = None
@@ -259,8 +284,8 @@ class PPO:
             # the examination plays on the training environment: it is brought back afterwards
             self._playground.put_away()
         with one_thread_if_small(self.policy):
-            return evaluate(
-                self.policy, source, episodes=episodes, seed=seed, deterministic=deterministic
+            return self._playground.examined(
+                self.policy, episodes=episodes, seed=seed, deterministic=deterministic
             )
 
     def record(
@@ -378,6 +403,8 @@ class PPO:
         module: ModuleLike | None,
         device: str,
         workers: int | str = 0,
+        vectorization: str = "auto",
+        isolate: bool = False,
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
         obs_space, action_space = agent_file.spaces(meta, arrays, where)
@@ -402,6 +429,8 @@ class PPO:
             module,
             check_device(device),
             workers,
+            vectorization,
+            isolate,
         )
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._run.state.step = meta["step"]

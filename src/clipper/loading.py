@@ -57,6 +57,8 @@ def resume(
     device: str = "cpu",
     engine: str | None = None,
     workers: int | str = 0,
+    vectorization: str = "auto",
+    isolate: bool = False,
 ) -> PPO:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
@@ -69,6 +71,8 @@ def resume(
         engine: `auto`, `native` or `reference`; None for the run's setting. Another engine than
             before rounds differently, which is reported as `exact: false`.
         workers: Worker processes, or `auto`; what is learnt does not depend on it.
+        vectorization: What steps environments: `native`, `gymnasium` or `auto`.
+        isolate: Steps environments in worker processes alone, so that a crash of theirs is theirs.
 
     Raises:
         ConfigError: The engine does not cover the policy.
@@ -85,7 +89,17 @@ def resume(
         if engine is not None:
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
-        agent = PPO.restored(meta, checkpoint.agent, str(path), source, module, device, workers)
+        agent = PPO.restored(
+            meta,
+            checkpoint.agent,
+            str(path),
+            source,
+            module,
+            device,
+            workers,
+            vectorization,
+            isolate,
+        )
         agent.go_on_from(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")
     except BaseException:

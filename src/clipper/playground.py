@@ -9,11 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from clipper.config import PPOConfig
+from clipper.engine.native_envs import is_native, local_sampler
 from clipper.envs.make import EnvSource, imports_what_it_names
-from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
+from clipper.evaluation import Evaluation, evaluate
 from clipper.policies.actor_critic import ActorCritic
-from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, SamplerMark
 from clipper.worker_choice import choose_workers, read_workers
 from clipper.workers import ProcessSampler, share_out
@@ -30,6 +31,8 @@ class Playground:
         seed: The run's seed.
         config: The settings.
         workers: Worker processes, or `auto`.
+        vectorization: What steps environments: `auto`, `gymnasium` or `native`.
+        is_isolated: True to step environments in worker processes alone, one at least.
 
     Raises:
         ConfigError: The number of workers is wrong.
@@ -42,14 +45,21 @@ class Playground:
         seed: int,
         config: PPOConfig,
         workers: int | str,
+        vectorization: str = "auto",
+        is_isolated: bool = False,
     ) -> None:
         self._source = source
         self._env = env
         self._seed = seed
         self._config = config
+        self._vectorization = vectorization
+        self._is_native = source is not None and is_native(source, vectorization)
+        self._is_isolated = is_isolated
         self._workers = read_workers(workers)
+        if is_isolated and self._workers is not None:
+            self._workers = max(1, self._workers)
         if self._workers:
-            share_out(config.num_envs, self._workers)
+            share_out(config.num_envs, self._workers, is_isolated)
         self._why_workers = ""
         self._sampler: AnySampler | None = None
         self._state: Mapping[str, NDArray[Any]] | None = None
@@ -96,6 +106,8 @@ class Playground:
         lines = []
         if self._source.is_fresh_per_episode:
             lines.append("episodes: each in a new environment, whose seed alone decides it")
+        if self._is_native:
+            lines.append("environments: stepped by the engine, without Python")
         number = self._num_workers()
         if number or self._why_workers:
             reason = f", {self._why_workers}" if self._why_workers else ""
@@ -104,7 +116,11 @@ class Playground:
 
     def _num_workers(self) -> int:
         if self._workers is None:
-            self._workers, self._why_workers = choose_workers(self.source, self._config)
+            self._workers, self._why_workers = choose_workers(
+                self.source, self._config, self._vectorization
+            )
+            if self._is_isolated:
+                self._workers = max(1, self._workers)
         return self._workers
 
     def ready(self, policy: ActorCritic) -> tuple[AnySampler, str | None]:
@@ -114,15 +130,28 @@ class Playground:
         source, num_envs, workers = self.source, self._config.num_envs, self._num_workers()
         if workers:
             self._sampler = ProcessSampler(
-                source, num_envs, workers, self._seed, policy, self._config
+                source,
+                num_envs,
+                workers,
+                self._seed,
+                policy,
+                self._config,
+                self._vectorization,
+                self._is_isolated,
             )
         else:
-            envs = VectorEnv(source, num_envs, EpisodeSeeds(self._seed))
-            self._sampler = LocalSampler(envs, self._seed)
+            everyone = range(num_envs)
+            self._sampler = local_sampler(source, everyone, self._seed, self._vectorization)
         if self._state is None:
             return self._sampler, None
         state, self._state = self._state, None
         return self._sampler, self._sampler.load_state_dict(state)
+
+    def examined(self, policy: ActorCritic, **how: Any) -> Evaluation:
+        """Returns what `evaluate` finds, in a worker if environments are isolated."""
+        if self._is_isolated and isinstance(sampler := self.ready(policy)[0], ProcessSampler):
+            return sampler.call(evaluate, policy, **how)
+        return evaluate(policy, self.source, **how)
 
     def leave_at(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Begins at a saved point when environments are needed next."""

@@ -139,8 +139,8 @@ class EpisodeSeeds:
     _BLOCK = 256
 
     def __init__(self, seed: int, purpose: Purpose = Purpose.EPISODE_SEED) -> None:
-        self._seed = seed
-        self._purpose = purpose
+        self.seed = seed
+        self.purpose = purpose
         self._blocks: dict[int, tuple[int, list[int]]] = {}
 
     def of(self, env: int, episode: int) -> int:
@@ -149,6 +149,6 @@ class EpisodeSeeds:
         block = self._blocks.get(env)
         if block is None or block[0] != start:
             index = np.arange(start, start + self._BLOCK)
-            block = (start, derived_seed(self._seed, self._purpose, env, index).tolist())
+            block = (start, derived_seed(self.seed, self.purpose, env, index).tolist())
             self._blocks[env] = block
         return block[1][episode - start]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipper.envs.vector import Mark, VectorEnv
+from clipper.envs.replay import Ending, Mark, ReplayableEnvs
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, Play
@@ -237,7 +237,7 @@ class LocalSampler:
         num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
     """
 
-    def __init__(self, envs: VectorEnv, seed: int, num_envs_in_all: int | None = None) -> None:
+    def __init__(self, envs: ReplayableEnvs, seed: int, num_envs_in_all: int | None = None) -> None:
         self.num_envs = envs.num_envs
         self._num_envs_in_all = num_envs_in_all or envs.num_envs
         self.obs_layout = envs.obs_layout
@@ -272,25 +272,20 @@ class LocalSampler:
         rewards = np.empty(shape, dtype=np.float32)
         terminated = np.zeros(shape, dtype=np.bool_)
         truncated = np.zeros(shape, dtype=np.bool_)
-        final_obs, final_at, episodes = [], [], []
         envs = self._envs
         with self._profiler.part("act"):
             noise = policy.noise(
                 self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
             )
             play = policy.play(obs, noise, actions)
-        act = self._profiler.timed("act", play.act)
-        rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
-        for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
-            obs_N[...] = envs.obs
-            act(t)
-            for ending in envs.step(action_N, reward_N, terminated_N, truncated_N):
-                final_obs.append(ending.final_obs)
-                final_at.append((t, ending.env))
-                step = (first_step + t + 1) * self._num_envs_in_all
-                episodes.append(replace(ending.episode, step=step))
+        endings = self._run(play, obs, actions, rewards, terminated, truncated)
         self._steps += num_steps
-        finals = np.stack(final_obs) if final_obs else obs[:0, 0]
+        finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
+        final_at = [(t, ending.env) for t, ending in endings]
+        episodes = [
+            replace(ending.episode, step=(first_step + t + 1) * self._num_envs_in_all)
+            for t, ending in endings
+        ]
         return self._judged(
             policy,
             play,
@@ -305,6 +300,26 @@ class LocalSampler:
             last_obs=torch.from_numpy(envs.obs.copy()),
             episodes=tuple(episodes),
         )
+
+    def _run(
+        self,
+        play: Play,
+        obs: NDArray[np.float32],
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[tuple[int, Ending]]:
+        """Acts and steps until the blocks [T, N, ...] are full; returns endings with their steps."""
+        envs, act = self._envs, self._profiler.timed("act", play.act)
+        found: list[tuple[int, Ending]] = []
+        rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
+        for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
+            obs_N[...] = envs.obs
+            act(t)
+            for ending in envs.step(action_N, reward_N, terminated_N, truncated_N):
+                found.append((t, ending))
+        return found
 
     def _judged(
         self,

@@ -245,6 +245,17 @@ class ActionLayout:
         """float32 for Box, int64 for category indices and bits: the type actions are stored in."""
         return np.float32 if self.kind == "box" else np.int64
 
+    @property
+    def box_scale(self) -> tuple[bool, list[list[float]]] | None:
+        """How `to_env` makes Box actions, for the native engine; None for all other spaces.
+
+        True if samples need clipping alone; low, high, scale and centre of each number.
+        """
+        if self.kind != "box":
+            return None
+        columns = (self._low, self._high, self._scale, self._centre)
+        return self._plain, [[float(x) for x in column] for column in columns]
+
     def to_env(self, actions: NDArray[Any]) -> list[Any]:
         """Returns what `env.step` takes for each row of sampled actions [N, A], fresh objects.
 

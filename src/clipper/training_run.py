@@ -13,7 +13,7 @@ from clipper import agent_file
 from clipper.algorithms.ppo import PPO as PPOAlgorithm
 from clipper.checkpoint import Checkpoint, without_prefix
 from clipper.errors import ConfigError, FileError
-from clipper.evaluation import SELECTION, evaluate
+from clipper.evaluation import SELECTION
 from clipper.identity import Identity
 from clipper.metrics import Metrics
 from clipper.playground import Playground
@@ -126,9 +126,8 @@ class TrainingRun:
         endless = self._playground.episode_limit is None
         most = self.identity.config.evaluation_interval if endless else None
         for mode, deterministic in (("deterministic", True), ("stochastic", False)):
-            result = evaluate(
+            result = self._playground.examined(
                 self.policy,
-                self._playground.source,
                 episodes=self.identity.config.eval_episodes,
                 seed=self.identity.seed,
                 deterministic=deterministic,

@@ -8,8 +8,8 @@ import time
 import numpy as np
 
 from clipper.config import PPOConfig
+from clipper.engine.native_envs import step_envs
 from clipper.envs.make import EnvSource
-from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError
 from clipper.randomness import EpisodeSeeds
 
@@ -35,12 +35,15 @@ def read_workers(workers: int | str) -> int | None:
     return number
 
 
-def choose_workers(source: EnvSource, config: PPOConfig) -> tuple[int, str]:
+def choose_workers(
+    source: EnvSource, config: PPOConfig, vectorization: str = "gymnasium"
+) -> tuple[int, str]:
     """Returns how many workers pay, and why in words.
 
     Args:
         source: Where the environments come from.
         config: The settings: how many environments, how many steps.
+        vectorization: See `clipper.engine.native_envs.is_native`.
     """
     cores = _num_cores()
     most = min(cores, config.num_envs) - 1
@@ -48,7 +51,7 @@ def choose_workers(source: EnvSource, config: PPOConfig) -> tuple[int, str]:
         return 0, "env is an instance"
     if most < 1:
         return 0, "one core" if cores == 1 else "one environment"
-    seconds = _step_seconds(source)
+    seconds = _step_seconds(source, vectorization)
     saved = seconds * config.total_timesteps * most / (most + 1)
     found = f"a step takes {seconds * 1e6:.0f} us, so {most} would save about {saved:.0f} s"
     return (most if saved > _START_SECONDS else 0), found
@@ -60,9 +63,9 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _step_seconds(source: EnvSource) -> float:
+def _step_seconds(source: EnvSource, vectorization: str) -> float:
     """Returns what a step of one environment takes, with random actions."""
-    envs = VectorEnv(source, 1, EpisodeSeeds(0))
+    envs = step_envs(source, 1, EpisodeSeeds(0), 0, vectorization)
     try:
         layout = envs.action_layout
         size = (1, layout.size)

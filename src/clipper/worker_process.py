@@ -10,16 +10,16 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from clipper.engine.choice import build_engine
-from clipper.envs.vector import VectorEnv
+from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError
 from clipper.mailbox import Mailbox
-from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler, SamplerMark
+from clipper.rollout import SamplerMark
 
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -32,16 +32,16 @@ class Share:
 
     Args:
         content: The pickle of environment source, indices of the environments, their number in all,
-            the run's seed, policy and settings.
+            the run's seed, policy, settings and vectorization.
     """
 
     def __init__(self, content: bytes) -> None:
-        source, share, num_envs, seed, policy, config = pickle.loads(content)
+        source, share, num_envs, seed, policy, config, vectorization = pickle.loads(content)
         torch.set_num_threads(1)
         self._policy = policy
+        self._source = source
         self._engine = build_engine(policy, config)
-        envs = VectorEnv(source, len(share), EpisodeSeeds(seed), share.start)
-        self._sampler = LocalSampler(envs, seed, num_envs)
+        self._sampler = local_sampler(source, share, seed, vectorization, num_envs)
         self._before: SamplerMark | None = None
 
     def answer(self, name: str, *arguments: Any) -> Any:
@@ -55,6 +55,13 @@ class Share:
         rollout = self._sampler.collect(self._policy, num_steps)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
         return {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
+
+    def answer_call(
+        self, weights: dict[str, Any], function: Callable[..., Any], keywords: dict[str, Any]
+    ) -> Any:
+        """Returns what a function does with the policy of these weights and fresh environments."""
+        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        return function(self._policy, self._source, **keywords)
 
     def answer_state(self, steps: int) -> dict[str, Any]:
         """Returns the environments' state when so many steps were done: now or one rollout ago."""

@@ -15,8 +15,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
@@ -25,19 +25,20 @@ from numpy.typing import NDArray
 
 from clipper import errors
 from clipper.config import PPOConfig
+from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import EnvSource
-from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.mailbox import mailbox
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
-from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
 from clipper.worker_process import START
 
+T = TypeVar("T")
+
 # a worker that was asked to end gets this long
 _PATIENCE_SECONDS = 2.0
-# what `VectorEnv.state_dict` has one row of for every environment
+# what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
 
 
@@ -47,10 +48,12 @@ class ProcessSampler:
     Args:
         source: Where the environments come from; not an instance.
         num_envs: Environments in all, N.
-        num_workers: Worker processes, 1 to N - 1.
+        num_workers: Worker processes, 1 to N - 1; up to N if isolated.
         seed: The run's seed.
         policy: The policy whose copies act; its weights are sent before every rollout.
         config: The settings; workers compute with the same engine.
+        vectorization: See `clipper.engine.native_envs.is_native`.
+        is_isolated: Steps no environment in this process, so that none can take it down.
 
     Raises:
         ConfigError: There are more workers than environments to share, or env is an instance.
@@ -65,6 +68,8 @@ class ProcessSampler:
         seed: int,
         policy: ActorCritic,
         config: PPOConfig,
+        vectorization: str = "gymnasium",
+        is_isolated: bool = False,
     ) -> None:
         if source.instance is not None:
             raise ConfigError(
@@ -72,17 +77,20 @@ class ProcessSampler:
                 hint="give a callable that makes environments, for example lambda: MyEnv().",
             )
         self.num_envs = num_envs
-        self._shares = share_out(num_envs, num_workers)
+        self._shares = share_out(num_envs, num_workers, is_isolated)
         self._workers: list[_Worker] = []
         self._profiler: Profiler = NO_STOPWATCH
-        own = self._shares[0]
-        envs = VectorEnv(source, len(own), EpisodeSeeds(seed))
-        self._local = LocalSampler(envs, seed, num_envs)
-        self.obs_layout = envs.obs_layout
-        self.action_layout = envs.action_layout
+        self._steps = 0
+        self._local: LocalSampler | None = None
+        shares = self._shares
+        if not is_isolated:
+            self._local = local_sampler(source, shares[0], seed, vectorization, num_envs)
+            shares = shares[1:]
+        self.obs_layout = policy.obs_layout
+        self.action_layout = policy.action_layout
         try:
-            for number, share in enumerate(self._shares[1:], start=1):
-                payload = (source, share, num_envs, seed, policy, config)
+            for number, share in enumerate(shares, start=1):
+                payload = (source, share, num_envs, seed, policy, config, vectorization)
                 self._workers.append(_Worker(number, share, _portable(payload)))
             for worker in self._workers:
                 worker.receive()  # its environments are built
@@ -93,7 +101,8 @@ class ProcessSampler:
     def count_time(self, profiler: Profiler) -> None:
         """Has the time of this process's share and of waiting counted from now on, or no more."""
         self._profiler = profiler
-        self._local.count_time(profiler)
+        if self._local is not None:
+            self._local.count_time(profiler)
 
     def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
         """Returns what the policy does in `num_steps` steps of every environment.
@@ -105,15 +114,34 @@ class ProcessSampler:
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
         for worker in self._workers:
             worker.ask("collect", weights, num_steps)
-        own = self._local.collect(policy, num_steps)  # while the workers collect theirs
+        rollouts = []
+        if self._local is not None:  # while the workers collect theirs
+            rollouts.append(self._local.collect(policy, num_steps))
         with self._profiler.part("workers"):
             answers = [worker.receive() for worker in self._workers]
-        rollouts = [own, *map(_rollout, answers)]
+        rollouts += map(_rollout, answers)
+        self._steps += num_steps
         return joined(rollouts, [share.start for share in self._shares])
+
+    def call(self, function: Callable[..., T], policy: ActorCritic, **keywords: Any) -> T:
+        """Returns `function(policy, source, **keywords)` of a worker, with its environments.
+
+        Args:
+            function: One that can be imported by its name.
+            policy: The policy whose weights are sent there.
+            **keywords: What it takes besides.
+
+        Raises:
+            EnvironmentFault: The worker died, or an environment raised.
+        """
+        weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
+        self._workers[0].ask("call", weights, function, keywords)
+        found: T = self._workers[0].receive()
+        return found
 
     def mark(self) -> SamplerMark:
         """Returns this point in time, cheaply, for `state_dict`."""
-        return self._local.mark()
+        return SamplerMark(self._steps, None) if self._local is None else self._local.mark()
 
     def state_dict(self, mark: SamplerMark | None = None) -> dict[str, NDArray[Any]]:
         """Returns all that is needed to go on from a point in time, by default from now.
@@ -127,7 +155,8 @@ class ProcessSampler:
         mark = mark or self.mark()
         for worker in self._workers:
             worker.ask("state", mark.steps)
-        states = [self._local.state_dict(mark), *(worker.receive() for worker in self._workers)]
+        states = [] if self._local is None else [self._local.state_dict(mark)]
+        states += [worker.receive() for worker in self._workers]
         names = [name for name in states[0] if name != "steps"]
         joint = {name: np.concatenate([state[name] for state in states]) for name in names}
         return {"steps": states[0]["steps"], **joint}
@@ -139,9 +168,13 @@ class ProcessSampler:
             Why the environments are not exactly where they were, or None if they are.
         """
         parts = _split_state(state, self._shares)
-        for worker, part in zip(self._workers, parts[1:], strict=True):
+        self._steps = int(state["steps"][0])
+        found: list[str | None] = []
+        own = None if self._local is None else parts.pop(0)
+        for worker, part in zip(self._workers, parts, strict=True):
             worker.ask("load", part)
-        found = [self._local.load_state_dict(parts[0])]
+        if self._local is not None and own is not None:
+            found.append(self._local.load_state_dict(own))
         found += [worker.receive() for worker in self._workers]
         return "; ".join(reason for reason in found if reason is not None) or None
 
@@ -152,7 +185,8 @@ class ProcessSampler:
         for worker in self._workers:
             worker.end()
         self._workers = []
-        self._local.close()
+        if self._local is not None:
+            self._local.close()
 
 
 class _Worker:
@@ -236,18 +270,24 @@ class _Worker:
             self._process.wait()
 
 
-def share_out(num_envs: int, num_workers: int) -> list[range]:
+def share_out(num_envs: int, num_workers: int, is_isolated: bool = False) -> list[range]:
     """Returns the environments of this process and of each worker, as equal as can be.
+
+    If they are isolated, of the workers alone.
 
     Raises:
         ConfigError: A worker would have none.
     """
-    if not 0 <= num_workers < num_envs:
+    most = num_envs if is_isolated else num_envs - 1
+    if not 0 <= num_workers <= most:
+        share = "each worker needs one" if is_isolated else "each process needs one, this one too"
         raise ConfigError(
-            f"workers must be from 0 to num_envs - 1 = {num_envs - 1}, but is {num_workers}.",
-            hint="each process needs an environment, this one too; raise num_envs for more workers.",
+            f"workers must be from 0 to {'num_envs' if is_isolated else 'num_envs - 1'} = {most}, "
+            f"but is {num_workers}.",
+            hint=f"{share}; raise num_envs for more workers.",
         )
-    bounds = [i * num_envs // (num_workers + 1) for i in range(num_workers + 2)]
+    num_shares = num_workers + (not is_isolated)
+    bounds = [i * num_envs // num_shares for i in range(num_shares + 1)]
     return [range(*pair) for pair in itertools.pairwise(bounds)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,12 +91,52 @@ def drive(native: Any, variant: str, head: str, activation: int, shared: bool) -
     assert np.isfinite(flat).all()
 
 
+def play(native: Any, task: Path) -> None:
+    """Collects, steps, replays and fails in the environments of a library: 2 actions or 3, or Box."""
+    obs_size, sizes = {"cartpole": (4, [2]), "acrobot": (6, [3])}.get(task.stem, (3, [1]))
+    is_box = task.stem == "pendulum"
+    chains, size = lay_out([[obs_size], [obs_size, 8, sizes[0]], [obs_size, 8, 1]], 0)
+    flat = np.random.default_rng(0).normal(0, 0.3, size + 1).astype(np.float32)
+    policy = native.Policy(
+        native.variants()[0], flat, obs_size, 0, tuple(chains), 2 if is_box else 0, sizes,
+        flat[-1:] if is_box else None, -1, None,
+    )  # fmt: skip
+    steps, envs = 600, 3
+    states = (
+        np.zeros((envs, obs_size), np.float32),
+        np.zeros(envs),
+        *np.zeros((2, envs), np.int64),
+    )
+    batch = native.Envs(
+        path=str(task), options="{}", max_episode_steps=150, seed=1, purpose=2, first_env=1,
+        action_size=1, scale=(False, [[-2.0], [2.0], [2.0], [0.0]]) if is_box else None,
+        obs=states[0], returns=states[1], lengths=states[2], episodes=states[3],
+    )  # fmt: skip
+    assert all(batch.begin(i) for i in range(envs))
+    obs = np.empty((steps, envs, obs_size), np.float32)
+    noise = np.empty((steps, envs, 1), np.float32)
+    native.noise(1, 1, 0, is_box, noise, 1)
+    actions = np.empty((steps, envs, 1), np.float32 if is_box else np.int64)
+    columns = [np.empty((steps, envs), np.float32) for _ in range(3)]
+    flags = np.zeros((2, steps, envs), np.bool_)
+    act = native.Stepper(policy, obs, noise, actions, *columns[:2])
+    assert batch.collect(act, obs, columns[2], *flags)
+    final_obs = np.empty((len(batch.endings()), obs_size), np.float32)
+    batch.final_obs(final_obs)
+    assert len(final_obs) == flags.any(0).sum() >= 3 * envs
+    assert batch.step(actions[0], columns[2][0], *flags[:, 0])
+    assert batch.begin(0)
+    assert batch.replay(0, np.ascontiguousarray(actions[:5, 0]))
+
+
 def main() -> None:
     """Drives every variant, head and activation."""
     native = load(sys.argv[1])
     for variant in native.variants():
         for head, activation, shared in itertools.product(HEADS, range(5), (False, True)):
             drive(native, variant, head, activation, shared)
+    for name in ("cartpole", "acrobot", "pendulum"):
+        play(native, Path(sys.argv[1]).with_name(f"{name}.so"))
     print("fine:", " ".join(native.variants()))
 
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "clipper" / "engine" / "native"
 KERNELS = ("dense", "activations", "network", "heads", "objective", "adam", "kernels")
-PLAIN = ("dispatch", "layout", "improve", "estimators", "philox")
+PLAIN = ("dispatch", "layout", "improve", "estimators", "philox", "environments")
 X86_VARIANTS = {"avx512": (16, "x86-64-v4"), "avx2": (8, "x86-64-v3"), "sse2": (4, "x86-64")}
 WARNINGS = (
     "-std=gnu++17",
@@ -133,8 +133,8 @@ def test_the_kernels_compile_for_arm64(tmp_path: Path) -> None:
     compile_kernels(compiler, "generic", 4, [], tmp_path)
     for name in PLAIN:
         call(
-            compiler, *WARNINGS, "-DCLIPPER_X86=0", "-c", SOURCES / f"{name}.cpp",
-            "-o", tmp_path / f"{name}.o",
+            compiler, *WARNINGS, "-DCLIPPER_X86=0", f"-I{ROOT / 'src' / 'clipper' / 'include'}",
+            "-c", SOURCES / f"{name}.cpp", "-o", tmp_path / f"{name}.o",
         )  # fmt: skip
 
 

@@ -36,6 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that step environments beside this one; the result is the same (0)",
     )
     parser.add_argument("--profile", action="store_true", help="as in `clipper train`")
+    parser.add_argument(
+        "--vectorization",
+        choices=("auto", "gymnasium", "native"),
+        default="auto",
+        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
+    )
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="step environments in another process, so that a crash of theirs does not end this one",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
@@ -63,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         engine=args.engine,
         workers=args.workers,
+        vectorization=args.vectorization,
+        isolate=args.isolate,
     )
     done = agent.step
     say(f"resuming at step {done:,}")

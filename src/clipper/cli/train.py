@@ -32,7 +32,9 @@ _GROUPS = ("run", "batch", "objective", "normalisation", "network")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; every setting of PPOConfig is a flag of the same name."""
     parser.add_argument(
-        "env", metavar="ENV", help="Gymnasium id such as CartPole-v1, or module:EnvId of your own"
+        "env",
+        metavar="ENV",
+        help="Gymnasium id such as CartPole-v1, module:EnvId of your own, or a library ./libgame.so",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--seed", type=seed, default=0, metavar="S", help="from 0 (0)")
@@ -67,6 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         action="store_true",
         help="measure where the time goes: a table, profile.csv, profile.png",
+    )
+    run.add_argument(
+        "--vectorization",
+        choices=("auto", "gymnasium", "native"),
+        default="auto",
+        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
+    )
+    run.add_argument(
+        "--isolate",
+        action="store_true",
+        help="step environments in another process, so that a crash of theirs does not end this one",
     )
     run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     run.add_argument(
@@ -120,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
     # wrong settings are found before torch is imported and an environment is built
     PPOConfig.check_values(overrides)
     from clipper.agent import PPO
+    from clipper.envs.library import is_library
     from clipper.run_folder import check_name, folder_name, new_run_path
 
     if args.budget is not None:
@@ -134,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
         max_episode_steps=args.max_episode_steps,
         device=args.device,
         workers=args.workers,
+        vectorization=args.vectorization,
+        isolate=args.isolate,
         **overrides,
     )
     if args.init_from:
@@ -143,7 +159,9 @@ def run(args: argparse.Namespace) -> int:
         from clipper.tensorboard import check_tensorboard
 
         check_tensorboard()
-    path = new_run_path(Path(args.out), folder_name(agent.env), args.name, args.seed)
+    # a library's runs stand together wherever it was named from
+    shown = Path(agent.env).name if is_library(agent.env) else agent.env
+    path = new_run_path(Path(args.out), folder_name(shown), args.name, args.seed)
     if args.tensorboard:
         from clipper.tensorboard import TensorBoardWriter
 
@@ -217,6 +235,8 @@ def introduce(agent: PPO, path: Path, total_timesteps: int | None = None) -> Non
 
 def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
     """Prints how a run ended and the commands to go on, and returns the exit code."""
+    from clipper.envs.library import is_library
+
     speed = outcome.step / outcome.wall_seconds if outcome.wall_seconds else 0.0
     print(
         f"{outcome.reason} ({outcome.step:,} steps in {outcome.wall_seconds:.1f} s, {speed:,.0f}/s)"
@@ -246,7 +266,8 @@ def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
         print(f"profile: {path / 'profile.png'}")
     print("next:")
     print(f"  clipper evaluate {folder}{trust}")
-    print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
+    if not is_library(agent.env):  # which do not draw
+        print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
     print(f"  clipper plot {shlex.quote(str(path.parent))} --out curves.png")
     print(f"  clipper resume {folder} --total-timesteps {more}{trust}")
     return 0 if outcome.signal is None else 128 + outcome.signal

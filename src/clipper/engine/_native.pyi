@@ -64,6 +64,35 @@ class Stepper:
     ) -> None: ...
     def __call__(self, t: int) -> None: ...
 
+class Envs:
+    def __init__(
+        self,
+        *,
+        path: str,
+        options: str,
+        max_episode_steps: int,
+        seed: int,
+        purpose: int,
+        first_env: int,
+        action_size: int,
+        scale: tuple[bool, list[list[float]]] | None,
+        obs: Float32,
+        returns: Float64,
+        lengths: Int64,
+        episodes: Int64,
+    ) -> None: ...
+    def begin(self, env: int) -> bool: ...
+    def step(
+        self, actions: NDArray[Any], rewards: Float32, terminated: Bool, truncated: Bool
+    ) -> bool: ...
+    def collect(
+        self, stepper: Stepper, obs: Float32, rewards: Float32, terminated: Bool, truncated: Bool
+    ) -> bool: ...
+    def replay(self, env: int, actions: NDArray[Any]) -> bool: ...
+    def endings(self) -> list[tuple[int, int, int, int, float, bool]]: ...
+    def final_obs(self, out: Float32) -> None: ...
+    def failure(self) -> tuple[int, bool, str]: ...
+
 class Rollout:
     def __init__(
         self,

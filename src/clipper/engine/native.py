@@ -34,6 +34,8 @@ except ModuleNotFoundError:
     ABSENCE = "the native engine was not built, for want of a C++ compiler"
 except ImportError as error:
     ABSENCE = f"the native engine cannot be loaded: {error}"
+else:
+    Envs, Stepper = _native.Envs, _native.Stepper
 
 VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
 # numbers of one minibatch's report

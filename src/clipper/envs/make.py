@@ -20,6 +20,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
+from clipper.envs.library import LibraryEnv, is_library, load_library
 from clipper.envs.probe import depends_on_past
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
 from clipper.presets import GENERIC, PRESETS, nearest_id
@@ -40,7 +41,8 @@ class EnvSource:
     """Where environments come from; `make()` gives a fresh one.
 
     Attributes:
-        name: Gymnasium id, `module:EnvId`, or the name of the callable or class given.
+        name: Gymnasium id, `module:EnvId`, a shared library's file, or the name of the callable or
+            class given.
         env_kwargs: Keyword arguments of the environment.
         max_episode_steps: Steps after which an episode is truncated, or None for the registered.
         wrappers: Callables applied in order, env -> env.
@@ -140,7 +142,8 @@ def env_source(
     """Returns the source that a Gymnasium id, `module:EnvId`, callable or instance describes.
 
     Args:
-        env: What the user named; names are checked here, before anything is built.
+        env: What the user named; names are checked here, before anything is built. A name that ends
+            as a shared library does is one's file, `./libgame.so`.
         env_kwargs: Keyword arguments of the environment; JSON values if it is to be saved.
         max_episode_steps: Truncates episodes after so many steps instead of the registered limit.
         wrappers: Callables env -> env, applied in order to every environment.
@@ -185,9 +188,10 @@ def env_source(
 def imports_what_it_names(name: str) -> bool:
     """Returns True if making an environment of that name imports a module that a file could name.
 
-    Those are `module:EnvId` and the doors to the old gym, whose argument `env_id` is such a name.
+    Those are `module:EnvId` and the doors to the old gym, whose argument `env_id` is such a name; a
+    shared library runs code as well.
     """
-    return ":" in name or name.startswith("GymV")
+    return ":" in name or name.startswith("GymV") or is_library(name)
 
 
 def episode_limit(env: Env) -> int | None:
@@ -270,7 +274,10 @@ def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
 
 
 def _resolve(name: str) -> EnvSpec | Callable[..., Env]:
-    """Returns the registered spec, or the callable that `module:Name` names."""
+    """Returns the registered spec, or the callable that `module:Name` or a library's file names."""
+    if is_library(name):
+        limit = load_library(name).max_episode_steps
+        return lambda **kwargs: _limited(LibraryEnv(name, **kwargs), limit)
     module_name, _, attribute = name.rpartition(":")
     module = _import(module_name, name) if module_name else None
     spec = _find_spec(attribute, name, module is None)

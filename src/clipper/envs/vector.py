@@ -12,7 +12,6 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,40 +20,15 @@ from numpy.typing import NDArray
 
 from clipper.envs.contract import fault, first_obs
 from clipper.envs.make import Env, EnvSource, episode_limit
+from clipper.envs.replay import Ending, ReplayableEnvs
 from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode
 from clipper.profiling import Profiler
 from clipper.randomness import EpisodeSeeds
-from clipper.spaces import ActionLayout, Float32, ObservationLayout
+from clipper.spaces import ActionLayout, ObservationLayout
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an episode of one environment ended in a step.
-
-    Attributes:
-        env: Index of the environment among those stepped together.
-        final_obs: The observation the episode truly ended in, float32 [D].
-        episode: Its record; `step` is left at 0 for the sampler to fill.
-    """
-
-    env: int
-    final_obs: Float32
-    episode: Episode
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A point in time of a `VectorEnv`: episodes, lengths, returns, observations, actions so far."""
-
-    log: list[NDArray[Any]]
-    episodes: list[int]
-    lengths: list[int]
-    returns: list[float]
-    obs: Float32
-
-
-class VectorEnv:
+class VectorEnv(ReplayableEnvs):
     """N environments of one source, stepped one after the other in this process.
 
     Args:
@@ -74,9 +48,6 @@ class VectorEnv:
         ConfigError: A callable gave the same environment twice.
     """
 
-    # an episode longer than this is not kept for replay: memory must not grow without end
-    MAX_REPLAY_STEPS = 200_000
-
     def __init__(
         self, source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int = 0
     ) -> None:
@@ -86,28 +57,23 @@ class VectorEnv:
         self.is_fresh_per_episode = source.is_fresh_per_episode
         self.envs: list[Env] = [source.make() for _ in range(num_envs)]
         source.check_distinct(self.envs)
-        self.num_envs = num_envs
-        self.first_env = first_env
-        self.obs_layout = ObservationLayout(self.envs[0].observation_space)
-        self.action_layout = ActionLayout(self.envs[0].action_space)
+        super().__init__(
+            num_envs,
+            first_env,
+            ObservationLayout(self.envs[0].observation_space),
+            ActionLayout(self.envs[0].action_space),
+        )
         for env in self.envs[1:]:
             self._check_same_spaces(env)
-        self.obs: Float32 = np.zeros((num_envs, self.obs_layout.size), dtype=np.float32)
         self._rows = list(self.obs)
         # a Box vector that keeps its promise is copied in the loop itself
         self._plain_type, self._plain_shape = self.obs_layout.plain
         self._seeds = seeds
-        self._returns = [0.0] * num_envs
-        self._lengths = [0] * num_envs
-        self._episodes = [-1] * num_envs
+        # plain lists: numbers of numpy's would cost more than the steps of a fast environment
+        self._returns: list[float] = [0.0] * num_envs
+        self._lengths: list[int] = [0] * num_envs
+        self._episodes: list[int] = [-1] * num_envs
         self._is_used = [False] * num_envs
-        self._log: list[NDArray[Any]] = []
-
-    def reset(self) -> None:
-        """Starts the next episode in every environment."""
-        self._log.clear()
-        for i in range(self.num_envs):
-            self._begin(i)
 
     def step(
         self,
@@ -171,85 +137,6 @@ class VectorEnv:
             for env in self.envs:
                 with contextlib.suppress(Exception):
                     env.close()
-
-    def positions(self) -> tuple[list[int], list[int]]:
-        """Returns each environment's episode index and the steps taken in it."""
-        return self._episodes.copy(), self._lengths.copy()
-
-    def mark(self) -> Mark:
-        """Returns this point in time, cheaply, for `state_dict` to describe now or later."""
-        keep = max((n for n in self._lengths if n <= self.MAX_REPLAY_STEPS), default=0)
-        if len(self._log) > keep:
-            del self._log[: len(self._log) - keep]
-        return Mark(
-            log=self._log.copy(),
-            episodes=self._episodes.copy(),
-            lengths=self._lengths.copy(),
-            returns=self._returns.copy(),
-            obs=self.obs.copy(),
-        )
-
-    def state_dict(self, mark: Mark | None = None) -> dict[str, NDArray[Any]]:
-        """Returns what `load_state_dict` needs to bring fresh environments to a point in time.
-
-        An environment is kept as the index of its episode (which gives the seed) and the actions
-        since its reset; `obs` is there to check the replay.
-
-        Args:
-            mark: The point in time, or None for now.
-        """
-        mark = mark or self.mark()
-        replayed = [length if length <= len(mark.log) else 0 for length in mark.lengths]
-        shape = (-1, self.num_envs, self.action_layout.size)
-        empty = np.zeros((0, self.num_envs, self.action_layout.size), self.action_layout.dtype)
-        log = np.concatenate(mark.log).reshape(shape) if mark.log else empty
-        parts = [log[len(log) - count :, i] for i, count in enumerate(replayed)]
-        return {
-            "actions": np.concatenate(parts),
-            "episodes": np.array(mark.episodes, dtype=np.int64),
-            "lengths": np.array(mark.lengths, dtype=np.int64),
-            "replayed": np.array(replayed, dtype=np.int64),
-            "returns": np.array(mark.returns, dtype=np.float64),
-            "obs": mark.obs,
-        }
-
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
-        """Replays every environment to the saved point.
-
-        Returns:
-            None if every environment reached the very observation and return that were saved;
-            otherwise why not, in words. Environments that did not are at the start of their next
-            episode.
-        """
-        self._log = [
-            np.zeros((self.num_envs, self.action_layout.size), dtype=self.action_layout.dtype)
-            for _ in range(int(state["replayed"].max(initial=0)))
-        ]
-        failed = []
-        start = 0
-        for i in range(self.num_envs):
-            count = int(state["replayed"][i])
-            actions = state["actions"][start : start + count]
-            start += count
-            self._episodes[i] = int(state["episodes"][i]) - 1
-            self._begin(i)
-            complete = count == int(state["lengths"][i]) and self._replay(i, actions)
-            if (
-                complete
-                and np.array_equal(self.obs[i], state["obs"][i])
-                and self._returns[i] == float(state["returns"][i])
-            ):
-                for log, action in zip(self._log[len(self._log) - count :], actions, strict=True):
-                    log[i] = action
-            else:
-                failed.append(i)
-                self._begin(i)
-        if not failed:
-            return None
-        return (
-            f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
-            "observation and return and began new episodes"
-        )
 
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
         """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""

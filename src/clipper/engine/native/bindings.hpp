@@ -1,0 +1,162 @@
+// What the parts of the Python module share: arrays that are numpy's, a policy, its steps.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "dispatch.hpp"
+#include "layout.hpp"
+
+namespace nb = nanobind;
+
+namespace clipper_python {
+
+template <typename T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+inline void require(bool holds, const char* law) {
+  if (!holds) throw std::invalid_argument(law);
+}
+
+// Actions are float32 for Gaussian heads and int64 for all others.
+struct Actions {
+  const float* floats = nullptr;
+  const int64_t* ints = nullptr;
+};
+
+inline Actions actions_of(const clipper::Network& net, const nb::ndarray<nb::ro, nb::c_contig>& array,
+                   int64_t rows) {
+  require(static_cast<int64_t>(array.size()) == rows * net.head.action_size,
+          "actions must be [rows, A]");
+  if (net.head.kind == clipper::HeadKind::gaussian) {
+    require(array.dtype() == nb::dtype<float>(), "actions must be float32");
+    return {static_cast<const float*>(array.data()), nullptr};
+  }
+  require(array.dtype() == nb::dtype<int64_t>(), "actions must be int64");
+  return {nullptr, static_cast<const int64_t*>(array.data())};
+}
+
+// A policy with its arrays kept alive.
+class NativePolicy {
+ public:
+  NativePolicy(const std::string& variant, Out<float> flat, int obs_size, int activation,
+               const std::array<std::vector<clipper::LayerSpec>, clipper::kNumChains>& chains,
+               int head_kind, const std::vector<int>& sizes, std::optional<In<float>> log_std,
+               int64_t log_std_param, std::optional<std::array<In<float>, 3>> normalizer)
+      : flat_(flat), log_std_(log_std), normalizer_(normalizer) {
+    const clipper::Kernels* kernels = clipper::find_kernels(variant);
+    require(kernels != nullptr, "variant must be one that this machine can run");
+    clipper::NormalizerSpec norm{};
+    if (normalizer_) {
+      for (const auto& part : *normalizer_)
+        require(static_cast<int>(part.size()) == obs_size, "the normaliser must have D columns");
+      norm = {(*normalizer_)[0].data(), (*normalizer_)[1].data(), (*normalizer_)[2].data()};
+    }
+    const clipper::HeadSpec head{static_cast<clipper::HeadKind>(head_kind), sizes,
+                                 log_std_ ? log_std_->data() : nullptr, log_std_param};
+    policy_ = std::make_unique<clipper::Policy>(
+        *kernels, flat_.data(), static_cast<int64_t>(flat_.size()), obs_size,
+        static_cast<clipper::Activation>(activation), chains, head, norm);
+  }
+
+  clipper::Policy& policy() const { return *policy_; }
+  float* flat() const { return flat_.data(); }
+
+  void act(In<float> obs, std::optional<In<float>> noise, nb::ndarray<nb::c_contig> actions) {
+    const clipper::Network& net = policy_->network();
+    const auto rows = static_cast<int64_t>(actions.size()) / net.head.action_size;
+    require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [rows, D]");
+    require(!noise || noise->size() == actions.size(), "noise must be [rows, A]");
+    const Actions to = actions_of(net, nb::ndarray<nb::ro, nb::c_contig>(actions), rows);
+    policy_->refresh();
+    policy_->kernels.act(net, policy_->packed(), policy_->workspace(), obs.data(), rows,
+                         noise ? noise->data() : nullptr, const_cast<float*>(to.floats),
+                         const_cast<int64_t*>(to.ints), nullptr, nullptr);
+  }
+
+  void evaluate(In<float> obs, std::optional<nb::ndarray<nb::ro, nb::c_contig>> actions,
+                std::optional<Out<float>> log_probs, Out<float> values) {
+    const clipper::Network& net = policy_->network();
+    const auto rows = static_cast<int64_t>(values.size());
+    require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [rows, D]");
+    require(actions.has_value() == log_probs.has_value(), "actions go with log_probs");
+    require(!log_probs || log_probs->size() == values.size(), "log_probs must be [rows]");
+    const Actions from = actions ? actions_of(net, *actions, rows) : Actions{};
+    policy_->refresh();
+    policy_->kernels.evaluate(net, policy_->packed(), policy_->workspace(), obs.data(), rows,
+                              from.floats, from.ints, log_probs ? log_probs->data() : nullptr,
+                              values.data());
+  }
+
+ private:
+  Out<float> flat_;
+  std::optional<In<float>> log_std_;
+  std::optional<std::array<In<float>, 3>> normalizer_;
+  std::unique_ptr<clipper::Policy> policy_;
+};
+
+// Acts step by step on blocks [T, N, ...] with the parameters of the moment it was made.
+class Stepper {
+ public:
+  Stepper(NativePolicy& policy, In<float> obs, In<float> noise, nb::ndarray<nb::c_contig> actions,
+          Out<float> log_probs, Out<float> values)
+      : policy_(policy.policy()),
+        obs_(obs),
+        noise_(noise),
+        actions_(actions),
+        log_probs_(log_probs),
+        values_(values) {
+    const clipper::Network& net = policy_.network();
+    require(obs.ndim() == 3 && noise.ndim() == 3 && actions.ndim() == 3, "blocks are [T, N, ...]");
+    num_steps_ = static_cast<int64_t>(obs.shape(0));
+    num_envs_ = static_cast<int64_t>(obs.shape(1));
+    const int64_t rows = num_steps_ * num_envs_;
+    require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [T, N, D]");
+    require(static_cast<int64_t>(noise.size()) == rows * net.head.action_size,
+            "noise must be [T, N, A]");
+    require(static_cast<int64_t>(log_probs.size()) == rows &&
+                static_cast<int64_t>(values.size()) == rows,
+            "log_probs and values must be [T, N]");
+    to_ = actions_of(net, nb::ndarray<nb::ro, nb::c_contig>(actions), rows);
+    policy_.refresh();
+  }
+
+  int64_t num_steps() const { return num_steps_; }
+  int64_t num_envs() const { return num_envs_; }
+  const Actions& actions() const { return to_; }
+  const clipper::Network& network() const { return policy_.network(); }
+  const float* obs() const { return obs_.data(); }
+
+  void step(int64_t t) {
+    require(t >= 0 && t < num_steps_, "t must be a step of the block");
+    const clipper::Network& net = policy_.network();
+    const int64_t row = t * num_envs_, cell = row * net.head.action_size;
+    policy_.kernels.act(net, policy_.packed(), policy_.workspace(),
+                        obs_.data() + row * net.obs_size, num_envs_, noise_.data() + cell,
+                        to_.floats ? const_cast<float*>(to_.floats) + cell : nullptr,
+                        to_.ints ? const_cast<int64_t*>(to_.ints) + cell : nullptr,
+                        log_probs_.data() + row, values_.data() + row);
+  }
+
+ private:
+  clipper::Policy& policy_;
+  In<float> obs_, noise_;
+  nb::ndarray<nb::c_contig> actions_;
+  Out<float> log_probs_, values_;
+  Actions to_;
+  int64_t num_steps_ = 0, num_envs_ = 0;
+};
+
+// module_envs.cpp
+void bind_environments(nb::module_& m);
+
+}  // namespace clipper_python

@@ -1,0 +1,170 @@
+// Actions of environments in a shared library in, observations, rewards and endings out.
+#include "environments.hpp"
+
+#include <dlfcn.h>
+
+#include <cmath>
+#include <stdexcept>
+
+namespace clipper {
+
+namespace {
+
+template <typename Function>
+Function find(void* handle, const char* name, const std::string& path, bool is_required = true) {
+  void* const found = dlsym(handle, name);
+  if (found == nullptr && is_required)
+    throw std::runtime_error(path + " must export " + name + ", but does not");
+  return reinterpret_cast<Function>(found);
+}
+
+int64_t columns(const ClipperSpace& space) {
+  return space.kind == CLIPPER_DISCRETE ? space.categories[0] : space.size;
+}
+
+}  // namespace
+
+EnvLibrary::EnvLibrary(const std::string& path) {
+  void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) throw std::runtime_error(dlerror());
+  spec = find<decltype(&clipper_env_spec)>(handle, "clipper_env_spec", path)();
+  if (spec == nullptr || spec->abi != CLIPPER_ENV_ABI)
+    throw std::runtime_error(path + " must have the version of clipper_env.h that Clipper has");
+  create = find<decltype(create)>(handle, "clipper_env_create", path);
+  reset = find<decltype(reset)>(handle, "clipper_env_reset", path);
+  step = find<decltype(step)>(handle, "clipper_env_step", path);
+  close = find<decltype(close)>(handle, "clipper_env_close", path);
+  error = find<decltype(error)>(handle, "clipper_env_error", path, false);
+}
+
+EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t num_envs,
+                   int64_t obs_size, int64_t action_size, int64_t max_episode_steps, Stream seeds,
+                   const ActionScale& scale, const EnvStates& states)
+    : library_(path),
+      obs_size_(obs_size),
+      action_size_(action_size),
+      max_episode_steps_(max_episode_steps),
+      seeds_(seeds),
+      scale_(scale),
+      states_(states),
+      action_(static_cast<size_t>(action_size)),
+      raw_obs_(static_cast<size_t>(library_.spec->observation.size)) {
+  const ClipperEnvSpec& spec = *library_.spec;
+  if (columns(spec.observation) != obs_size || spec.action.size != action_size)
+    throw std::runtime_error(path + " must have the spaces that it had before");
+  for (int64_t i = 0; i < num_envs; ++i) {
+    void* const env = library_.create(options.c_str());
+    if (env == nullptr) {
+      const std::string text = reason(nullptr);
+      close();
+      throw std::runtime_error(path + " must create environments, but failed: " + text);
+    }
+    envs_.push_back(env);
+  }
+}
+
+EnvBatch::~EnvBatch() { close(); }
+
+void EnvBatch::close() {
+  for (void* env : envs_) library_.close(env);
+  envs_.clear();
+}
+
+std::string EnvBatch::reason(void* env) const {
+  const char* const text = library_.error == nullptr ? nullptr : library_.error(env);
+  return text == nullptr ? "it gave no reason" : text;
+}
+
+bool EnvBatch::fail(int64_t env, bool in_reset, const std::string& text) {
+  failure = {env, in_reset, text};
+  return false;
+}
+
+// Lays the observation that the library wrote into the environment's row.
+bool EnvBatch::observe(int64_t env) {
+  float* const row = states_.obs + env * obs_size_;
+  if (library_.spec->observation.kind == CLIPPER_BOX) {
+    for (int64_t k = 0; k < obs_size_; ++k) row[k] = raw_obs_[static_cast<size_t>(k)];
+    return true;
+  }
+  const float index = raw_obs_[0];
+  if (!(index >= 0 && index < static_cast<float>(obs_size_) && std::floor(index) == index))
+    return false;
+  for (int64_t k = 0; k < obs_size_; ++k) row[k] = 0;
+  row[static_cast<int64_t>(index)] = 1;
+  return true;
+}
+
+bool EnvBatch::begin(int64_t env) {
+  const int64_t episode = ++states_.episodes[env];
+  states_.returns[env] = 0;
+  states_.lengths[env] = 0;
+  // as `derived_seed` in randomness.py: 31 bits of the first word
+  const auto index = static_cast<uint64_t>(episode);
+  const uint32_t purpose = seeds_.purpose + (static_cast<uint32_t>(index >> 32) << 16);
+  const uint32_t word =
+      philox(seeds_.seed, {{purpose, seeds_.first_env + static_cast<uint32_t>(env),
+                            static_cast<uint32_t>(index), 0}})
+          .word[0];
+  void* const handle = envs_[static_cast<size_t>(env)];
+  if (library_.reset(handle, word >> 1, raw_obs_.data()) != 0)
+    return fail(env, true, reason(handle));
+  return observe(env) || fail(env, true, "the observation is not one of its categories");
+}
+
+// One step of one environment; an observation, a length and a return further.
+bool EnvBatch::advance(int64_t env, ActionRow action, ClipperStep* result) {
+  for (size_t k = 0; k < action_.size(); ++k) {
+    if (action.floats == nullptr) {
+      action_[k] = static_cast<float>(action.ints[k]);
+      continue;
+    }
+    const double sampled = action.floats[k];
+    double x = scale_.plain ? sampled : sampled * scale_.scale[k] + scale_.centre[k];
+    x = x < scale_.low[k] ? scale_.low[k] : x;  // NaN stays NaN, as in numpy
+    action_[k] = static_cast<float>(x > scale_.high[k] ? scale_.high[k] : x);
+  }
+  *result = {};
+  void* const handle = envs_[static_cast<size_t>(env)];
+  if (library_.step(handle, action_.data(), raw_obs_.data(), result) != 0)
+    return fail(env, false, reason(handle));
+  if (!observe(env)) return fail(env, false, "the observation is not one of its categories");
+  states_.returns[env] += result->reward;
+  if (++states_.lengths[env] == max_episode_steps_) result->truncated = 1;
+  return true;
+}
+
+bool EnvBatch::step(int64_t t, ActionRow actions, float* rewards, bool* terminated,
+                    bool* truncated) {
+  for (int64_t i = 0; i < num_envs(); ++i) {
+    const int64_t at = i * action_size_;
+    ClipperStep result;
+    if (!advance(i, {actions.floats ? actions.floats + at : nullptr,
+                     actions.ints ? actions.ints + at : nullptr}, &result))
+      return false;
+    rewards[i] = static_cast<float>(result.reward);
+    terminated[i] = result.terminated != 0;
+    truncated[i] = result.truncated != 0;
+    if (!terminated[i] && !truncated[i]) continue;
+    endings.push_back({t, i, states_.episodes[i], states_.lengths[i], states_.returns[i],
+                       terminated[i]});
+    const float* const row = states_.obs + i * obs_size_;
+    final_obs.insert(final_obs.end(), row, row + obs_size_);
+    if (!begin(i)) return false;
+  }
+  return true;
+}
+
+bool EnvBatch::replay(int64_t env, ActionRow actions, int64_t count) {
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t at = t * action_size_;
+    ClipperStep result;
+    if (!advance(env, {actions.floats ? actions.floats + at : nullptr,
+                       actions.ints ? actions.ints + at : nullptr}, &result))
+      return false;
+    if (result.terminated || result.truncated) return false;
+  }
+  return true;
+}
+
+}  // namespace clipper

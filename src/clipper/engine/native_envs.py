@@ -1,0 +1,254 @@
+"""Actions of N environments of a shared library in, observations, rewards and endings out, in C++.
+
+The laws are those of `clipper.envs.vector`: SAME_STEP, true final observations, a seed for every
+episode. With the native engine a whole rollout is acted and stepped without entering Python.
+Dimension key: T steps, N envs, D observation size, A action size, F episodes that ended.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.engine import native
+from clipper.engine.classic import classic_library
+from clipper.envs.library import is_library, load_library
+from clipper.envs.make import EnvSource
+from clipper.envs.replay import Ending, ReplayableEnvs
+from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.errors import ConfigError, EnvironmentFault
+from clipper.metrics import Episode
+from clipper.policies.actor_critic import Play
+from clipper.profiling import Profiler
+from clipper.randomness import EpisodeSeeds
+from clipper.rollout import LocalSampler
+
+if TYPE_CHECKING:
+    from clipper.engine._native import Stepper
+
+VECTORIZATIONS = ("auto", "gymnasium", "native")
+
+
+def is_native(source: EnvSource, vectorization: str) -> bool:
+    """Returns True if environments are stepped by the engine, False if by Gymnasium's interface.
+
+    Args:
+        source: Where they come from.
+        vectorization: `native`, `gymnasium`, or `auto`: native for shared libraries.
+
+    Raises:
+        ConfigError: It is another word, or they cannot be stepped by the engine.
+    """
+    if vectorization not in VECTORIZATIONS:
+        raise ConfigError(
+            f"vectorization must be one of {', '.join(VECTORIZATIONS)}, but is {vectorization!r}."
+        )
+    if vectorization == "auto":
+        return source.is_named and is_library(source.name) and native.ABSENCE is None
+    if vectorization == "native":
+        _library_of(source)
+    return vectorization == "native"
+
+
+def _library_of(source: EnvSource) -> str:
+    """Returns the file of the library that an environment's steps can be left to."""
+    if not source.is_named:
+        raise ConfigError(
+            "vectorization native needs an environment that is given by its name alone, without "
+            f"wrappers, but {source.name} is not.",
+        )
+    if native.ABSENCE is not None:
+        raise ConfigError(f"vectorization native needs the native engine, but {native.ABSENCE}.")
+    if is_library(source.name):
+        return str(load_library(source.name).path)
+    path = classic_library(source.name)
+    if source.env_kwargs:
+        raise ConfigError(
+            f"env_kwargs must be empty with vectorization native of {source.name}, "
+            f"but are {json.dumps(dict(source.env_kwargs))}."
+        )
+    return str(path)
+
+
+class NativeEnvs(ReplayableEnvs):
+    """N environments of a shared library, stepped in C++.
+
+    Args:
+        source: A library's file, or one of the classic tasks.
+        num_envs: How many.
+        seeds: The seed of every episode.
+        first_env: Index of the first one in the run, if others are stepped elsewhere.
+
+    Raises:
+        EnvironmentFault: The library cannot be loaded, or an environment not created.
+        ConfigError: The source is neither.
+    """
+
+    def __init__(
+        self, source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int = 0
+    ) -> None:
+        obs_layout, action_layout, limit = spaces_of(source)
+        super().__init__(num_envs, first_env, obs_layout, action_layout)
+        self.name = source.name
+        self._seeds = seeds
+        # written by the extension
+        self._returns: NDArray[np.float64] = np.zeros(num_envs)
+        self._lengths: NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
+        self._episodes: NDArray[np.int64] = np.full(num_envs, -1, dtype=np.int64)
+        options = json.dumps(dict(source.env_kwargs))
+        try:
+            self._batch = native.Envs(
+                path=_library_of(source),
+                options=options,
+                max_episode_steps=limit or 0,
+                seed=seeds.seed,
+                purpose=seeds.purpose,
+                first_env=first_env,
+                action_size=action_layout.size,
+                scale=action_layout.box_scale,
+                obs=self.obs,
+                returns=self._returns,
+                lengths=self._lengths,
+                episodes=self._episodes,
+            )
+        except RuntimeError as error:
+            raise EnvironmentFault(f"{error}.") from error
+
+    def step(
+        self,
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[Ending]:
+        """Steps every environment once and returns the endings; as `VectorEnv.step`."""
+        self._log.append(actions)
+        if not self._batch.step(actions, rewards, terminated, truncated):
+            raise self._fault()
+        return [ending for _, ending in self._endings()]
+
+    def collect(
+        self,
+        act: Stepper,
+        obs: NDArray[np.float32],
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[tuple[int, Ending]]:
+        """Acts and steps until blocks [T, N, ...] are full; returns endings with their steps.
+
+        Args:
+            act: The policy, made for the blocks of observations and actions.
+            obs: Receives the observations, float32 [T, N, D].
+            actions: Receives the sampled actions, [T, N, A]; kept for replay.
+            rewards: Receives the raw rewards, float32 [T, N].
+            terminated: Receives where the environment's own rules ended the episode, [T, N].
+            truncated: Receives where a limit cut the episode off, [T, N].
+
+        Raises:
+            EnvironmentFault: An environment failed; names env and step.
+        """
+        self._log.extend(actions)
+        if not self._batch.collect(act, obs, rewards, terminated, truncated):
+            raise self._fault()
+        return self._endings()
+
+    def count_time(self, profiler: Profiler) -> None:
+        """Does nothing: acting and stepping are one call, which the profile counts as `env`."""
+
+    def close(self) -> None:
+        """Frees the environments."""
+        del self._batch
+
+    def _begin(self, i: int) -> None:
+        if not self._batch.begin(i):
+            raise self._fault()
+
+    def _replay(self, i: int, actions: NDArray[Any]) -> bool:
+        return self._batch.replay(i, np.ascontiguousarray(actions))
+
+    def _endings(self) -> list[tuple[int, Ending]]:
+        found = self._batch.endings()
+        final_obs = np.empty((len(found), self.obs_layout.size), dtype=np.float32)
+        self._batch.final_obs(final_obs)
+        endings = []
+        for row, (t, env, index, length, episode_return, is_terminated) in zip(
+            final_obs, found, strict=True
+        ):
+            number = self.first_env + env
+            episode = Episode(number, index, episode_return, length, not is_terminated, 0)
+            endings.append((t, Ending(env, row, episode)))
+        return endings
+
+    def _fault(self) -> EnvironmentFault:
+        i, in_reset, text = self._batch.failure()
+        env, episode = self.first_env + i, int(self._episodes[i])
+        step = "" if in_reset else f", step {int(self._lengths[i]) + 1}"
+        call = "reset" if in_reset else "step"
+        return EnvironmentFault(
+            f"{self.name} must not fail in {call}, but did: {text.rstrip('.')} "
+            f"(environment {env}, episode {episode}{step}).",
+            hint=f"The episode's seed was {self._seeds.of(env, episode)}.",
+        )
+
+
+class NativeSampler(LocalSampler):
+    """Collects from environments of a library; with the native engine without entering Python.
+
+    Args:
+        envs: The environments.
+        seed: The run's seed.
+        num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
+    """
+
+    def __init__(self, envs: NativeEnvs, seed: int, num_envs_in_all: int | None = None) -> None:
+        super().__init__(envs, seed, num_envs_in_all)
+        self._native_envs = envs
+
+    def _run(
+        self,
+        play: Play,
+        obs: NDArray[np.float32],
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[tuple[int, Ending]]:
+        if not isinstance(play.act, native.Stepper):
+            return super()._run(play, obs, actions, rewards, terminated, truncated)
+        with self._profiler.part("env"):
+            return self._native_envs.collect(play.act, obs, actions, rewards, terminated, truncated)
+
+
+def step_envs(
+    source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int, vectorization: str
+) -> VectorEnv | NativeEnvs:
+    """Returns N environments of a source, stepped as `vectorization` says."""
+    kind = NativeEnvs if is_native(source, vectorization) else VectorEnv
+    return kind(source, num_envs, seeds, first_env)
+
+
+def local_sampler(
+    source: EnvSource,
+    share: range,
+    seed: int,
+    vectorization: str,
+    num_envs_in_all: int | None = None,
+) -> LocalSampler:
+    """Returns what collects in this process.
+
+    Args:
+        source: Where the environments come from.
+        share: Their indices in the run.
+        seed: The run's seed.
+        vectorization: See `is_native`.
+        num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
+    """
+    envs = step_envs(source, len(share), EpisodeSeeds(seed), share.start, vectorization)
+    kind: Any = NativeSampler if isinstance(envs, NativeEnvs) else LocalSampler
+    sampler: LocalSampler = kind(envs, seed, num_envs_in_all)
+    return sampler

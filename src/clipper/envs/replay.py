@@ -1,0 +1,191 @@
+"""Where environments are in their episodes in, a state that brings fresh ones there out.
+
+An environment is kept as its episode, which gives the seed, and the actions since its reset.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, MutableSequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.metrics import Episode
+from clipper.profiling import Profiler
+from clipper.spaces import ActionLayout, Float32, ObservationLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an episode of one environment ended in a step.
+
+    Attributes:
+        env: Index of the environment among those stepped together.
+        final_obs: The observation the episode truly ended in, float32 [D].
+        episode: Its record; `step` is left at 0 for the sampler to fill.
+    """
+
+    env: int
+    final_obs: Float32
+    episode: Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point in time of N environments: episodes, lengths, returns, observations, actions so far."""
+
+    log: list[NDArray[Any]]
+    episodes: list[int]
+    lengths: list[int]
+    returns: list[float]
+    obs: Float32
+
+
+class ReplayableEnvs(ABC):
+    """N environments that are brought to a point in time by playing their actions again.
+
+    Args:
+        num_envs: How many.
+        first_env: Index of the first one in the run.
+        obs_layout: How observations lie in a row.
+        action_layout: How actions are sampled.
+
+    Attributes:
+        obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
+    """
+
+    # an episode longer than this is not kept for replay: memory must not grow without end
+    MAX_REPLAY_STEPS = 200_000
+
+    # of the episode each environment is in, [N]
+    _returns: MutableSequence[float] | NDArray[np.float64]
+    _lengths: MutableSequence[int] | NDArray[np.int64]
+    _episodes: MutableSequence[int] | NDArray[np.int64]
+
+    def __init__(
+        self,
+        num_envs: int,
+        first_env: int,
+        obs_layout: ObservationLayout,
+        action_layout: ActionLayout,
+    ) -> None:
+        self.num_envs = num_envs
+        self.first_env = first_env
+        self.obs_layout = obs_layout
+        self.action_layout = action_layout
+        self.obs: Float32 = np.zeros((num_envs, obs_layout.size), dtype=np.float32)
+        self._log: list[NDArray[Any]] = []
+
+    @abstractmethod
+    def step(
+        self,
+        actions: NDArray[Any],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[Ending]:
+        """Steps every environment once and returns the endings."""
+
+    @abstractmethod
+    def count_time(self, profiler: Profiler) -> None:
+        """Has the time within environments counted from now on, or no more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the environments."""
+
+    @abstractmethod
+    def _begin(self, i: int) -> None:
+        """Starts the next episode in an environment."""
+
+    @abstractmethod
+    def _replay(self, i: int, actions: NDArray[Any]) -> bool:
+        """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""
+
+    def reset(self) -> None:
+        """Starts the next episode in every environment."""
+        self._log.clear()
+        for i in range(self.num_envs):
+            self._begin(i)
+
+    def positions(self) -> tuple[list[int], list[int]]:
+        """Returns each environment's episode index and the steps taken in it."""
+        return [int(n) for n in self._episodes], [int(n) for n in self._lengths]
+
+    def mark(self) -> Mark:
+        """Returns this point in time, cheaply, for `state_dict` to describe now or later."""
+        keep = max((n for n in self._lengths if n <= self.MAX_REPLAY_STEPS), default=0)
+        if len(self._log) > keep:
+            del self._log[: len(self._log) - keep]
+        return Mark(
+            log=self._log.copy(),
+            episodes=list(self._episodes),
+            lengths=list(self._lengths),
+            returns=list(self._returns),
+            obs=self.obs.copy(),
+        )
+
+    def state_dict(self, mark: Mark | None = None) -> dict[str, NDArray[Any]]:
+        """Returns what `load_state_dict` needs to bring fresh environments to a point in time.
+
+        An environment is kept as the index of its episode (which gives the seed) and the actions
+        since its reset; `obs` is there to check the replay.
+
+        Args:
+            mark: The point in time, or None for now.
+        """
+        mark = mark or self.mark()
+        replayed = [length if length <= len(mark.log) else 0 for length in mark.lengths]
+        shape = (-1, self.num_envs, self.action_layout.size)
+        empty = np.zeros((0, self.num_envs, self.action_layout.size), self.action_layout.dtype)
+        log = np.concatenate(mark.log).reshape(shape) if mark.log else empty
+        parts = [log[len(log) - count :, i] for i, count in enumerate(replayed)]
+        return {
+            "actions": np.concatenate(parts),
+            "episodes": np.array(mark.episodes, dtype=np.int64),
+            "lengths": np.array(mark.lengths, dtype=np.int64),
+            "replayed": np.array(replayed, dtype=np.int64),
+            "returns": np.array(mark.returns, dtype=np.float64),
+            "obs": mark.obs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
+        """Replays every environment to the saved point.
+
+        Returns:
+            None if every environment reached the very observation and return that were saved;
+            otherwise why not, in words. Environments that did not are at the start of their next
+            episode.
+        """
+        self._log = [
+            np.zeros((self.num_envs, self.action_layout.size), dtype=self.action_layout.dtype)
+            for _ in range(int(state["replayed"].max(initial=0)))
+        ]
+        failed = []
+        start = 0
+        for i in range(self.num_envs):
+            count = int(state["replayed"][i])
+            actions = state["actions"][start : start + count]
+            start += count
+            self._episodes[i] = int(state["episodes"][i]) - 1
+            self._begin(i)
+            complete = count == int(state["lengths"][i]) and self._replay(i, actions)
+            if (
+                complete
+                and np.array_equal(self.obs[i], state["obs"][i])
+                and self._returns[i] == float(state["returns"][i])
+            ):
+                for log, action in zip(self._log[len(self._log) - count :], actions, strict=True):
+                    log[i] = action
+            else:
+                failed.append(i)
+                self._begin(i)
+        if not failed:
+            return None
+        return (
+            f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
+            "observation and return and began new episodes"
+        )

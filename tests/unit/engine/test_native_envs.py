@@ -1,0 +1,243 @@
+"""Laws of environments stepped by the engine: nothing downstream can tell them from the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import clipper
+from clipper.config import PPOConfig
+from clipper.engine.choice import build_engine
+from clipper.engine.native_envs import NativeSampler, is_native, local_sampler
+from clipper.envs.make import env_source
+from clipper.envs.vector import spaces_of
+from clipper.errors import ConfigError, EnvironmentFault, NumericsError
+from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.policies.networks import mlp_shape
+from clipper.rollout import LocalSampler, Rollout
+from commands import read_rows
+from libraries import NEEDS_ENGINE, walk
+
+pytestmark = NEEDS_ENGINE
+
+SMALL = {
+    "preset": "none",
+    "num_envs": 4,
+    "num_steps": 24,
+    "num_epochs": 2,
+    "minibatch_size": 32,
+    "hidden_sizes": (8,),
+    "total_timesteps": 6 * 96,
+    "eval_every": 0,
+    "learning_rate": "linear:1e-2:0",
+}
+ENVS = {
+    "cartpole": ("CartPole-v1",),
+    "pendulum": ("Pendulum-v1",),
+    "choices": (walk,),
+    "numbers": (walk, "BOX"),
+    "endless": (walk, "BOX", "LIMIT=0"),
+}
+
+
+def name_of(key: str) -> str:
+    make, *macros = ENVS[key]
+    return make if isinstance(make, str) else make(*macros)
+
+
+def sampler_for(name: str, vectorization: str, num_envs: int = 4) -> LocalSampler:
+    return local_sampler(env_source(name), range(num_envs), 5, vectorization)
+
+
+def policy_for(name: str, engine: str = "auto") -> ActorCritic:
+    obs_layout, action_layout, _ = spaces_of(env_source(name))
+    config = PPOConfig().replace(hidden_sizes=(8,), engine=engine)
+    policy = build_policy(
+        obs_layout,
+        action_layout,
+        mlp_shape(config),
+        module=None,
+        seed=3,
+        log_std_init=0.0,
+        normalize_obs=True,
+    )
+    build_engine(policy, config)
+    return policy
+
+
+def collected(sampler: LocalSampler, policy: ActorCritic, num_steps: int = 70) -> list[Rollout]:
+    """Returns three rollouts, between which the policy's normaliser changes."""
+    found = []
+    for _ in range(3):
+        found.append(sampler.collect(policy, num_steps))
+        policy.merge_observations(found[-1].obs)
+    return found
+
+
+def assert_same(found: Rollout, expected: Rollout) -> None:
+    for field in dataclasses.fields(Rollout):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        assert a == b if field.name == "episodes" else torch.equal(a, b), field.name
+        if field.name != "episodes":
+            assert a.dtype == b.dtype, field.name
+
+
+@pytest.mark.parametrize("key", ENVS)
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_both_ways_collect_the_same(key: str, engine: str) -> None:
+    """Every column, ending, record and saved state is that of Gymnasium's way, bit for bit."""
+    name = name_of(key)
+    theirs, ours = sampler_for(name, "gymnasium"), sampler_for(name, "native")
+    assert isinstance(ours, NativeSampler)
+    expected = collected(theirs, policy_for(name, engine))
+    found = collected(ours, policy_for(name, engine))
+    for mine, other in zip(found, expected, strict=True):
+        assert_same(mine, other)
+    episodes = [episode for rollout in found for episode in rollout.episodes]
+    assert len(episodes) > 0
+    assert {type(v) for e in episodes for v in (e.env, e.index, e.episode_length)} == {int}
+    wanted = theirs.state_dict()
+    for key_, array in ours.state_dict().items():
+        np.testing.assert_array_equal(array, wanted[key_], err_msg=key_)
+        assert array.dtype == wanted[key_].dtype
+
+
+@pytest.mark.parametrize("key", ["cartpole", "choices", "numbers"])
+def test_a_state_is_taken_up_by_either(key: str) -> None:
+    """Saved in the middle of episodes, each way goes on from the other's state, exactly."""
+    name = name_of(key)
+    policy = policy_for(name)
+    first = sampler_for(name, "native")
+    first.collect(policy, 33)
+    state = first.state_dict()
+    expected = first.collect(policy, 30)
+    for vectorization in ("native", "gymnasium"):
+        second = sampler_for(name, vectorization)
+        assert second.load_state_dict(state) is None
+        assert_same(second.collect(policy, 30), expected)
+        second.close()
+    spoilt = {**state, "obs": state["obs"] + 1}
+    reason = sampler_for(name, "native").load_state_dict(spoilt)
+    assert reason is not None
+    assert reason.startswith("4 of 4 environments could not be replayed")
+
+
+@pytest.mark.parametrize(
+    ("macro", "text"),
+    [
+        ("FAIL_AT=3", r"must not fail in step, but did: the floor is missing at \d \(environment 0, "
+         "episode 0, step 3"),
+        ("FAIL_RESET", r"must not fail in reset, but did: .*episode \d+\)"),
+        ("NUM_PLACES=3", "not one of its categories"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_told_with_its_place(macro: str, text: str) -> None:
+    """The library's words, the environment, the episode, the step and the seed."""
+    name = walk(macro)
+    sampler = sampler_for(name, "native")
+    with pytest.raises(EnvironmentFault, match=text) as caught:
+        sampler.collect(policy_for(name), 200)
+    assert "seed was" in str(caught.value.hint)
+
+
+def test_a_number_that_is_not_finite_is_found() -> None:
+    """The check of the whole block is that of all samplers."""
+    name = walk("BOX", "NAN_AT=4")
+    with pytest.raises(NumericsError, match="step 5 of episode 0 of environment 0"):
+        sampler_for(name, "native").collect(policy_for(name), 10)
+
+
+def test_what_cannot_be_stepped_by_the_engine() -> None:
+    """Wrappers, arguments and other environments are refused; auto takes libraries alone."""
+    with pytest.raises(ConfigError, match="must be one of auto, gymnasium, native"):
+        is_native(env_source("CartPole-v1"), "fast")
+    with pytest.raises(ConfigError, match="by its name alone"):
+        is_native(env_source(walk(), wrappers=[lambda env: env]), "native")
+    kwargs = {"sutton_barto_reward": True}
+    with pytest.raises(ConfigError, match="env_kwargs must be empty"):
+        is_native(env_source("CartPole-v1", env_kwargs=kwargs), "native")
+    assert not is_native(env_source("CartPole-v1"), "auto")
+    assert is_native(env_source(walk()), "auto")
+    assert not is_native(env_source(walk()), "gymnasium")
+
+
+def parameters(agent: clipper.PPO) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
+
+
+def test_a_run_is_the_same_run(tmp_path: Path) -> None:
+    """Native, then Gymnasium's, then with a worker: parameters and episodes of one whole run."""
+    whole = clipper.PPO("CartPole-v1", seed=2, **SMALL)
+    whole.train(progress=False, run_dir=tmp_path / "whole")
+    first = clipper.PPO("CartPole-v1", seed=2, vectorization="native", **SMALL)
+    first.train(
+        progress=False, run_dir=tmp_path / "parts", callback=lambda report: report.iteration != 2
+    )
+    first.close()
+    second = clipper.resume(tmp_path / "parts")
+    second.train(progress=False, callback=lambda report: report.iteration != 4)
+    second.close()
+    third = clipper.resume(tmp_path / "parts", workers=1, vectorization="native")
+    third.train(progress=False)
+    assert torch.equal(parameters(third), parameters(whole))
+    third.close()
+    assert third.inexact is None
+
+    def episodes(name: str) -> list[dict[str, str]]:
+        rows = read_rows(tmp_path / name / "episodes.csv")
+        return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+    assert episodes("parts") == episodes("whole")
+    assert len(episodes("whole")) > 3
+
+
+def test_an_agent_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained by its file's name, saved, and examined again only with trust."""
+    agent = clipper.PPO(walk(), seed=1, **SMALL)
+    agent.train(progress=False, run_dir=tmp_path / "run")
+    expected = agent.evaluate(episodes=3)
+    assert "environments: stepped by the engine, without Python" in agent.describe()
+    agent.close()
+    with pytest.raises(ConfigError, match="not imported unasked"):
+        clipper.load(tmp_path / "run").evaluate(episodes=3)
+    loaded = clipper.load(tmp_path / "run", trust_env=True)
+    assert loaded.evaluate(episodes=3).mean == expected.mean
+
+
+def test_isolated_environments_give_the_same_run(tmp_path: Path) -> None:
+    """All in workers, evaluations too: parameters and scores of the run in one process."""
+    settings = {**SMALL, "eval_every": 192}
+    alone = clipper.PPO("CartPole-v1", seed=2, vectorization="native", **settings)
+    alone.train(progress=False)
+    for workers in (0, 4):
+        apart = clipper.PPO(
+            "CartPole-v1", seed=2, isolate=True, workers=workers, vectorization="native", **settings
+        )
+        folder = tmp_path / str(workers)
+        apart.train(progress=False, run_dir=folder, callback=lambda report: report.iteration != 3)
+        apart.close()
+        resumed = clipper.resume(folder, isolate=True)
+        resumed.train(progress=False)
+        assert torch.equal(parameters(resumed), parameters(alone))
+        assert resumed.inexact is None
+        assert resumed.best == alone.best
+        assert resumed.evaluate(episodes=3) == alone.evaluate(episodes=3)
+        resumed.close()
+
+
+def test_a_crash_is_contained(tmp_path: Path) -> None:
+    """A library that aborts ends its worker; this process goes on from the last checkpoint."""
+    name = walk("BOX", "CRASH_AT=20")
+    agent = clipper.PPO(name, seed=1, isolate=True, **{**SMALL, "num_steps": 8})
+    with pytest.raises(EnvironmentFault, match="SIGABRT"):
+        agent.train(progress=False, run_dir=tmp_path / "run")
+    assert agent.step == 64
+    agent.close()
+    resumed = clipper.resume(tmp_path / "run", trust_env=True)
+    resumed.train(progress=False, callback=lambda report: report.iteration != 1)
+    assert resumed.step == 32
+    resumed.close()
