@@ -53,7 +53,7 @@ SETTINGS = {  # those of Clipper's presets
         normalize_obs=False, normalize_reward=True),
     "LunarLander-v3": Config(
         num_envs=16, num_steps=1024, gamma=0.999, gae_lambda=0.98, learning_rate=6e-4,
-        normalize_obs=False),
+        ent_coef=0.01, normalize_obs=False),
 }  # fmt: skip
 
 

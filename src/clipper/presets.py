@@ -47,7 +47,8 @@ _LANDER = {
     "learning_rate": "linear:6e-4:0",
     "gamma": 0.999,
     "gae_lambda": 0.98,
-    "ent_coef": 0.0,
+    # without a bonus 1 of 20 seeds settled for hovering
+    "ent_coef": 0.01,
     "normalize_obs": False,
     "normalize_reward": False,
 }
@@ -168,7 +169,11 @@ _TUNED = [
         "[Z] without gSDE, step size annealed and rewards scaled [C]",
     ),
     Preset("LunarLander-v3", _LANDER, "[Z] with 10 epochs and annealed step size [C]"),
-    Preset("LunarLanderContinuous-v3", _LANDER, "[Z] with 10 epochs and annealed step size [C]"),
+    Preset(
+        "LunarLanderContinuous-v3",
+        {**_LANDER, "ent_coef": 0.0},
+        "[Z] with 10 epochs and annealed step size [C]",
+    ),
     Preset(
         "BipedalWalker-v3",
         {
