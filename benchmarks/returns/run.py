@@ -180,22 +180,27 @@ def seeds_in(text: str) -> list[int]:
 
 
 def table() -> str:
-    """Returns the results as a Markdown table, current settings only."""
+    """Returns the results as a Markdown table: of every environment the settings with most seeds.
+
+    A star marks settings that are not the preset's of now.
+    """
     lines = [
         "| environment | steps | seeds | mean | worst seed | goal (mean, worst) | published "
         "| minutes a run |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    by_env: dict[str, list[dict[str, str]]] = {}
+    groups: dict[str, dict[str, list[dict[str, str]]]] = {}
     for row in read_rows():
-        if row["settings"] == settings_hash(row["env"]):
-            by_env.setdefault(row["env"], []).append(row)
-    for env, rows in by_env.items():
+        groups.setdefault(row["env"], {}).setdefault(row["settings"], []).append(row)
+    for env, by_settings in groups.items():
+        now = settings_hash(env)
+        settings = max(by_settings, key=lambda found: (len(by_settings[found]), found == now))
+        rows, star = by_settings[settings], "" if settings == now else "*"
         means = [float(row["mean"]) for row in rows]
         goal, worst_goal, published = GOALS.get(env, (None, None, ""))
         minutes = sum(float(row["wall_seconds"]) for row in rows) / len(rows) / 60
         lines.append(
-            f"| {env} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):.1f} "
+            f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):.1f} "
             f"| {min(means):.1f} | {goal}, {worst_goal} | {published} | {minutes:.1f} |"
         )
     return "\n".join(lines)
