@@ -158,8 +158,8 @@ def measure_update(work: str, args: argparse.Namespace) -> list[Any]:
 
     torch.set_num_threads(1)
     agent = _agent(work, args)
-    algorithm, policy = agent._algorithm, agent.policy
-    rollout = agent._ready_sampler().collect(policy, agent.config.num_steps)
+    algorithm, policy = agent._run.algorithm, agent.policy
+    rollout = agent._playground.ready(policy)[0].collect(policy, agent.config.num_steps)
     updates = agent.config.num_epochs * (rollout.num_rows // agent.config.minibatch_size)
     seconds = []
     for _ in range(20):
