@@ -16,10 +16,13 @@ from torch import Tensor
 
 from clipper.algorithms.ppo import PPO
 from clipper.config import PPOConfig
+from clipper.engine.choice import build_engine
+from clipper.envs.make import env_source
+from clipper.envs.vector import spaces_of
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, build_policy
-from clipper.policies.networks import MLPShape
-from clipper.rollout import Rollout
+from clipper.policies.networks import MLPShape, mlp_shape
+from clipper.rollout import Rollout, Sampler
 from clipper.spaces import ActionLayout, ObservationLayout
 
 ACTION_SPACES: dict[str, spaces.Space[Any]] = {
@@ -183,3 +186,29 @@ class DictEnv(gymnasium.Env):
             "body": (noise, bits),
             "clock": np.array([self.clock], dtype=np.float32),
         }
+
+
+def policy_for(env: Any, engine: str = "auto") -> ActorCritic:
+    """Returns a small float32 policy for an environment, with its engine in place."""
+    obs_layout, action_layout, _ = spaces_of(env_source(env))
+    config = PPOConfig().replace(hidden_sizes=(8,), engine=engine)
+    policy = build_policy(
+        obs_layout,
+        action_layout,
+        mlp_shape(config),
+        module=None,
+        seed=3,
+        log_std_init=0.0,
+        normalize_obs=True,
+    )
+    build_engine(policy, config)
+    return policy
+
+
+def collected(sampler: Sampler, policy: ActorCritic, num_steps: int = 40) -> list[Rollout]:
+    """Returns three rollouts, between which the policy's normaliser changes."""
+    found = []
+    for _ in range(3):
+        found.append(sampler.collect(policy, num_steps))
+        policy.merge_observations(found[-1].obs)
+    return found

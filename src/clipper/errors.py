@@ -64,6 +64,10 @@ class FileError(ClipperError, OSError):
     exit_code = 5
 
 
+class FolderTaken(FileError):
+    """A run folder belongs to another run, or another process is writing it."""
+
+
 class FormatError(FileError):
     """A file is of a format that this version does not read; it may be whole."""
 

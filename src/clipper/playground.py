@@ -62,6 +62,7 @@ class Playground:
             share_out(config.num_envs, self._workers, is_isolated)
         self._why_workers = ""
         self._sampler: AnySampler | None = None
+        self._inexact: str | None = None
         self._state: Mapping[str, NDArray[Any]] | None = None
 
     @property
@@ -126,7 +127,8 @@ class Playground:
     def ready(self, policy: ActorCritic) -> tuple[AnySampler, str | None]:
         """Returns the sampler where it was left, and why it is not exactly there, or None."""
         if self._sampler is not None:
-            return self._sampler, None
+            # who asked for it first may have had no use for the reason
+            return self._sampler, self._inexact
         source, num_envs, workers = self.source, self._config.num_envs, self._num_workers()
         if workers:
             self._sampler = ProcessSampler(
@@ -142,10 +144,11 @@ class Playground:
         else:
             everyone = range(num_envs)
             self._sampler = local_sampler(source, everyone, self._seed, self._vectorization)
-        if self._state is None:
-            return self._sampler, None
-        state, self._state = self._state, None
-        return self._sampler, self._sampler.load_state_dict(state)
+        self._inexact = None
+        if self._state is not None:
+            state, self._state = self._state, None
+            self._inexact = self._sampler.load_state_dict(state)
+        return self._sampler, self._inexact
 
     def examined(self, policy: ActorCritic, **how: Any) -> Evaluation:
         """Returns what `evaluate` finds, in a worker if environments are isolated."""

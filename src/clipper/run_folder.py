@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
-from clipper.errors import ConfigError, FileError
+from clipper.errors import ConfigError, FileError, FolderTaken
 from clipper.metrics import Episode, Metrics
 
 try:
@@ -125,7 +125,7 @@ class RunFolder:
             ) from error
         if not self._is_ours():
             self._lock.close()
-            raise FileError(
+            raise FolderTaken(
                 f"{path} must not be in use, but another process is writing it.",
                 hint="wait until it has ended, or stop it.",
             )

@@ -12,7 +12,7 @@ import torch
 from clipper import agent_file
 from clipper.algorithms.ppo import PPO as PPOAlgorithm
 from clipper.checkpoint import Checkpoint, without_prefix
-from clipper.errors import ConfigError, FileError
+from clipper.errors import ConfigError, FolderTaken
 from clipper.evaluation import SELECTION
 from clipper.identity import Identity
 from clipper.metrics import Metrics
@@ -155,7 +155,7 @@ class TrainingRun:
                 hint="load the agent file to start another run from it.",
             )
         if (path / "config.json").exists():
-            raise FileError(
+            raise FolderTaken(
                 f"{path} must not hold a run yet, but does.",
                 hint=f"`clipper.resume({str(path)!r})` goes on with it.",
             )

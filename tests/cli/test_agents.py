@@ -213,6 +213,18 @@ def test_resume_is_refused_while_the_run_is_written(trained: Path, clip: Clip) -
     assert clip("resume", run, "--total-timesteps=256", "--quiet").code == 0
 
 
+def test_a_folder_that_another_process_writes_is_left_alone(clip: Clip) -> None:
+    """The second of two that begin under one name at once is refused, and removes nothing."""
+    fcntl = pytest.importorskip("fcntl")
+    run = Path("runs/CartPole-v1/twin-0")
+    run.mkdir(parents=True)
+    with open(run / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = clip("train", "CartPole-v1", "--total-timesteps=64", "--name=twin")
+        assert_refused(said, 5, "another process is writing it", "hint: wait")
+        assert left_in(run) == ["lock"]
+
+
 @pytest.mark.parametrize("x", ["steps", "wall"])
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_plot_of_several_runs(x: str, suffix: str, trained: Path, clip: Clip) -> None:

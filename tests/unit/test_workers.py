@@ -19,18 +19,15 @@ import torch
 
 import clipper
 from clipper.config import PPOConfig
-from clipper.engine.choice import build_engine
 from clipper.envs.make import env_source
-from clipper.envs.vector import VectorEnv, spaces_of
+from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.mailbox import mailbox
-from clipper.policies.actor_critic import ActorCritic, build_policy
-from clipper.policies.networks import mlp_shape
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout
 from clipper.worker_choice import choose_workers, read_workers
 from clipper.workers import ProcessSampler, share_out
-from helpers import DictEnv
+from helpers import DictEnv, collected, policy_for
 
 SMALL: dict[str, Any] = {
     "preset": "none",
@@ -44,31 +41,6 @@ SMALL: dict[str, Any] = {
     "learning_rate": "linear:1e-2:0",
 }
 ENVS = {"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1", "dict": DictEnv}
-
-
-def policy_for(env: Any, engine: str) -> ActorCritic:
-    obs_layout, action_layout, _ = spaces_of(env_source(env))
-    config = PPOConfig().replace(hidden_sizes=(8,), engine=engine)
-    policy = build_policy(
-        obs_layout,
-        action_layout,
-        mlp_shape(config),
-        module=None,
-        seed=3,
-        log_std_init=0.0,
-        normalize_obs=True,
-    )
-    build_engine(policy, config)
-    return policy
-
-
-def collected(sampler: LocalSampler | ProcessSampler, policy: ActorCritic) -> list[Rollout]:
-    """Returns three rollouts, between which the policy's normaliser changes."""
-    found = []
-    for _ in range(3):
-        found.append(sampler.collect(policy, 40))
-        policy.merge_observations(found[-1].obs)
-    return found
 
 
 def assert_same(found: Rollout, expected: Rollout, *, exact: bool) -> None:

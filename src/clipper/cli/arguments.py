@@ -101,6 +101,50 @@ def json_object(text: str) -> dict[str, Any]:
     return data
 
 
+def add_training_arguments(group: Any) -> None:
+    """Adds what a run may be told anew whenever it goes on: when to stop, where and how to work.
+
+    Args:
+        group: A parser, or a group of its arguments.
+    """
+    group.add_argument(
+        "--until",
+        type=float,
+        metavar="RETURN",
+        help="stop when the last 100 training episodes have this mean return",
+    )
+    group.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="stop after 90s, 10min or 2h of training, time done included; schedules follow the "
+        "time, and the preset's total_timesteps does not count",
+    )
+    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
+    group.add_argument(
+        "--workers",
+        default="0",
+        metavar="N|auto",
+        help="processes that step environments beside this one; the result is the same (0)",
+    )
+    group.add_argument(
+        "--profile",
+        action="store_true",
+        help="measure where the time goes: a table, profile.csv, profile.png",
+    )
+    group.add_argument(
+        "--vectorization",
+        choices=("auto", "gymnasium", "native"),
+        default="auto",
+        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
+    )
+    group.add_argument(
+        "--isolate",
+        action="store_true",
+        help="step environments in another process, so that a crash of theirs does not end this one",
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+
+
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that name a trained agent."""
     parser.add_argument("agent", metavar="RUN|FILE", help="a run folder or a .safetensors file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipper.cli.arguments import positive_int, say
+from clipper.cli.arguments import add_training_arguments, positive_int, say
 
 HELP = """Goes on with a run from its last complete checkpoint, in its folder.
 
@@ -21,33 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="transitions over all environments, those done included (the run's own)",
     )
-    parser.add_argument("--until", type=float, metavar="RETURN", help="as in `clipper train`")
-    parser.add_argument(
-        "--budget", metavar="TIME", help="as in `clipper train`, time done included"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
+    add_training_arguments(parser)
     parser.add_argument(
         "--engine", choices=("auto", "native", "reference"), help="what computes (the run's own)"
     )
-    parser.add_argument(
-        "--workers",
-        default="0",
-        metavar="N|auto",
-        help="processes that step environments beside this one; the result is the same (0)",
-    )
-    parser.add_argument("--profile", action="store_true", help="as in `clipper train`")
-    parser.add_argument(
-        "--vectorization",
-        choices=("auto", "gymnasium", "native"),
-        default="auto",
-        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
-    )
-    parser.add_argument(
-        "--isolate",
-        action="store_true",
-        help="step environments in another process, so that a crash of theirs does not end this one",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
     )

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipper.cli.arguments import json_object, positive_int, say, seed
+from clipper.cli.arguments import add_training_arguments, json_object, positive_int, say, seed
 from clipper.config import PPOConfig
-from clipper.errors import ClipperError, ConfigError
+from clipper.errors import ClipperError, ConfigError, FolderTaken
 from clipper.settings import describe_field, read_duration, show
 
 if TYPE_CHECKING:
@@ -42,46 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--name", metavar="NAME", help="name of the run, A-Za-z0-9._- (numbered: run1, run2, ...)"
     )
-    run.add_argument(
-        "--until",
-        type=float,
-        metavar="RETURN",
-        help="stop when the last 100 training episodes have this mean return",
-    )
-    run.add_argument(
-        "--budget",
-        metavar="TIME",
-        help="stop after 90s, 10min or 2h; schedules follow the time, and the preset's "
-        "total_timesteps does not count",
-    )
     run.add_argument("--preset", metavar="NAME", help="a preset's name, or none for plain defaults")
     run.add_argument(
         "--init-from", metavar="FILE", help="start from the weights of an agent file or run folder"
     )
-    run.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    run.add_argument(
-        "--workers",
-        default="0",
-        metavar="N|auto",
-        help="processes that step environments beside this one; the result is the same (0)",
-    )
-    run.add_argument(
-        "--profile",
-        action="store_true",
-        help="measure where the time goes: a table, profile.csv, profile.png",
-    )
-    run.add_argument(
-        "--vectorization",
-        choices=("auto", "gymnasium", "native"),
-        default="auto",
-        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
-    )
-    run.add_argument(
-        "--isolate",
-        action="store_true",
-        help="step environments in another process, so that a crash of theirs does not end this one",
-    )
-    run.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    add_training_arguments(run)
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"
     )
@@ -192,7 +157,7 @@ def kept_on_error(agent: PPO, path: Path, *, is_new: bool) -> Iterator[None]:
                 f"everything up to step {kept:,} is kept; "
                 f"`clipper resume {shlex.quote(str(path))}{trust}` goes on from there."
             )
-        elif is_new and not kept:
+        elif is_new and not kept and not isinstance(error, FolderTaken):
             shutil.rmtree(path, ignore_errors=True)
             error.add_note(f"nothing was learnt yet, so {path} is removed.")
         raise

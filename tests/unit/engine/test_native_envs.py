@@ -10,16 +10,12 @@ import pytest
 import torch
 
 import clipper
-from clipper.config import PPOConfig
-from clipper.engine.choice import build_engine
 from clipper.engine.native_envs import NativeSampler, is_native, local_sampler
 from clipper.envs.make import env_source
-from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentFault, NumericsError
-from clipper.policies.actor_critic import ActorCritic, build_policy
-from clipper.policies.networks import mlp_shape
 from clipper.rollout import LocalSampler, Rollout
 from commands import read_rows
+from helpers import collected, policy_for
 from libraries import NEEDS_ENGINE, walk
 
 pytestmark = NEEDS_ENGINE
@@ -53,31 +49,6 @@ def sampler_for(name: str, vectorization: str, num_envs: int = 4) -> LocalSample
     return local_sampler(env_source(name), range(num_envs), 5, vectorization)
 
 
-def policy_for(name: str, engine: str = "auto") -> ActorCritic:
-    obs_layout, action_layout, _ = spaces_of(env_source(name))
-    config = PPOConfig().replace(hidden_sizes=(8,), engine=engine)
-    policy = build_policy(
-        obs_layout,
-        action_layout,
-        mlp_shape(config),
-        module=None,
-        seed=3,
-        log_std_init=0.0,
-        normalize_obs=True,
-    )
-    build_engine(policy, config)
-    return policy
-
-
-def collected(sampler: LocalSampler, policy: ActorCritic, num_steps: int = 70) -> list[Rollout]:
-    """Returns three rollouts, between which the policy's normaliser changes."""
-    found = []
-    for _ in range(3):
-        found.append(sampler.collect(policy, num_steps))
-        policy.merge_observations(found[-1].obs)
-    return found
-
-
 def assert_same(found: Rollout, expected: Rollout) -> None:
     for field in dataclasses.fields(Rollout):
         a, b = getattr(found, field.name), getattr(expected, field.name)
@@ -93,8 +64,8 @@ def test_both_ways_collect_the_same(key: str, engine: str) -> None:
     name = name_of(key)
     theirs, ours = sampler_for(name, "gymnasium"), sampler_for(name, "native")
     assert isinstance(ours, NativeSampler)
-    expected = collected(theirs, policy_for(name, engine))
-    found = collected(ours, policy_for(name, engine))
+    expected = collected(theirs, policy_for(name, engine), 70)
+    found = collected(ours, policy_for(name, engine), 70)
     for mine, other in zip(found, expected, strict=True):
         assert_same(mine, other)
     episodes = [episode for rollout in found for episode in rollout.episodes]
@@ -227,6 +198,21 @@ def test_isolated_environments_give_the_same_run(tmp_path: Path) -> None:
         assert resumed.best == alone.best
         assert resumed.evaluate(episodes=3) == alone.evaluate(episodes=3)
         resumed.close()
+
+
+def test_an_inexact_start_is_not_forgotten_when_an_examination_comes_first(tmp_path: Path) -> None:
+    """Environments that could not be brought back are reported, whoever needed them first."""
+    name = walk("BOX")
+    agent = clipper.PPO(name, seed=1, isolate=True, **SMALL)
+    agent.train(progress=False, run_dir=tmp_path / "run", callback=lambda r: r.iteration != 1)
+    agent.close()
+    resumed = clipper.resume(tmp_path / "run", trust_env=True, isolate=True)
+    state = dict(resumed._playground._state or {})
+    resumed._playground.leave_at({**state, "episodes": state["episodes"] + 5})
+    resumed.evaluate(episodes=1)
+    resumed.train(progress=False, callback=lambda r: r.iteration != 2)
+    assert "could not be replayed" in str(resumed.inexact)
+    resumed.close()
 
 
 def test_a_crash_is_contained(tmp_path: Path) -> None:
