@@ -1,4 +1,7 @@
-"""What a user holds: an environment in, an agent that trains, plays, is examined, saved and loaded."""
+"""What a user holds: an environment in, an agent that trains, plays, is examined, saved and loaded.
+
+There is one class, `Agent`; `PPO` and its relatives name the algorithm that trains it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 
 from clipper import agent_file
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
-from clipper.config import PPOConfig
+from clipper.config import CONFIGS, Config
 from clipper.description import transforms_of, warnings_of
 from clipper.engine.devices import (
     check_device,
@@ -38,8 +41,8 @@ from clipper.training import Callback, Outcome, StopRules
 from clipper.training_run import TrainingRun
 
 
-class PPO:
-    """A PPO agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
+class Agent:
+    """An agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
 
     Args:
         env: Gymnasium id, `module:EnvId`, the file of a shared library with `clipper_env.h`'s
@@ -59,7 +62,10 @@ class PPO:
             the classic tasks), `gymnasium` Python, `auto` the engine for libraries alone.
         isolate: Steps environments in worker processes alone (one at least), which a crash of theirs
             takes down in place of this one; periodic evaluations and `evaluate` too.
-        **config: Any field of `PPOConfig`; it overrides the preset.
+        **config: Any field of the algorithm's config (`PPOConfig`); it overrides the preset.
+
+    Attributes:
+        algorithm: Name of the algorithm, as in `--algo`.
 
     Raises:
         EnvironmentUnknown: There is no environment of that name.
@@ -67,6 +73,8 @@ class PPO:
         SpaceError: Its spaces are not supported.
         ConfigError: A setting is unknown or wrong.
     """
+
+    algorithm = "ppo"
 
     def __init__(
         self,
@@ -88,63 +96,47 @@ class PPO:
             env, env_kwargs=env_kwargs, max_episode_steps=max_episode_steps, wrappers=wrappers
         )
         obs_layout, action_layout, limit = spaces_of(source)
-        chosen = choose_preset(preset, source.name, action_layout.is_continuous, limit)
+        chosen = choose_preset(
+            preset, source.name, action_layout.is_continuous, limit, self.algorithm
+        )
         if source.instance is not None:
             if config.get("num_envs", 1) != 1:
                 raise ConfigError(
                     f"num_envs must be 1 when env is an instance, but is {config['num_envs']}.",
                     hint="give a callable that makes environments, for example lambda: MyEnv().",
                 )
-            config = _for_one_env({**chosen.settings, **config}, config)
+            config = _for_one_env(chosen.config(), config)
         identity = Identity(
             env=describe_env(source),
             preset=chosen.name,
             seed=check_seed(seed),
             config=chosen.config(**config),
             has_module=module is not None,
+            algorithm=self.algorithm,
         )
-        self._adopt(
-            identity,
-            source,
-            obs_layout,
-            action_layout,
-            module,
-            check_device(device),
-            workers,
-            vectorization,
-            isolate,
+        playground = Playground(
+            source, identity.env, identity.seed, identity.config, workers, vectorization, isolate
         )
+        playground.episode_limit = limit
+        self._adopt(identity, (obs_layout, action_layout), module, check_device(device), playground)
         # a preset's number of steps is advice; one that was given ends a run with a budget of time
         self._has_step_limit = "total_timesteps" in config
 
     def _adopt(
         self,
         identity: Identity,
-        source: EnvSource | None,
-        obs_layout: ObservationLayout,
-        action_layout: ActionLayout,
+        layouts: tuple[ObservationLayout, ActionLayout],
         module: ModuleLike | None,
         device: torch.device,
-        workers: int | str,
-        vectorization: str,
-        is_isolated: bool,
+        playground: Playground,
     ) -> None:
-        self._playground = Playground(
-            source,
-            identity.env,
-            identity.seed,
-            identity.config,
-            workers,
-            vectorization,
-            is_isolated,
-        )
+        self._playground = playground
         self._num_acts = 0
         self._has_step_limit = True
         self._weights_from: str | None = None
         config = identity.config
         self.policy: ActorCritic = build_policy(
-            obs_layout,
-            action_layout,
+            *layouts,
             mlp_shape(config),
             module=module,
             seed=identity.seed,
@@ -154,7 +146,7 @@ class PPO:
         self._run = TrainingRun(identity, self.policy, self._playground)
 
     @property
-    def config(self) -> PPOConfig:
+    def config(self) -> Any:
         """The settings."""
         return self._run.identity.config
 
@@ -418,20 +410,15 @@ class PPO:
             env=meta["env"],
             preset=meta["preset"],
             seed=meta["seed"],
-            config=PPOConfig.from_json(meta["config"]),
+            config=CONFIGS[meta["algorithm"]].from_json(meta["config"]),
             has_module=module is not None,
+            algorithm=meta["algorithm"],
         )
-        agent._adopt(
-            identity,
-            source,
-            ObservationLayout(obs_space),
-            ActionLayout(action_space),
-            module,
-            check_device(device),
-            workers,
-            vectorization,
-            isolate,
+        playground = Playground(
+            source, identity.env, identity.seed, identity.config, workers, vectorization, isolate
         )
+        layouts = ObservationLayout(obs_space), ActionLayout(action_space)
+        agent._adopt(identity, layouts, module, check_device(device), playground)
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._run.state.step = meta["step"]
         if not meta["exact"]:
@@ -440,8 +427,15 @@ class PPO:
         return agent
 
 
-def _for_one_env(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+class PPO(Agent):
+    """Proximal Policy Optimization, Schulman et al. 2017, arXiv 1707.06347."""
+
+
+AGENTS: Mapping[str, type[Agent]] = {agent.algorithm: agent for agent in (PPO,)}
+"""What a user holds of every algorithm, by its name."""
+
+
+def _for_one_env(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings for a single environment with the rollout as large as before."""
-    config = PPOConfig().replace(**settings)
     steps = given.get("num_steps", config.rollout_size)
     return {**given, "num_envs": 1, "num_steps": steps}

@@ -12,7 +12,7 @@ from gymnasium import spaces as gym_spaces
 
 from clipper.agent_meta import check_meta as check_meta
 from clipper.checkpoint import FORMAT, Arrays, prefixed, read_tensors, write_tensors
-from clipper.config import PPOConfig
+from clipper.config import CONFIGS
 from clipper.errors import ConfigError, FileError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
@@ -120,7 +120,7 @@ def _check_sizes(
     action_layout: ActionLayout,
 ) -> None:
     """Raises unless the tensors have the sizes that the spaces and the settings make."""
-    config = PPOConfig.from_json(meta["config"])
+    config = CONFIGS[meta["algorithm"]].from_json(meta["config"])
     if config.num_envs > _MAX_ENVS:
         raise FileError(f"{where} must have at most {_MAX_ENVS} environments, but has more.")
     distribution = distribution_for(action_layout)

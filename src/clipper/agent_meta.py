@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clipper.config import CONFIGS
 from clipper.errors import FileError
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
@@ -53,7 +54,7 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
     ):
         raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
     for key, is_good in (
-        ("algorithm", meta["algorithm"] == "ppo"),
+        ("algorithm", meta["algorithm"] in CONFIGS),
         ("preset", is_plain(meta["preset"])),
         ("engine", is_plain(meta.get("engine", "reference"))),
         ("versions", all(is_plain(text) for pair in meta["versions"].items() for text in pair)),

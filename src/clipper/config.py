@@ -1,4 +1,4 @@
-"""The settings of PPO: a frozen dataclass whose fields are the flags, keywords and JSON keys.
+"""The settings of an algorithm: a frozen dataclass whose fields are flags, keywords and JSON keys.
 
 One field is one name everywhere: the flag `--num-envs`, the keyword `num_envs`, the JSON key.
 """
@@ -16,8 +16,8 @@ from clipper.settings import Schedule, check_range, read_settings, setting, sett
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
-    """Hyperparameters of PPO with the clipped surrogate, the network and the run's length."""
+class Config:
+    """What every algorithm needs to know: the run's length, the batch and the network."""
 
     total_timesteps: int = setting(
         1_000_000,
@@ -37,105 +37,10 @@ class PPOConfig:
         unit="steps",
         group="batch",
     )
-    num_epochs: int = setting(
-        10,
-        "passes over each rollout; more uses the data harder and moves further from the old policy",
-        low=1,
-        group="batch",
-    )
-    minibatch_size: int = setting(
-        64,
-        "rows of one gradient step; must divide num_steps x num_envs",
-        low=1,
-        unit="rows",
-        group="batch",
-    )
-    learning_rate: Schedule = setting(
-        Schedule(3e-4, 0.0),
-        "step size of Adam, a number or linear:START:END",
-        low=0,
-        group="objective",
-    )
-    clip_range: Schedule = setting(
-        Schedule(0.2, 0.2),
-        "epsilon of the clipped surrogate: how far the ratio may move for profit",
-        low=0,
-        open_low=True,
-        group="objective",
-    )
-    ent_coef: float = setting(
-        0.01,
-        "weight of the entropy bonus; more keeps exploring longer (0 for continuous actions)",
-        low=0,
-        group="objective",
-    )
-    gamma: float = setting(
-        0.99,
-        "discount per step; 1/(1-gamma) is the horizon in steps",
-        low=0,
-        high=1,
-        group="objective",
-    )
-    gae_lambda: float = setting(
-        0.95,
-        "lambda of generalized advantage estimation; lower is less variance, more bias",
-        low=0,
-        high=1,
-        group="objective",
-    )
-    vf_coef: float = setting(
-        1.0,
-        "weight of 0.5 (V - target)^2 in the loss (Stable-Baselines3's 0.5 is 1.0 here)",
-        low=0,
-        group="objective",
-    )
-    max_grad_norm: float | None = setting(
-        0.5,
-        "joint norm to which gradients are clipped, or none",
-        low=0,
-        open_low=True,
-        group="objective",
-    )
-    target_kl: float | None = setting(
-        None,
-        "ends an iteration's epochs when the KL estimate exceeds 1.5 times this, or none",
-        low=0,
-        open_low=True,
-        group="objective",
-    )
-    normalize_advantage: Literal["minibatch", "none"] = setting(
-        "minibatch",
-        "advantages to mean 0 and standard deviation 1 over each minibatch",
-        group="objective",
-    )
     normalize_obs: bool = setting(
         True,
         "running mean and standard deviation for Box observations, clipped at 10; kept in the agent",
         group="normalisation",
-    )
-    normalize_reward: bool = setting(
-        False,
-        "rewards divided by the standard deviation of the discounted return, clipped at 10 "
-        "(true for continuous actions)",
-        group="normalisation",
-    )
-    recompute_advantages: bool = setting(
-        False,
-        "advantages computed anew before each epoch with the current value function",
-        group="objective",
-    )
-    clip_value: float | None = setting(
-        None,
-        "clips the change of the value prediction to this, or none; it rarely helps",
-        low=0,
-        open_low=True,
-        group="objective",
-    )
-    adam_betas: tuple[float, float] = setting(
-        (0.9, 0.999), "decay rates of Adam's two averages", low=0, high=0.999999, group="objective"
-    )
-    adam_eps: float = setting(
-        1e-5, "added to Adam's denominator", low=0, open_low=True, group="objective"
     )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "widths of the hidden layers, for example 64,64", low=1, group="network"
@@ -206,18 +111,10 @@ class PPOConfig:
         """Returns this config if every setting is in range and they agree.
 
         Raises:
-            ConfigError: A setting is out of range, or minibatch_size does not divide the rollout.
+            ConfigError: A setting is out of range, or two contradict each other.
         """
         for spec in dataclasses.fields(self):
             check_range(spec, getattr(self, spec.name))
-        if self.rollout_size % self.minibatch_size:
-            good = [d for d in _divisors(self.rollout_size) if d >= 8] or [self.rollout_size]
-            close = sorted(sorted(good, key=lambda d: abs(math.log(d / self.minibatch_size)))[:3])
-            raise ConfigError(
-                f"minibatch_size must divide num_steps * num_envs = {self.rollout_size}, "
-                f"but is {self.minibatch_size}.",
-                hint=f"use {_either(close)}.",
-            )
         if self.shared_torso and self.value_hidden_sizes not in (None, self.hidden_sizes):
             raise ConfigError(
                 "value_hidden_sizes must be none when shared_torso is true, "
@@ -257,6 +154,134 @@ class PPOConfig:
             ConfigError: A key is unknown, or a value is wrong.
         """
         return cls(**read_settings(cls, data)).validate()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig(Config):
+    """Hyperparameters of all that follow a gradient of returns."""
+
+    learning_rate: Schedule = setting(
+        Schedule(3e-4, 0.0),
+        "step size of Adam, a number or linear:START:END",
+        low=0,
+        group="objective",
+    )
+    gamma: float = setting(
+        0.99,
+        "discount per step; 1/(1-gamma) is the horizon in steps",
+        low=0,
+        high=1,
+        group="objective",
+    )
+    ent_coef: float = setting(
+        0.01,
+        "weight of the entropy bonus; more keeps exploring longer (0 for continuous actions)",
+        low=0,
+        group="objective",
+    )
+    vf_coef: float = setting(
+        1.0,
+        "weight of 0.5 (V - target)^2 in the loss (Stable-Baselines3's 0.5 is 1.0 here)",
+        low=0,
+        group="objective",
+    )
+    max_grad_norm: float | None = setting(
+        0.5,
+        "joint norm to which gradients are clipped, or none",
+        low=0,
+        open_low=True,
+        group="objective",
+    )
+    normalize_reward: bool = setting(
+        False,
+        "rewards divided by the standard deviation of the discounted return, clipped at 10 "
+        "(true for continuous actions)",
+        group="normalisation",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(LearnerConfig):
+    """Hyperparameters of PPO."""
+
+    num_epochs: int = setting(
+        10,
+        "passes over each rollout; more uses the data harder and moves further from the old policy",
+        low=1,
+        group="batch",
+    )
+    minibatch_size: int = setting(
+        64,
+        "rows of one gradient step; must divide num_steps x num_envs",
+        low=1,
+        unit="rows",
+        group="batch",
+    )
+    clip_range: Schedule = setting(
+        Schedule(0.2, 0.2),
+        "epsilon of the clipped surrogate: how far the ratio may move for profit",
+        low=0,
+        open_low=True,
+        group="objective",
+    )
+    gae_lambda: float = setting(
+        0.95,
+        "lambda of generalized advantage estimation; lower is less variance, more bias",
+        low=0,
+        high=1,
+        group="objective",
+    )
+    target_kl: float | None = setting(
+        None,
+        "ends an iteration's epochs when the KL estimate exceeds 1.5 times this, or none",
+        low=0,
+        open_low=True,
+        group="objective",
+    )
+    normalize_advantage: Literal["minibatch", "none"] = setting(
+        "minibatch",
+        "advantages to mean 0 and standard deviation 1 over each minibatch",
+        group="objective",
+    )
+    recompute_advantages: bool = setting(
+        False,
+        "advantages computed anew before each epoch with the current value function",
+        group="objective",
+    )
+    clip_value: float | None = setting(
+        None,
+        "clips the change of the value prediction to this, or none; it rarely helps",
+        low=0,
+        open_low=True,
+        group="objective",
+    )
+    adam_betas: tuple[float, float] = setting(
+        (0.9, 0.999), "decay rates of Adam's two averages", low=0, high=0.999999, group="objective"
+    )
+    adam_eps: float = setting(
+        1e-5, "added to Adam's denominator", low=0, open_low=True, group="objective"
+    )
+
+    def validate(self) -> Self:
+        """Returns this config if every setting is in range and they agree.
+
+        Raises:
+            ConfigError: A setting is out of range, or minibatch_size does not divide the rollout.
+        """
+        super().validate()
+        if self.rollout_size % self.minibatch_size:
+            good = [d for d in _divisors(self.rollout_size) if d >= 8] or [self.rollout_size]
+            close = sorted(sorted(good, key=lambda d: abs(math.log(d / self.minibatch_size)))[:3])
+            raise ConfigError(
+                f"minibatch_size must divide num_steps * num_envs = {self.rollout_size}, "
+                f"but is {self.minibatch_size}.",
+                hint=f"use {_either(close)}.",
+            )
+        return self
+
+
+CONFIGS: Mapping[str, type[Config]] = {"ppo": PPOConfig}
+"""The settings of every algorithm, by its name."""
 
 
 def _divisors(number: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipper.config import PPOConfig
+from clipper.config import Config, LearnerConfig
 from clipper.identity import Identity
 from clipper.policies.actor_critic import ActorCritic
 from clipper.presets import GENERIC, preset_of_other_version
@@ -12,7 +12,7 @@ from clipper.spaces import describe_space
 _FAR_OFF = 25
 
 
-def transforms_of(policy: ActorCritic, config: PPOConfig) -> list[str]:
+def transforms_of(policy: ActorCritic, config: Config) -> list[str]:
     """Returns lines that name the spaces and every transform of what passes."""
     lines = [
         f"observations: {describe_space(policy.obs_layout.space)}",
@@ -22,7 +22,7 @@ def transforms_of(policy: ActorCritic, config: PPOConfig) -> list[str]:
     ]
     if policy.normalizer is not None:
         lines.append("observations: normalised by running mean and deviation, clipped at 10")
-    if config.normalize_reward:
+    if isinstance(config, LearnerConfig) and config.normalize_reward:
         lines.append("rewards: divided by the deviation of the discounted return, clipped at 10")
     return lines
 
@@ -40,6 +40,8 @@ def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
                 f"{max(1, config.evaluation_interval // config.eval_episodes):,} steps; "
                 "--max-episode-steps sets one"
             )
+        return found
+    if not isinstance(config, LearnerConfig):
         return found
     horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else float("inf")
     if not 1 / _FAR_OFF <= horizon / episode_limit <= _FAR_OFF:

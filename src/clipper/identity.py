@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipper.config import PPOConfig
+from clipper.config import Config
 from clipper.envs.make import EnvSource
 from clipper.errors import ConfigError
 
@@ -23,13 +23,15 @@ class Identity:
         seed: The run's seed.
         config: The settings.
         has_module: True if the network is a module of the user's.
+        algorithm: Name of what trains it, as in `CONFIGS`.
     """
 
     env: Mapping[str, Any]
     preset: str
     seed: int
-    config: PPOConfig
+    config: Config
     has_module: bool
+    algorithm: str = "ppo"
 
 
 def describe_env(source: EnvSource) -> dict[str, Any]:

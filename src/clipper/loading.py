@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper import agent_file
-from clipper.agent import PPO
+from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source, imports_what_it_names
 from clipper.envs.vector import spaces_of
@@ -24,7 +24,7 @@ def load(
     env: EnvLike | None = None,
     trust_env: bool = False,
     device: str = "cpu",
-) -> PPO:
+) -> Agent:
     """Returns the agent that a `.safetensors` file holds; no code in or named by it is run.
 
     Args:
@@ -41,7 +41,7 @@ def load(
     file = agent_file.last_agent(Path(path))
     arrays, meta = agent_file.read(file)
     source = _source_of(meta["env"], env, trust_env)
-    agent = PPO.restored(meta, arrays, str(file), source, module, device)
+    agent = AGENTS[meta["algorithm"]].restored(meta, arrays, str(file), source, module, device)
     if source is not None and env is not None:
         _check_spaces(agent, source)
     agent_file.check_examples(agent.policy, arrays, str(file))
@@ -59,7 +59,7 @@ def resume(
     workers: int | str = 0,
     vectorization: str = "auto",
     isolate: bool = False,
-) -> PPO:
+) -> Agent:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
     Args:
@@ -89,7 +89,7 @@ def resume(
         if engine is not None:
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
-        agent = PPO.restored(
+        agent = AGENTS[meta["algorithm"]].restored(
             meta,
             checkpoint.agent,
             str(path),
@@ -108,7 +108,7 @@ def resume(
     return agent
 
 
-def _check_spaces(agent: PPO, source: EnvSource) -> None:
+def _check_spaces(agent: Agent, source: EnvSource) -> None:
     """Raises unless an environment given by the user has the spaces the agent was trained in."""
     obs, action, _ = spaces_of(source)
     pairs = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from clipper.config import PPOConfig
+from clipper.config import Config
 from clipper.engine.native_envs import is_native, local_sampler
 from clipper.envs.make import EnvSource, imports_what_it_names
 from clipper.envs.vector import spaces_of
@@ -43,7 +43,7 @@ class Playground:
         source: EnvSource | None,
         env: Mapping[str, Any],
         seed: int,
-        config: PPOConfig,
+        config: Config,
         workers: int | str,
         vectorization: str = "auto",
         is_isolated: bool = False,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipper.config import PPOConfig
+from clipper.config import CONFIGS, Config
 from clipper.errors import ConfigError
 
 
@@ -22,18 +22,21 @@ class Preset:
     """Settings that differ from the defaults, and where they come from.
 
     Attributes:
-        name: Environment id, `paper/ID`, or `generic/KIND`.
+        name: Environment id, `paper/ID`, or `generic/KIND`; after the algorithm's name and a slash
+            for all but PPO.
         settings: Values by the name of the setting.
         source: Where they come from.
+        algorithm: What they are settings of.
     """
 
     name: str
     settings: Mapping[str, Any]
     source: str
+    algorithm: str = "ppo"
 
-    def config(self, **overrides: Any) -> PPOConfig:
+    def config(self, **overrides: Any) -> Config:
         """Returns the checked config of the preset with some settings changed."""
-        return PPOConfig().replace(**{**self.settings, **overrides})
+        return CONFIGS[self.algorithm]().replace(**{**self.settings, **overrides})
 
 
 _CONTINUOUS = {"ent_coef": 0.0, "normalize_reward": True}
@@ -279,7 +282,11 @@ def _version(env_id: str) -> int:
 
 
 def choose_preset(
-    wanted: str | None, env_name: str, is_continuous: bool, episode_limit: int | None
+    wanted: str | None,
+    env_name: str,
+    is_continuous: bool,
+    episode_limit: int | None,
+    algorithm: str = "ppo",
 ) -> Preset:
     """Returns the preset asked for, else the environment's own, else a generic one.
 
@@ -288,11 +295,24 @@ def choose_preset(
         env_name: Id of the environment.
         is_continuous: True for Box actions.
         episode_limit: Steps after which an episode is cut, or None.
+        algorithm: What they are to be settings of.
+
+    Raises:
+        ConfigError: There is no such preset, or it is another algorithm's.
     """
     if wanted == "none":
-        return Preset("none", {}, "defaults")
+        return Preset("none", {}, "defaults", algorithm)
     if wanted is not None:
-        return find_preset(wanted)
+        found = find_preset(wanted)
+        if found.algorithm != algorithm:
+            raise ConfigError(
+                f"preset {wanted} must be of {algorithm}, but is of {found.algorithm}.",
+                hint=f"--algo {found.algorithm} takes it.",
+            )
+        return found
+    if algorithm != "ppo":
+        none = Preset("none", {}, "defaults", algorithm)
+        return PRESETS.get(f"{algorithm}/{env_name}", none)
     return PRESETS.get(env_name) or generic_preset(is_continuous, episode_limit)
 
 

@@ -97,9 +97,10 @@ class RunKeeper:
         """Writes a checkpoint and the last agent."""
         agent, agent_meta = agent_file.build(self._policy, self._describe())
         training = prefixed("sampler", sampler_state)
-        for part in ("engine", "reward_scaler", "counters"):
-            arrays = {k: v.numpy(force=True) for k, v in algorithm_state[part].items()}
-            training |= prefixed(part, arrays)
+        for part, tensors in algorithm_state.items():
+            if part != "policy":  # which is in the agent
+                arrays = {k: v.numpy(force=True) for k, v in tensors.items()}
+                training |= prefixed(part, arrays)
         device = str(self._policy.device)
         written = {"training": state.to_json(), "rows": self.folder.rows(), "device": device}
         checkpoint = Checkpoint(state.step, agent, agent_meta, training, written)

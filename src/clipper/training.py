@@ -15,31 +15,12 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Protocol
 
-from clipper.config import PPOConfig
+from clipper.algorithms import Algorithm
 from clipper.errors import ClipperError
 from clipper.metrics import Episode, Iteration, Metrics, RecentEpisodes
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import RunProfile
 from clipper.rollout import Sampler, SamplerMark
-
-
-class Algorithm(Protocol):
-    """What the loop asks of an algorithm."""
-
-    policy: ActorCritic
-    config: PPOConfig
-
-    def iterate(self, sampler: Sampler, progress: float) -> Iteration:
-        """Collects, learns, and returns what happened."""
-        ...
-
-    def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns copies of all that changes."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Sets what `state_dict` returned."""
-        ...
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from clipper import agent_file
-from clipper.algorithms.ppo import PPO as PPOAlgorithm
+from clipper.algorithms import build_algorithm
 from clipper.checkpoint import Checkpoint, without_prefix
 from clipper.errors import ConfigError, FolderTaken
 from clipper.evaluation import SELECTION
@@ -44,7 +44,7 @@ class TrainingRun:
         self.policy = policy
         self._playground = playground
         config = identity.config
-        self.algorithm = PPOAlgorithm(policy, config, config.num_envs, identity.seed)
+        self.algorithm = build_algorithm(identity.algorithm, policy, config, identity.seed)
         self.state = TrainingState(next_evaluation=config.evaluation_interval)
         self.origin: str | None = None
         self._store: RunKeeper | None = None
@@ -52,7 +52,7 @@ class TrainingRun:
     @property
     def engine(self) -> str:
         """What computes: `reference`, or `native` and the instruction set."""
-        return self.algorithm.engine.describe()
+        return self.algorithm.engine_name()
 
     def train(
         self, rules: StopRules, observers: Sequence[Callback], profiler: Profiler = NO_STOPWATCH
@@ -64,7 +64,7 @@ class TrainingRun:
             sampler, inexact = self._playground.ready(self.policy)
         self.state.note_inexact(inexact)
         # workers rest while this process learns: one of their cores takes half of the update
-        self.algorithm.engine.num_threads = 2 if self._playground.has_workers else 1
+        self.algorithm.use_threads(2 if self._playground.has_workers else 1)
         can_evaluate = (
             self.identity.config.evaluation_interval > 0
             and self._playground.source.instance is None
@@ -178,14 +178,13 @@ class TrainingRun:
         agent_file.load_policy(
             self.policy, without_prefix("policy", checkpoint.agent), str(folder.path)
         )
+        kept = {"policy": checkpoint.agent}
         state = {
-            part: {k: torch.from_numpy(v) for k, v in without_prefix(part, arrays).items()}
-            for part, arrays in (
-                ("policy", checkpoint.agent),
-                ("engine", checkpoint.training),
-                ("reward_scaler", checkpoint.training),
-                ("counters", checkpoint.training),
-            )
+            part: {
+                k: torch.from_numpy(v)
+                for k, v in without_prefix(part, kept.get(part, checkpoint.training)).items()
+            }
+            for part in self.algorithm.state_dict()
         }
         self.algorithm.load_state_dict(state)
         self._playground.leave_at(without_prefix("sampler", checkpoint.training))
@@ -202,7 +201,7 @@ class TrainingRun:
         """Returns what the metadata of an agent file says of the agent as it is now."""
         identity = self.identity
         return {
-            "algorithm": "ppo",
+            "algorithm": identity.algorithm,
             "env": dict(identity.env),
             "preset": identity.preset,
             "seed": identity.seed,

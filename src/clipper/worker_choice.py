@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from clipper.config import PPOConfig
+from clipper.config import Config
 from clipper.engine.native_envs import step_envs
 from clipper.envs.make import EnvSource
 from clipper.errors import ConfigError
@@ -36,7 +36,7 @@ def read_workers(workers: int | str) -> int | None:
 
 
 def choose_workers(
-    source: EnvSource, config: PPOConfig, vectorization: str = "gymnasium"
+    source: EnvSource, config: Config, vectorization: str = "gymnasium"
 ) -> tuple[int, str]:
     """Returns how many workers pay, and why in words.
 

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipper import errors
-from clipper.config import PPOConfig
+from clipper.config import Config
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import EnvSource
 from clipper.errors import ConfigError, EnvironmentFault
@@ -67,7 +67,7 @@ class ProcessSampler:
         num_workers: int,
         seed: int,
         policy: ActorCritic,
-        config: PPOConfig,
+        config: Config,
         vectorization: str = "gymnasium",
         is_isolated: bool = False,
     ) -> None:

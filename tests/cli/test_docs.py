@@ -178,7 +178,6 @@ def test_flags_in_the_text_exist() -> None:
     of_others = {
         "--n-steps",
         "--cpu",
-        "--algo",
         "--non-det",
         "--no-anneal-lr",
         "--clip-param",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.cli import train
+from clipper.cli.arguments import Parser
 from clipper.config import PPOConfig
 from clipper.errors import ConfigError
 from clipper.settings import FOREIGN_NAMES, Schedule, describe_field
@@ -141,7 +141,7 @@ def test_a_name_from_another_library_is_answered_with_ours(foreign: str, ours: s
 
 def test_every_foreign_name_leads_to_a_setting_that_exists() -> None:
     """No hint may send anyone to a name that is neither a setting nor another flag of `train`."""
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     train.add_arguments(parser)
     assert set(FOREIGN_NAMES.values()) <= set(vars(parser.parse_args(["CartPole-v1"])))
 

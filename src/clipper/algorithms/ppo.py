@@ -210,6 +210,14 @@ class PPO:
             metrics["policy/action_std"] = float(self.policy.log_std.detach().exp().mean())
         return metrics
 
+    def use_threads(self, num_threads: int) -> None:
+        """Lets updates use so many threads, 1 or 2; the bits are the same."""
+        self.engine.num_threads = num_threads
+
+    def engine_name(self) -> str:
+        """Returns what computes, as runs are marked with: `reference`, `native avx2`."""
+        return self.engine.describe()
+
     def describe_engine(self) -> str:
         """Returns which engine computes, and why if it is not the native one."""
         return describe_engine(self.policy, self.config, self.engine)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from clipper.config import CONFIGS
 from clipper.errors import ConfigError, FileError, nearest
 from clipper.settings import name_hint
 
 if TYPE_CHECKING:
-    from clipper.agent import PPO
+    from clipper.agent import Agent
 
 
 class UsageError(ConfigError):
@@ -20,10 +22,16 @@ class UsageError(ConfigError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises `UsageError` and names the nearest flag."""
+    """An argument parser that raises `UsageError` and names the nearest flag.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Args:
+        words: What will be parsed: the flags that there are may depend on it.
+        **kwargs: As `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, words: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
+        self.words = words
 
     def parse(self, words: list[str]) -> argparse.Namespace:
         """Returns the arguments.
@@ -58,6 +66,17 @@ class Parser(argparse.ArgumentParser):
             f"{self.prog} has no flag {flag}.",
             hint=hint or f"`{self.prog} --help` shows the flags.",
         )
+
+
+def algorithm_in(words: Sequence[str]) -> str:
+    """Returns the algorithm that `--algo` names among words not yet parsed, else PPO."""
+    found = "ppo"
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word == "--algo":
+            found = following
+        elif word.startswith("--algo="):
+            found = word.partition("=")[2]
+    return found if found in CONFIGS else "ppo"
 
 
 def positive_int(text: str) -> int:
@@ -212,7 +231,7 @@ def agent_path(args: argparse.Namespace) -> Path:
     return path
 
 
-def load_agent(args: argparse.Namespace) -> PPO:
+def load_agent(args: argparse.Namespace) -> Agent:
     """Returns the agent that the arguments name."""
     path = agent_path(args)
     from clipper.loading import load

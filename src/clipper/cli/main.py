@@ -68,6 +68,7 @@ def _run(words: list[str]) -> int:
         raise UsageError(f"there is no verb {verb!r}.", hint=hint)
     module = import_module(f"clipper.cli.{verb}")
     parser = Parser(
+        words=words[1:],
         prog=f"clipper {verb}",
         description=module.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,

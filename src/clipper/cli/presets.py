@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from clipper.config import PPOConfig
 from clipper.presets import GENERIC, PRESETS, Preset
 from clipper.settings import show
 
@@ -23,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_row(preset) for preset in (*PRESETS.values(), *GENERIC.values())))
         return 0
     preset = {**PRESETS, **GENERIC}.get(args.env) or _generic_for(args.env)
-    config, defaults = preset.config(), PPOConfig()
+    config = preset.config()
+    defaults = type(config)()
     print(f"preset {preset.name} (source: {preset.source}); * differs from the default")
     for spec in dataclasses.fields(config):
         value = getattr(config, spec.name)

@@ -13,24 +13,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipper.cli.arguments import add_training_arguments, json_object, positive_int, say, seed
-from clipper.config import PPOConfig
+from clipper.cli.arguments import (
+    Parser,
+    add_training_arguments,
+    algorithm_in,
+    json_object,
+    positive_int,
+    say,
+    seed,
+)
+from clipper.config import CONFIGS
 from clipper.errors import ClipperError, ConfigError, FolderTaken
 from clipper.settings import describe_field, read_duration, show
 
 if TYPE_CHECKING:
-    from clipper.agent import PPO
+    from clipper.agent import Agent
     from clipper.training import Outcome
 
-HELP = """Trains an agent with PPO and keeps everything in a run folder.
+HELP = """Trains an agent with PPO, or another --algo, and keeps everything in a run folder.
 
 Settings not given come from the environment's preset (`clipper presets ENV`); the defaults shown
 are those without a preset. Ctrl-C stops cleanly; `clipper resume` goes on."""
 _GROUPS = ("run", "batch", "objective", "normalisation", "network")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments; every setting of PPOConfig is a flag of the same name."""
+def add_arguments(parser: Parser) -> None:
+    """Adds the arguments; every setting of the algorithm that is asked for is a flag."""
     parser.add_argument(
         "env",
         metavar="ENV",
@@ -41,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--out", default="runs", metavar="DIR", help="folder of all runs (runs)")
     run.add_argument(
         "--name", metavar="NAME", help="name of the run, A-Za-z0-9._- (numbered: run1, run2, ...)"
+    )
+    run.add_argument(
+        "--algo",
+        choices=tuple(CONFIGS),
+        default="ppo",
+        help="algorithm; `clipper train --algo NAME --help` shows its settings (ppo)",
     )
     run.add_argument("--preset", metavar="NAME", help="a preset's name, or none for plain defaults")
     run.add_argument(
@@ -63,9 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="truncate episodes after N steps (the registered limit)",
     )
-    groups = {name: parser.add_argument_group(f"settings: {name}") for name in _GROUPS}
-    hints = typing.get_type_hints(PPOConfig)
-    for spec in dataclasses.fields(PPOConfig):
+    config = CONFIGS[algorithm_in(parser.words)]
+    specs, hints = dataclasses.fields(config), typing.get_type_hints(config)
+    used = {spec.metadata["group"] for spec in specs}
+    groups = {
+        name: parser.add_argument_group(f"settings: {name}") for name in _GROUPS if name in used
+    }
+    for spec in specs:
         _add_setting(groups[spec.metadata["group"]], spec, hints[spec.name])
 
 
@@ -90,14 +108,15 @@ def _add_setting(group: Any, spec: dataclasses.Field[Any], kind: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains and returns the exit code."""
+    config = CONFIGS[args.algo]
     overrides = {
         spec.name: getattr(args, spec.name)
-        for spec in dataclasses.fields(PPOConfig)
+        for spec in dataclasses.fields(config)
         if getattr(args, spec.name) is not None
     }
     # wrong settings are found before torch is imported and an environment is built
-    PPOConfig.check_values(overrides)
-    from clipper.agent import PPO
+    config.check_values(overrides)
+    from clipper.agent import AGENTS
     from clipper.envs.library import is_library
     from clipper.run_folder import check_name, folder_name, new_run_path
 
@@ -105,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         read_duration("budget", args.budget)
     if args.name is not None:
         check_name(args.name)
-    agent = PPO(
+    agent = AGENTS[args.algo](
         args.env,
         seed=args.seed,
         preset=args.preset,
@@ -145,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def kept_on_error(agent: PPO, path: Path, *, is_new: bool) -> Iterator[None]:
+def kept_on_error(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]:
     """Adds to an error of ours what was kept and how to go on; a new run of no steps is removed."""
     try:
         yield
@@ -163,7 +182,7 @@ def kept_on_error(agent: PPO, path: Path, *, is_new: bool) -> Iterator[None]:
         raise
 
 
-def _trust(agent: PPO) -> str:
+def _trust(agent: Agent) -> str:
     """Returns what a command needs to import the environment that a file names."""
     from clipper.envs.make import imports_what_it_names
 
@@ -178,12 +197,12 @@ def _kept_step(path: Path) -> int:
     return int(found[-1].name.removeprefix("step-")) if found else 0
 
 
-def introduce(agent: PPO, path: Path, total_timesteps: int | None = None) -> None:
+def introduce(agent: Agent, path: Path, total_timesteps: int | None = None) -> None:
     """Prints what is about to run: preset, settings, spaces and transforms."""
-    say(f"{agent.env}, seed {agent.seed}, preset {agent.preset}, into {path}")
+    say(f"{agent.algorithm} on {agent.env}, seed {agent.seed}, preset {agent.preset}, into {path}")
     for line in agent.describe():
         say(f"  {line}")
-    defaults, config = PPOConfig(), agent.config
+    defaults, config = type(agent.config)(), agent.config
     if total_timesteps is not None:
         config = config.replace(total_timesteps=total_timesteps)
     changed = [
@@ -198,7 +217,7 @@ def introduce(agent: PPO, path: Path, total_timesteps: int | None = None) -> Non
         say(f"  note: {warning}")
 
 
-def summarise(agent: PPO, outcome: Outcome, path: Path) -> int:
+def summarise(agent: Agent, outcome: Outcome, path: Path) -> int:
     """Prints how a run ended and the commands to go on, and returns the exit code."""
     from clipper.envs.library import is_library
 

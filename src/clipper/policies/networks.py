@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipper.config import PPOConfig
+from clipper.config import Config
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class MLPShape:
-    """What an MLP policy looks like; fields as in `PPOConfig`."""
+    """What an MLP policy looks like; fields as in `Config`."""
 
     hidden_sizes: tuple[int, ...]
     value_hidden_sizes: tuple[int, ...]
@@ -128,7 +128,7 @@ def tensor_shapes(obs_size: int, num_outputs: int, shape: MLPShape) -> dict[str,
     return found
 
 
-def mlp_shape(config: PPOConfig) -> MLPShape:
+def mlp_shape(config: Config) -> MLPShape:
     """Returns the MLP that a config describes."""
     value_sizes = config.value_hidden_sizes
     return MLPShape(
