@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+import threading
+import time
 
 _NOTE = struct.Struct("<QQ")
 _SLOT = 1 << 36  # the files are sparse
@@ -78,3 +80,18 @@ def mailbox() -> tuple[Mailbox, Mailbox]:
         with tempfile.TemporaryFile() as named:
             file = os.dup(named.fileno())
     return Mailbox(file, writing), Mailbox(os.dup(file), reading)
+
+
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent has ended, whatever it is doing then.
+
+    Args:
+        parent: Number of the parent process.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -7,8 +7,6 @@ import dataclasses
 import os
 import pickle
 import signal
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +19,10 @@ from clipper.errors import ClipperError
 from clipper.mailbox import Mailbox
 from clipper.rollout import SamplerMark
 
+# importing torch takes seconds, in which the parent may end too
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from clipper.mailbox import end_with; end_with(int(sys.argv[-1])); "
     "from clipper.worker_process import main; main([int(word) for word in sys.argv[2:]])"
 )
 
@@ -79,10 +79,9 @@ def main(words: list[int]) -> None:
     """Answers until nobody asks any more.
 
     Args:
-        words: Descriptors of the questions' file and pipe, of the answers', the parent's process.
+        words: Descriptors of the questions' file and pipe, of the answers'; more is not read.
     """
     questions, answers = Mailbox(*words[:2]), Mailbox(*words[2:4])
-    threading.Thread(target=_end_with, args=(words[4],), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     share: Share | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -101,10 +100,3 @@ def main(words: list[int]) -> None:
             answers.write(number, pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
     # what environments left behind, threads and windows, must not keep the process
     os._exit(0)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process soon after the parent has ended, whatever an environment is doing."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
