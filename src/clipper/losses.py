@@ -104,6 +104,44 @@ def spo_objective(
     return (ratio * advantages - pull).mean()
 
 
+def policy_objective(
+    name: str,
+    log_probs: Float[Tensor, "M"],
+    ratio: Float[Tensor, "M"],
+    advantages: Float[Tensor, "M"],
+    *,
+    clip_range: float,
+    dual_clip: float,
+    kl: Float[Tensor, "M"] | None,
+    kl_coef: float,
+) -> Float[Tensor, ""]:
+    """Returns one of the objectives by its name: every row of the paper's table 1, and others.
+
+    Args:
+        name: `clip`, `cpi`, `pg`, `kl_fixed`, `kl_adaptive`, `dual_clip` or `spo`.
+        log_probs: log pi(a|s) under the policy as it is now.
+        ratio: rho = pi(a|s) / pi_old(a|s).
+        advantages: A, normalised or not.
+        clip_range: eps of `clip`, `dual_clip` and `spo`.
+        dual_clip: c of `dual_clip`.
+        kl: The exact KL(old || new) of each row, which `kl_fixed` and `kl_adaptive` ask for.
+        kl_coef: Their beta.
+    """
+    if name == "clip":
+        return clip_objective(ratio, advantages, clip_range)
+    if name == "cpi":
+        return cpi_objective(ratio, advantages)
+    if name == "pg":
+        return pg_objective(log_probs, advantages)
+    if name == "dual_clip":
+        return dual_clip_objective(ratio, advantages, clip_range, dual_clip)
+    if name == "spo":
+        return spo_objective(ratio, advantages, clip_range)
+    assert name in ("kl_fixed", "kl_adaptive"), name
+    assert kl is not None
+    return kl_objective(ratio, advantages, kl, kl_coef)
+
+
 def adapted_kl_coef(kl_coef: float, kl: float, target: float) -> float:
     """Returns beta for the next iteration: halved if d < d_targ / 1.5, doubled if d > 1.5 d_targ.
 
