@@ -114,6 +114,12 @@ def random_rollout(
     log_probs, values = policy.evaluate(obs[:-1], actions)
     next_values = torch.where(terminated | truncated, policy.values(final), policy.values(obs[1:]))
     rewards = torch.from_numpy(rng.normal(reward_mean, 1.0, size=shape).astype(np.float32))
+    # row 0 is the first step of an episode in some environments, and in the others the fourth
+    begun = {n: -3 * int(rng.integers(0, 2)) for n in range(num_envs)}
+    lengths = []
+    for t, n in final_at.tolist():
+        lengths.append(t + 1 - begun[n])
+        begun[n] = t + 1
     return Rollout(
         obs=obs[:-1],
         actions=actions,
@@ -127,7 +133,8 @@ def random_rollout(
         final_at=final_at,
         last_obs=obs[-1],
         episodes=tuple(
-            Episode(int(n), 0, 0.0, 1, not bool(terminated[t, n]), int(t)) for t, n in final_at
+            Episode(int(n), 0, 0.0, length, not bool(terminated[t, n]), int(t))
+            for (t, n), length in zip(final_at, lengths, strict=True)
         ),
     )
 

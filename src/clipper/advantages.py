@@ -5,6 +5,8 @@ the values of the observations the steps truly ended in, before any reset. Trunc
 the rollout bootstrap from them; only termination forfeits the future.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -113,11 +115,118 @@ def n_step_returns(
     return returns
 
 
-def normalize_advantages(advantages: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
-    """Returns (A - mean) / (std + 1e-8) with the sample standard deviation; one row unchanged."""
-    if advantages.numel() < 2:
-        return advantages
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+def total_return(
+    rewards: Float[Tensor, "T N"],
+    next_values: Float[Tensor, "T N"],
+    terminated: Bool[Tensor, "T N"],
+    truncated: Bool[Tensor, "T N"],
+    begins: Bool[Tensor, "N"],
+    gamma: float,
+) -> tuple[Float[Tensor, "T N"], Bool[Tensor, "T N"]]:
+    """Returns the discounted return of each row's whole episode, and which rows have one.
+
+    The first of the choices of Phi_t in Schulman et al. 2016, arXiv 1506.02438, section 2: the
+    reward-to-go of the episode's first step, the same for all its rows. Only an episode that begins
+    and ends within the rollout has one; the rows of others hold 0 and count for nothing. One that
+    was truncated has ended, and its return takes in the value of where it was cut.
+
+    Args:
+        rewards: Rewards as the agent is to see them (scaled if they are).
+        next_values: V(s'_t) of the true successor; its value where terminated does not matter.
+        terminated: Steps that ended an episode by the environment's rules.
+        truncated: Steps that were cut off by a limit.
+        begins: Environments whose row 0 is the first step of an episode.
+        gamma: Discount, 0 to 1.
+    """
+    num_steps = len(rewards)
+    done = terminated | truncated
+    is_first = torch.cat([begins[None], done[:-1]])
+    steps = torch.arange(num_steps, device=rewards.device)[:, None]
+    # the last first step so far, and -1 where the episode began before the rollout
+    first = torch.where(is_first, steps, -1).cummax(0).values
+    ends = done.flip(0).cummax(0).values.flip(0)
+    is_complete = (first >= 0) & ends
+    returns = reward_to_go(rewards, next_values, terminated, truncated, gamma)
+    whole = returns.gather(0, first.clamp(min=0))
+    return torch.where(is_complete, whole, 0.0), is_complete
+
+
+class Estimates(NamedTuple):
+    """What an estimator makes of a rollout.
+
+    Attributes:
+        advantages: A_t, what the objective weighs actions by (Phi_t), [T, N].
+        value_targets: What V(s_t) is fitted to, [T, N].
+        counted: Rows that the policy may learn from, [T, N]; None for all. The others have A_t = 0.
+    """
+
+    advantages: Tensor
+    value_targets: Tensor
+    counted: Tensor | None
+
+
+def estimate(
+    estimator: str,
+    rewards: Float[Tensor, "T N"],
+    values: Float[Tensor, "T N"],
+    next_values: Float[Tensor, "T N"],
+    terminated: Bool[Tensor, "T N"],
+    truncated: Bool[Tensor, "T N"],
+    begins: Bool[Tensor, "N"],
+    *,
+    gamma: float,
+    gae_lambda: float,
+    num_steps: int,
+) -> Estimates:
+    """Returns the advantages and value targets of one of the estimators, by name.
+
+    The value targets are A_t + V(s_t) of `gae`, `td` and `n_step`, and the reward-to-go otherwise.
+
+    Args:
+        estimator: `gae`, `n_step`, `td`, `reward_to_go`, `reward_to_go_baseline` (minus V(s_t)) or
+            `total_return`.
+        rewards: Rewards as the agent is to see them (scaled if they are).
+        values: V(s_t).
+        next_values: V(s'_t) of the true successor; its value where terminated does not matter.
+        terminated: Steps that ended an episode by the environment's rules.
+        truncated: Steps that were cut off by a limit.
+        begins: Environments whose row 0 is the first step of an episode; `total_return` alone asks.
+        gamma: Discount, 0 to 1.
+        gae_lambda: lambda of `gae`.
+        num_steps: k of `n_step`, from 1.
+    """
+    ends = terminated, truncated
+    if estimator in ("gae", "td", "n_step"):
+        if estimator == "gae":
+            advantages = gae(rewards, values, next_values, *ends, gamma, gae_lambda)
+        elif estimator == "td":
+            advantages = td_errors(rewards, values, next_values, terminated, gamma)
+        else:
+            advantages = n_step_returns(rewards, next_values, *ends, gamma, num_steps) - values
+        return Estimates(advantages, advantages + values, None)
+    returns = reward_to_go(rewards, next_values, *ends, gamma)
+    if estimator == "reward_to_go":
+        return Estimates(returns, returns, None)
+    if estimator == "reward_to_go_baseline":
+        return Estimates(returns - values, returns, None)
+    assert estimator == "total_return", estimator
+    whole, is_complete = total_return(rewards, next_values, *ends, begins, gamma)
+    return Estimates(whole, returns, is_complete)
+
+
+def normalize_advantages(
+    advantages: Float[Tensor, "M"], counted: Bool[Tensor, "M"] | None = None
+) -> Float[Tensor, "M"]:
+    """Returns (A - mean) / (std + 1e-8) with the sample standard deviation; one row unchanged.
+
+    Args:
+        advantages: A of a minibatch.
+        counted: Rows that have one, of which mean and deviation are taken; the others get 0.
+    """
+    own = advantages if counted is None else advantages[counted]
+    if own.numel() >= 2:
+        advantages = (advantages - own.mean()) / (own.std() + 1e-8)
+    return advantages if counted is None else torch.where(counted, advantages, 0.0)
 
 
 def explained_variance(values: Tensor, targets: Tensor) -> float:

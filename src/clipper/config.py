@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from clipper.errors import ConfigError
-from clipper.settings import Schedule, check_range, read_settings, setting, setting_to_json
+from clipper.settings import (
+    Schedule,
+    check_range,
+    read_settings,
+    setting,
+    setting_to_json,
+    show,
+)
+
+Objective = Literal["clip", "cpi", "pg", "kl_fixed", "kl_adaptive", "dual_clip", "spo"]
+Estimator = Literal["gae", "n_step", "td", "reward_to_go", "reward_to_go_baseline", "total_return"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +166,15 @@ class Config:
         return cls(**read_settings(cls, data)).validate()
 
 
+# settings that mean nothing but with one choice of another
+_BELONGS_TO = {
+    "kl_coef": ("objective", ("kl_fixed", "kl_adaptive")),
+    "adaptive_kl_target": ("objective", ("kl_adaptive",)),
+    "dual_clip": ("objective", ("dual_clip",)),
+    "advantage_steps": ("advantage", ("n_step",)),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig(Config):
     """Hyperparameters of all that follow a gradient of returns."""
@@ -217,16 +236,62 @@ class PPOConfig(LearnerConfig):
         unit="rows",
         group="batch",
     )
+    objective: Objective = setting(
+        "clip",
+        "what the policy maximises: the clipped surrogate, the surrogate without clip or penalty "
+        "(cpi), log pi A (pg), the surrogate less kl_coef x KL(old || new) with a fixed or an "
+        "adaptive kl_coef, the clip with a floor (dual_clip), or Simple Policy Optimization (spo)",
+        group="objective",
+    )
     clip_range: Schedule = setting(
         Schedule(0.2, 0.2),
-        "epsilon of the clipped surrogate: how far the ratio may move for profit",
+        "epsilon of clip, dual_clip and spo: how far the ratio may move for profit; with the other "
+        "objectives only policy/clip_fraction asks for it",
         low=0,
         open_low=True,
         group="objective",
     )
+    kl_coef: float | None = setting(
+        None,
+        "beta of kl_fixed, and the one that kl_adaptive starts with; larger holds the policy nearer "
+        "to the old one; none is 1",
+        low=0,
+        open_low=True,
+        group="objective",
+    )
+    adaptive_kl_target: float | None = setting(
+        None,
+        "d_targ of kl_adaptive: kl_coef is halved after an iteration whose exact KL is below it / 1.5, "
+        "doubled above 1.5 times it; none is 0.01",
+        low=0,
+        open_low=True,
+        group="objective",
+    )
+    dual_clip: float | None = setting(
+        None,
+        "c of dual_clip: where A < 0 the objective is not below c x A; none is 3",
+        low=1,
+        open_low=True,
+        group="objective",
+    )
+    advantage: Estimator = setting(
+        "gae",
+        "what actions are weighed by: generalized advantage estimation, advantage_steps rewards and "
+        "the value after them, the TD error, the reward-to-go, the same minus V, or the return of "
+        "the whole episode (total_return: of episodes that begin and end within a rollout)",
+        group="objective",
+    )
+    advantage_steps: int | None = setting(
+        None,
+        "rewards before the value in the n_step advantage; more is less bias, more variance; none "
+        "is 5",
+        low=1,
+        unit="steps",
+        group="objective",
+    )
     gae_lambda: float = setting(
         0.95,
-        "lambda of generalized advantage estimation; lower is less variance, more bias",
+        "lambda of generalized advantage estimation (gae); lower is less variance, more bias",
         low=0,
         high=1,
         group="objective",
@@ -262,6 +327,31 @@ class PPOConfig(LearnerConfig):
         1e-5, "added to Adam's denominator", low=0, open_low=True, group="objective"
     )
 
+    @property
+    def has_kl_penalty(self) -> bool:
+        """True if the objective asks for the exact KL(old || new)."""
+        return self.objective in ("kl_fixed", "kl_adaptive")
+
+    @property
+    def first_kl_coef(self) -> float:
+        """beta of the first iteration."""
+        return 1.0 if self.kl_coef is None else self.kl_coef
+
+    @property
+    def kl_goal(self) -> float:
+        """d_targ of the adaptive penalty."""
+        return 0.01 if self.adaptive_kl_target is None else self.adaptive_kl_target
+
+    @property
+    def dual_clip_factor(self) -> float:
+        """c of the dual clip."""
+        return 3.0 if self.dual_clip is None else self.dual_clip
+
+    @property
+    def num_advantage_steps(self) -> int:
+        """k of the n-step advantage."""
+        return 5 if self.advantage_steps is None else self.advantage_steps
+
     def validate(self) -> Self:
         """Returns this config if every setting is in range and they agree.
 
@@ -277,6 +367,13 @@ class PPOConfig(LearnerConfig):
                 f"but is {self.minibatch_size}.",
                 hint=f"use {_either(close)}.",
             )
+        for name, (chooser, choices) in _BELONGS_TO.items():
+            value, chosen = getattr(self, name), getattr(self, chooser)
+            if value is not None and chosen not in choices:
+                raise ConfigError(
+                    f"{name} must be none when {chooser} is {chosen}, but is {show(value)}.",
+                    hint=f"it belongs to {chooser} {' and '.join(choices)}.",
+                )
         return self
 
 

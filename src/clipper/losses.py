@@ -1,11 +1,34 @@
 """Ratios, advantages and values of a minibatch in, objectives and losses out; torch alone.
 
-Dimension key: M rows of the minibatch. Every function is a mean over rows and differentiable.
+Dimension key: M rows of the minibatch. Objectives are to be maximised; each is a mean over rows and
+differentiable.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+def pg_objective(
+    log_probs: Float[Tensor, "M"], advantages: Float[Tensor, "M"]
+) -> Float[Tensor, ""]:
+    """Returns E[log pi(a|s) A], whose gradient is the policy gradient (arXiv 1707.06347, eq. 2).
+
+    Args:
+        log_probs: log pi(a|s) under the policy as it is now.
+        advantages: A, normalised or not.
+    """
+    return (log_probs * advantages).mean()
+
+
+def cpi_objective(ratio: Float[Tensor, "M"], advantages: Float[Tensor, "M"]) -> Float[Tensor, ""]:
+    """Returns the surrogate E[rho A] without clipping or penalty (arXiv 1707.06347, eq. 6).
+
+    Args:
+        ratio: rho = pi(a|s) / pi_old(a|s).
+        advantages: A, normalised or not.
+    """
+    return (ratio * advantages).mean()
 
 
 def clip_objective(
@@ -21,8 +44,120 @@ def clip_objective(
         advantages: A, normalised or not.
         clip_range: eps; larger allows larger moves of the policy.
     """
+    return _clipped(ratio, advantages, clip_range).mean()
+
+
+def _clipped(ratio: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
     clipped = torch.clamp(ratio, 1.0 - clip_range, 1.0 + clip_range)
-    return torch.minimum(ratio * advantages, clipped * advantages).mean()
+    return torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def dual_clip_objective(
+    ratio: Float[Tensor, "M"], advantages: Float[Tensor, "M"], clip_range: float, dual_clip: float
+) -> Float[Tensor, ""]:
+    """Returns the clipped surrogate that for A < 0 is not below c A, however large the ratio.
+
+    Ye et al. 2020, arXiv 1912.09729. Where A < 0 and rho > c the gradient is zero too.
+
+    Args:
+        ratio: rho = pi(a|s) / pi_old(a|s).
+        advantages: A, normalised or not.
+        clip_range: eps of the clipped surrogate.
+        dual_clip: c > 1.
+    """
+    clipped = _clipped(ratio, advantages, clip_range)
+    floored = torch.maximum(clipped, dual_clip * advantages)
+    return torch.where(advantages < 0, floored, clipped).mean()
+
+
+def kl_objective(
+    ratio: Float[Tensor, "M"],
+    advantages: Float[Tensor, "M"],
+    kl: Float[Tensor, "M"],
+    kl_coef: float,
+) -> Float[Tensor, ""]:
+    """Returns the penalised surrogate E[rho A - beta KL(old || new)] (arXiv 1707.06347, eq. 8).
+
+    Args:
+        ratio: rho = pi(a|s) / pi_old(a|s).
+        advantages: A, normalised or not.
+        kl: The exact KL(pi_old(.|s) || pi(.|s)) of each row, `Distribution.kl`.
+        kl_coef: beta; larger holds the policy nearer to the old one.
+    """
+    return (ratio * advantages - kl_coef * kl).mean()
+
+
+def spo_objective(
+    ratio: Float[Tensor, "M"], advantages: Float[Tensor, "M"], clip_range: float
+) -> Float[Tensor, ""]:
+    """Returns E[rho A - |A| (rho - 1)^2 / (2 eps)], Simple Policy Optimization (arXiv 2401.16025).
+
+    Of each row the maximum lies at rho = 1 + eps for A > 0 and at 1 - eps for A < 0, and the
+    gradient leads back from beyond.
+
+    Args:
+        ratio: rho = pi(a|s) / pi_old(a|s).
+        advantages: A, normalised or not.
+        clip_range: eps; larger allows larger moves of the policy.
+    """
+    pull = advantages.abs() * (ratio - 1.0).square() / (2.0 * clip_range)
+    return (ratio * advantages - pull).mean()
+
+
+def policy_objective(
+    name: str,
+    log_probs: Float[Tensor, "M"],
+    ratio: Float[Tensor, "M"],
+    advantages: Float[Tensor, "M"],
+    *,
+    clip_range: float,
+    dual_clip: float,
+    kl: Float[Tensor, "M"] | None,
+    kl_coef: float,
+) -> Float[Tensor, ""]:
+    """Returns one of the objectives by its name: every row of the paper's table 1, and others.
+
+    Args:
+        name: `clip`, `cpi`, `pg`, `kl_fixed`, `kl_adaptive`, `dual_clip` or `spo`.
+        log_probs: log pi(a|s) under the policy as it is now.
+        ratio: rho = pi(a|s) / pi_old(a|s).
+        advantages: A, normalised or not.
+        clip_range: eps of `clip`, `dual_clip` and `spo`.
+        dual_clip: c of `dual_clip`.
+        kl: The exact KL(old || new) of each row, which `kl_fixed` and `kl_adaptive` ask for.
+        kl_coef: Their beta.
+    """
+    if name == "clip":
+        return clip_objective(ratio, advantages, clip_range)
+    if name == "cpi":
+        return cpi_objective(ratio, advantages)
+    if name == "pg":
+        return pg_objective(log_probs, advantages)
+    if name == "dual_clip":
+        return dual_clip_objective(ratio, advantages, clip_range, dual_clip)
+    if name == "spo":
+        return spo_objective(ratio, advantages, clip_range)
+    assert name in ("kl_fixed", "kl_adaptive"), name
+    assert kl is not None
+    return kl_objective(ratio, advantages, kl, kl_coef)
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, target: float) -> float:
+    """Returns beta for the next iteration: halved if d < d_targ / 1.5, doubled if d > 1.5 d_targ.
+
+    Schulman et al. 2017, arXiv 1707.06347, section 4. Held within 2^-100 and 2^100, whose float32
+    is neither 0, which no doubling would lift, nor infinite.
+
+    Args:
+        kl_coef: beta of this iteration.
+        kl: d, the mean exact KL(old || new) over the whole batch after it.
+        target: d_targ.
+    """
+    if kl < target / 1.5:
+        return max(kl_coef / 2.0, 2.0**-100)
+    if kl > 1.5 * target:
+        return min(kl_coef * 2.0, 2.0**100)
+    return kl_coef
 
 
 def value_loss(values: Float[Tensor, "M"], targets: Float[Tensor, "M"]) -> Float[Tensor, ""]:

@@ -26,6 +26,10 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "mean of is_success over the last 100 episodes that give it",
     ),
     "rollout/reward_mean": ("reward", "mean raw reward per step of the rollout"),
+    "rollout/complete_fraction": (
+        "fraction",
+        "rows of episodes that began and ended in the rollout (advantage total_return)",
+    ),
     "rollout/truncated_fraction": ("fraction", "endings of the rollout that were truncations"),
     "loss/policy": ("", "minus the surrogate objective, mean over the iteration's updates"),
     "loss/value": ("", "mean of 0.5 (V - target)^2"),
@@ -36,6 +40,11 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "nats",
         "k3 estimate of KL(old || new), mean over the iteration's updates",
     ),
+    "policy/kl": (
+        "nats",
+        "mean exact KL(old || new) over the rollout after the updates (kl_fixed, kl_adaptive)",
+    ),
+    "policy/kl_coef": ("", "beta of the KL penalty in the iteration (kl_fixed, kl_adaptive)"),
     "policy/clip_fraction": ("fraction", "ratios outside 1 +- clip_range"),
     "policy/action_saturation": ("fraction", "sampled action numbers outside the bounds"),
     "policy/action_std": ("", "mean standard deviation of continuous actions, in units of [-1, 1]"),

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipper.advantages import Estimates
 from clipper.envs.replay import Ending, Mark, ReplayableEnvs
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
@@ -60,6 +61,17 @@ class Rollout:
     def num_rows(self) -> int:
         """B = T * N."""
         return self.rewards.numel()
+
+    @property
+    def begins(self) -> Tensor:
+        """Environments whose row 0 is the first step of an episode that ended here, bool [N]."""
+        begins = torch.zeros(self.rewards.shape[1], dtype=torch.bool)
+        seen: set[int] = set()
+        for (step, env), episode in zip(self.final_at.tolist(), self.episodes, strict=True):
+            if env not in seen:
+                begins[env] = episode.episode_length <= step + 1
+                seen.add(env)
+        return begins
 
     def revalued(self, policy: ActorCritic) -> Rollout:
         """Returns the rollout with `values` and `next_values` of the policy as it is now."""
@@ -156,6 +168,9 @@ class Batch:
         values: V(s_t) the advantages were computed with, [B].
         advantages: A_t, [B].
         value_targets: What V(s_t) is fitted to, [B].
+        counted: Rows that the policy may learn from, bool [B], or None for all.
+        old_params: Parameters of the distributions that the actions were drawn from, [B, P]; None
+            where no objective asks for them.
     """
 
     obs: Tensor
@@ -164,26 +179,41 @@ class Batch:
     values: Tensor
     advantages: Tensor
     value_targets: Tensor
+    counted: Tensor | None = None
+    old_params: Tensor | None = None
 
     def shuffled(self, size: int, order: NDArray[np.int64]) -> Iterator[Batch]:
         """Yields minibatches of `size` rows in the given order of all rows."""
         indices = torch.from_numpy(order).to(self.obs.device)
-        columns = {name: column[indices] for name, column in vars(self).items()}
+        columns = {k: column[indices] for k, column in vars(self).items() if column is not None}
         for start in range(0, len(order), size):
             yield Batch(**{name: column[start : start + size] for name, column in columns.items()})
 
 
 def flatten(
-    rollout: Rollout, normalized_obs: Tensor, advantages_TN: Tensor, value_targets_TN: Tensor
+    rollout: Rollout,
+    normalized_obs: Tensor,
+    estimates: Estimates,
+    old_params: Tensor | None = None,
 ) -> Batch:
-    """Returns the rollout's rows with their judgement, [T, N, ...] -> [B, ...]."""
+    """Returns the rollout's rows with their judgement, [T, N, ...] -> [B, ...].
+
+    Args:
+        rollout: What was collected.
+        normalized_obs: Its observations as the network sees them, [T, N, D].
+        estimates: Advantages and value targets, [T, N] each.
+        old_params: What `Batch.old_params` is to be, [B, P].
+    """
+    counted = estimates.counted
     return Batch(
         obs=normalized_obs.flatten(0, 1),  # [T, N, D] -> [B, D]
         actions=rollout.actions.flatten(0, 1).to(normalized_obs.device),  # [T, N, A] -> [B, A]
         log_probs=rollout.log_probs.flatten(),  # [T, N] -> [B]
         values=rollout.values.flatten(),  # [T, N] -> [B]
-        advantages=advantages_TN.flatten(),  # [T, N] -> [B]
-        value_targets=value_targets_TN.flatten(),  # [T, N] -> [B]
+        advantages=estimates.advantages.flatten(),  # [T, N] -> [B]
+        value_targets=estimates.value_targets.flatten(),  # [T, N] -> [B]
+        counted=None if counted is None else counted.flatten(),  # [T, N] -> [B]
+        old_params=old_params,
     )
 
 

@@ -52,6 +52,17 @@ RUNS: dict[str, dict[str, Any]] = {
         "total_timesteps": ITERATIONS * 216,
         "eval_every": 0,
     },
+    # the adaptive penalty, whose weight changes from iteration to iteration
+    "adaptive": {
+        "env": "Pendulum-v1",
+        "objective": "kl_adaptive",
+        "adaptive_kl_target": 0.003,
+        "ent_coef": 0.0,
+        "num_steps": 72,
+        "minibatch_size": 36,
+        "total_timesteps": ITERATIONS * 216,
+        "eval_every": 0,
+    },
     # nested observations, an environment that draws numbers of its own at every step
     "dict": {"env": DictEnv, "normalize_obs": True, "recompute_advantages": True},
 }
@@ -198,6 +209,7 @@ def shift(name: str, by: float) -> Callable[[Arrays, Arrays], None]:
 @pytest.mark.parametrize(
     ("name", "by"),
     [
+        ("counters.kl_coef", 0.5),
         ("sampler.steps", 1),
         ("sampler.episodes", 1),
         ("counters.num_iterations", 1),
@@ -213,8 +225,9 @@ def test_every_part_of_the_checkpoint_counts(
     name: str, by: float, straight: Any, tmp_path: Path
 ) -> None:
     """Negative control: a checkpoint with one part altered does not end in the same parameters."""
-    expected, _ = straight("Pendulum-v1")
-    agent_for("Pendulum-v1").train(progress=False, run_dir=tmp_path, callback=keep([], 5))
+    run = "adaptive" if name == "counters.kl_coef" else "Pendulum-v1"
+    expected, _ = straight(run)
+    agent_for(run).train(progress=False, run_dir=tmp_path, callback=keep([], 5))
     checkpoint, problems = read_checkpoint(tmp_path / "checkpoints")
     assert problems == []
     agent, training = dict(checkpoint.agent), dict(checkpoint.training)
@@ -223,6 +236,19 @@ def test_every_part_of_the_checkpoint_counts(
     altered = replace(checkpoint, agent=agent, training=training)
     write_checkpoint(tmp_path / "checkpoints", altered)
     resumed = clipper.resume(tmp_path)
+    resumed.train(progress=False)
+    found = snapshot(resumed)
+    weights = [k for k in found if k.startswith("policy.network")]
+    assert not all(torch.equal(found[k], expected[k]) for k in weights)
+
+
+def test_the_weight_of_the_penalty_is_not_where_it_began(straight: Any, tmp_path: Path) -> None:
+    """Negative control: a resumed run that leaves it out, and begins with 1 again, ends elsewhere."""
+    expected, log = straight("adaptive")
+    assert log[5]["policy/kl_coef"] != 1.0
+    agent_for("adaptive").train(progress=False, run_dir=tmp_path, callback=keep([], 5))
+    resumed = clipper.resume(tmp_path)
+    resumed._run.algorithm._kl_coef = 1.0
     resumed.train(progress=False)
     found = snapshot(resumed)
     weights = [k for k in found if k.startswith("policy.network")]

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from clipper.advantages import (
     discounted_suffix_sum,
+    estimate,
     explained_variance,
     gae,
     n_step_returns,
     normalize_advantages,
     reward_to_go,
     td_errors,
+    total_return,
 )
 
 NUM_CASES = 2_000
@@ -133,6 +135,97 @@ def test_estimators_equal_their_definitions(chunk: int) -> None:
         assert_close(n_step_returns(r, v_next, *case.ends, gamma, k), k_step)
 
 
+@pytest.mark.parametrize("chunk", range(4))
+def test_total_return_is_the_sum_over_the_whole_episode(chunk: int) -> None:
+    """Each row of an episode that begins and ends in the rollout has its discounted return.
+
+    The oracle walks through every environment episode by episode; others have 0 and do not count.
+    """
+    rng = np.random.default_rng(chunk)
+    for _ in range(NUM_CASES // 8):
+        case = Case.draw(rng)
+        r, _, v_next, terminated, truncated = as_lists(case)
+        T, N = len(r), len(r[0])
+        begins = rng.random(N) < 0.5
+        expected = [[0.0] * N for _ in range(T)]
+        counted = [[False] * N for _ in range(T)]
+        for i in range(N):
+            first = 0 if begins[i] else None
+            for t in range(T):
+                if not (terminated[t][i] or truncated[t][i]):
+                    continue
+                if first is not None:
+                    rows = range(first, t + 1)
+                    whole = math.fsum(case.gamma ** (s - first) * r[s][i] for s in rows)
+                    if not terminated[t][i]:
+                        whole += case.gamma ** len(rows) * v_next[t][i]
+                    for s in rows:
+                        expected[s][i], counted[s][i] = whole, True
+                first = t + 1
+        found, is_complete = total_return(
+            case.rewards, case.next_values, *case.ends, torch.from_numpy(begins), case.gamma
+        )
+        assert_close(found, expected)
+        assert is_complete.tolist() == counted
+
+
+def test_value_targets_of_every_estimator() -> None:
+    """A_t + V(s_t) for gae, td and n_step; the reward-to-go otherwise. Its own A_t for each.
+
+    The oracles are the double loops of `define`, with k = 3.
+    """
+    rng = np.random.default_rng(5)
+    for _ in range(100):
+        case = Case.draw(rng)
+        deltas, advantages, to_go, k_step = (
+            torch.tensor(rows, dtype=torch.float64) for rows in define(case, 3)
+        )
+        v = case.values
+        expected = {
+            "gae": (advantages, advantages + v),
+            "td": (deltas, deltas + v),
+            "n_step": (k_step - v, k_step),
+            "reward_to_go": (to_go, to_go),
+            "reward_to_go_baseline": (to_go - v, to_go),
+        }
+        begins = torch.from_numpy(rng.random(v.shape[1]) < 0.5)
+        whole = total_return(case.rewards, case.next_values, *case.ends, begins, case.gamma)
+        for name in [*expected, "total_return"]:
+            a, targets, counted = estimate(
+                name, case.rewards, v, case.next_values, *case.ends, begins,
+                gamma=case.gamma, gae_lambda=case.gae_lambda, num_steps=3,
+            )  # fmt: skip
+            if name == "total_return":
+                torch.testing.assert_close(a, whole[0])
+                torch.testing.assert_close(targets, to_go, rtol=1e-9, atol=1e-9)
+                assert counted is not None
+                assert torch.equal(counted, whole[1])
+                continue
+            torch.testing.assert_close(a, expected[name][0], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(targets, expected[name][1], rtol=1e-9, atol=1e-9)
+            assert counted is None
+
+
+def test_total_return_worked_out() -> None:
+    """Four steps: the end of an episode from before, a whole one of two steps, and a begun one."""
+    # gamma 0.5, rewards 1, 2, 4, 8; ends after rows 0 and 2; the second episode is rows 1 and 2
+    #   terminated at its end:  2 + 0.5 * 4 = 4
+    #   truncated with V(s'_2) = 8:  2 + 0.5 * (4 + 0.5 * 8) = 6
+    rewards = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
+    next_values = torch.full((4, 1), 8.0)
+    none, ends = torch.zeros(4, 1, dtype=torch.bool), torch.tensor([[1], [0], [1], [0]]).bool()
+    begins = torch.tensor([False])
+    found, counted = total_return(rewards, next_values, ends, none, begins, 0.5)
+    assert found[:, 0].tolist() == [0.0, 4.0, 4.0, 0.0]
+    assert counted[:, 0].tolist() == [False, True, True, False]
+    found, _ = total_return(rewards, next_values, none, ends, begins, 0.5)
+    assert found[:, 0].tolist() == [0.0, 6.0, 6.0, 0.0]
+    # had the first episode begun with the rollout, its one step would count: 1
+    found, counted = total_return(rewards, next_values, ends, none, ~begins, 0.5)
+    assert found[:, 0].tolist() == [1.0, 4.0, 4.0, 0.0]
+    assert counted[:, 0].tolist() == [True, True, True, False]
+
+
 def test_gae_is_the_mixture_of_k_step_advantages() -> None:
     """GAE = (1 - lambda) sum_{k<n} lambda^(k-1) A^(k) + lambda^(n-1) A^(n), with finite n.
 
@@ -203,6 +296,7 @@ def test_what_must_not_count_does_not_leak(poison: float) -> None:
                 reward_to_go(r, v_next, *case.ends, case.gamma),
                 n_step_returns(r, v_next, *case.ends, case.gamma, k),
                 td_errors(r, v, v_next, case.terminated, case.gamma),
+                total_return(r, v_next, *case.ends, torch.ones(r.shape[1]).bool(), case.gamma)[0],
             )
             return torch.stack(found)[:, : end + 1]  # noqa: B023
 
@@ -244,6 +338,18 @@ def test_normalized_advantages(advantages: list[float]) -> None:
 def test_one_advantage_is_not_normalized() -> None:
     """One row has no standard deviation and is returned as it is, not as NaN."""
     assert normalize_advantages(torch.tensor([3.0])).tolist() == [3.0]
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1e3, 1e3), st.booleans()), min_size=1, max_size=50),
+)
+def test_rows_that_do_not_count_are_left_out(rows: list[tuple[float, bool]]) -> None:
+    """Mean and deviation are those of the rows that count; the others get 0 whatever they hold."""
+    advantages = torch.tensor([a if ok else math.nan for a, ok in rows], dtype=torch.float64)
+    counted = torch.tensor([ok for _, ok in rows])
+    found = normalize_advantages(advantages, counted)
+    assert torch.equal(found[~counted], torch.zeros_like(found[~counted]))
+    torch.testing.assert_close(found[counted], normalize_advantages(advantages[counted]))
 
 
 def test_explained_variance() -> None:

@@ -19,12 +19,18 @@ from torch import Tensor
 
 from clipper.algorithms.ppo import PPO
 from clipper.losses import (
+    adapted_kl_coef,
     clip_fraction,
     clip_objective,
     clipped_value_loss,
+    cpi_objective,
+    dual_clip_objective,
     kl_k1,
     kl_k2,
     kl_k3,
+    kl_objective,
+    pg_objective,
+    spo_objective,
     value_loss,
 )
 from clipper.rollout import Batch
@@ -53,6 +59,84 @@ def test_clip_objective(rows: list[tuple[float, float]], eps: float) -> None:
     expected = mean([min(rho * a, (1 + eps) * a if a >= 0 else (1 - eps) * a) for rho, a in rows])
     rho, advantages = doubles(rows).T
     assert float(clip_objective(rho, advantages, eps)) == pytest.approx(expected, abs=1e-12)
+
+
+triples = st.lists(st.tuples(ratios, numbers, st.floats(0, 5)), min_size=1, max_size=20)
+
+
+@given(triples, st.floats(0.01, 0.9), st.floats(1.01, 6), st.floats(0.01, 10))
+def test_the_other_objectives(
+    rows: list[tuple[float, float, float]], eps: float, c: float, beta: float
+) -> None:
+    """Row by row in Python floats: rho A; log pi A; rho A - beta KL; the floor c A; SPO's parabola."""
+    rho, advantages, kl = doubles(rows).T
+    plain = mean([r * a for r, a, _ in rows])
+    assert float(cpi_objective(rho, advantages)) == pytest.approx(plain, abs=1e-12)
+    penalised = mean([r * a - beta * d for r, a, d in rows])
+    found = kl_objective(rho, advantages, kl, beta)
+    assert float(found) == pytest.approx(penalised, abs=1e-12)
+    # any numbers serve as log-probabilities
+    assert float(pg_objective(-kl, advantages)) == pytest.approx(
+        mean([-d * a for _, a, d in rows]), abs=1e-12
+    )
+    floored = []
+    for r, a, _ in rows:
+        clipped = min(r * a, (1 + eps) * a if a >= 0 else (1 - eps) * a)
+        floored.append(max(clipped, c * a) if a < 0 else clipped)
+    found = dual_clip_objective(rho, advantages, eps, c)
+    assert float(found) == pytest.approx(mean(floored), abs=1e-12)
+    parabola = mean([r * a - abs(a) * (r - 1) ** 2 / (2 * eps) for r, a, _ in rows])
+    found = spo_objective(rho, advantages, eps)
+    assert float(found) == pytest.approx(parabola, rel=1e-12, abs=1e-10)
+
+
+def test_objectives_worked_out() -> None:
+    """Two rows done by hand: rho = 4, A = -1 and rho = 0.5, A = 2, with eps = 0.2 and c = 3."""
+    rho, advantages = doubles([4.0, 0.5]), doubles([-1.0, 2.0])
+    #   cpi   -4 and 1                                 mean -1.5
+    #   clip  min(-4, -1.2) = -4 and min(1, 1.6) = 1   mean -1.5
+    #   dual  not below 3 * -1: -3 and 1               mean -1
+    #   spo   -4 - 9 / 0.4 = -26.5 and 1 - 2 * 0.25 / 0.4 = -0.25
+    #   kl    -4 - 0.5 * 2 = -5 and 1 - 0.5 * 4 = -1 with beta 0.5 and KL 2 and 4
+    assert float(cpi_objective(rho, advantages)) == -1.5
+    assert float(clip_objective(rho, advantages, 0.2)) == -1.5
+    assert float(dual_clip_objective(rho, advantages, 0.2, 3.0)) == -1.0
+    assert float(spo_objective(rho, advantages, 0.2)) == pytest.approx((-26.5 - 0.25) / 2)
+    assert float(kl_objective(rho, advantages, doubles([2.0, 4.0]), 0.5)) == -3.0
+    # log pi A = -2 * -1 + -0.5 * 2 = 1
+    assert float(pg_objective(doubles([-2.0, -0.5]), advantages)) == 0.5
+
+
+@pytest.mark.parametrize("advantage", [-2.0, 0.5])
+def test_where_simple_policy_optimization_leads(advantage: float) -> None:
+    """The gradient by rho vanishes at 1 + eps for A > 0, at 1 - eps for A < 0, and leads there."""
+    best = 1 + EPS if advantage > 0 else 1 - EPS
+    for rho, sign in ((best - 0.1, 1.0), (best, 0.0), (best + 0.1, -1.0)):
+        ratio = doubles([rho]).requires_grad_()
+        objective = spo_objective(ratio, doubles([advantage]), EPS)
+        (grad,) = torch.autograd.grad(objective, ratio)
+        # A - |A| (rho - 1) / eps, which is -+ |A| 0.1 / eps off the best ratio
+        assert float(grad) == pytest.approx(sign * abs(advantage) * 0.1 / EPS, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    # d_targ = 0.03: halved below 0.02, doubled above 0.045, and left alone at and between them
+    [(0.0, 1.0), (0.0199, 1.0), (0.0201, 2.0), (0.03, 2.0), (0.0449, 2.0), (0.0451, 4.0)],
+)
+def test_adaptive_kl_coef(kl: float, expected: float) -> None:
+    """beta / 2 if d < d_targ / 1.5, 2 beta if d > 1.5 d_targ, else beta."""
+    assert adapted_kl_coef(2.0, kl, 0.03) == expected
+
+
+def test_adaptive_kl_coef_never_gets_stuck() -> None:
+    """After any number of iterations on one side it still comes back, and float32 can hold it."""
+    low = high = 1.0
+    for _ in range(2_000):
+        low, high = adapted_kl_coef(low, 0.0, 0.01), adapted_kl_coef(high, 1.0, 0.01)
+    for beta, kl in ((low, 1.0), (high, 0.0)):
+        assert 0 < float(np.float32(beta)) < math.inf
+        assert adapted_kl_coef(beta, kl, 0.01) != beta
 
 
 @given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=20), st.floats(0.01, 5))
@@ -111,6 +195,20 @@ def test_clip_objective_has_no_gradient_exactly_where_it_must_not() -> None:
     is_cut = ((advantages > 0) & (rho > 1 + EPS)) | ((advantages < 0) & (rho < 1 - EPS))
     assert is_cut.any()
     assert (~is_cut).any()
+    assert torch.equal(grad[is_cut], torch.zeros_like(grad[is_cut]))
+    torch.testing.assert_close(grad[~is_cut], advantages[~is_cut] / len(rho))
+
+
+def test_dual_clip_objective_has_no_gradient_exactly_where_it_must_not() -> None:
+    """As the clip, and also where A < 0, rho > c; elsewhere it is the clip's."""
+    advantages, rho = torch.meshgrid(
+        doubles([-2.0, -0.5, 0.5, 2.0]), torch.linspace(0.05, 5.0, 496).double(), indexing="ij"
+    )
+    at_kink = torch.stack([(rho - kink).abs() < 1e-9 for kink in (0.8, 1.2, 3.0)]).any(0)
+    advantages, rho = advantages[~at_kink], rho[~at_kink].requires_grad_()
+    (grad,) = torch.autograd.grad(dual_clip_objective(rho, advantages, EPS, 3.0), rho)
+    is_cut = ((advantages > 0) & (rho > 1 + EPS)) | ((advantages < 0) & (rho < 1 - EPS))
+    is_cut |= (advantages < 0) & (rho > 3)
     assert torch.equal(grad[is_cut], torch.zeros_like(grad[is_cut]))
     torch.testing.assert_close(grad[~is_cut], advantages[~is_cut] / len(rho))
 
@@ -228,7 +326,8 @@ def test_policy_gradient_of_each_cell(kind: str, sign: float, side: str) -> None
     ppo = learner(small_policy(kind), ent_coef=0.0, vf_coef=0.0, normalize_advantage="none")
     whole = cells_batch(ppo, kind, repeats=1)
     row = CELLS.index((sign, side))
-    batch = Batch(**{name: column[row : row + 1] for name, column in vars(whole).items()})
+    columns = {k: v for k, v in vars(whole).items() if v is not None}
+    batch = Batch(**{name: column[row : row + 1] for name, column in columns.items()})
     assert cells_hit(ppo, batch, "none") == {(sign, side)}
     found = gradient(ppo, batch)
     if (sign, side) in {(1.0, "above"), (-1.0, "below")}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipper.advantages import gae
+from clipper.advantages import estimate
 from clipper.algorithms.ppo import PPO
+from clipper.config import Estimator, Objective
 from clipper.engine import native
 from clipper.engine.native import NativeEngine
+from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose
 from clipper.rollout import Rollout
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
@@ -28,6 +30,7 @@ from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, sma
 pytestmark = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
 VARIANTS = native._native.variants() if native.ABSENCE is None else []
 NUM_STEPS, NUM_ENVS = 33, 4
+OBJECTIVES, ESTIMATORS = get_args(Objective), get_args(Estimator)
 widths = st.lists(st.integers(1, 70), max_size=3).map(tuple)
 
 
@@ -81,9 +84,17 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def objectives(draw: st.DrawFn) -> dict[str, Any]:
-    """Draws settings of the update."""
-    return {
+def objectives(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """Draws settings of the update with one of the policy objectives."""
+    advantage = draw(st.sampled_from(ESTIMATORS))
+    own: dict[str, Any] = {"objective": name, "advantage": advantage}
+    if name.startswith("kl"):
+        own["kl_coef"] = draw(st.sampled_from([0.3, 10.0]))
+    if name == "dual_clip":
+        own["dual_clip"] = draw(st.sampled_from([1.1, 3.0]))
+    if advantage == "n_step":
+        own["advantage_steps"] = draw(st.sampled_from([1, 3, 100]))
+    return own | {
         "clip_range": draw(st.sampled_from([0.05, 0.2, 0.6])),
         "vf_coef": draw(st.sampled_from([0.0, 0.5, 2.0])),
         "ent_coef": draw(st.sampled_from([0.0, 0.01, 0.3])),
@@ -105,6 +116,8 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 many = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(many, max_examples=8)  # of every objective
+every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 
 
 @many
@@ -118,12 +131,32 @@ def test_log_probs_and_values(variant: str, network: dict[str, Any]) -> None:
     assert torch.equal(values, pair.fast.policy.values(pair.rollout.obs))
 
 
-@many
-@given(networks(), objectives(), st.integers(1, NUM_STEPS * NUM_ENVS))
+@torch.no_grad()
+def old_distribution(other: ActorCritic, obs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Returns another policy's parameters [B, P], and the same as the native engine keeps them."""
+    params, _ = other(obs)
+    if other.log_std is not None:
+        log_std = other.log_std + torch.linspace(-0.5, 0.5, len(other.log_std)).double()
+        mean = params[:, : len(log_std)]
+        return torch.cat([mean, log_std.expand_as(mean)], -1), mean, log_std
+    sizes = other.action_layout.num_categories
+    if not sizes:
+        return params, params, None
+    heads = [torch.log_softmax(head, -1) for head in params.split(list(sizes), -1)]
+    return params, torch.cat(heads, -1), None
+
+
+@every_objective
+@some
+@given(data=st.data(), network=networks(), size=st.integers(1, NUM_STEPS * NUM_ENVS))
 def test_losses_and_gradients(
-    variant: str, network: dict[str, Any], objective: dict[str, Any], size: int
+    variant: str, name: str, data: st.DataObject, network: dict[str, Any], size: int
 ) -> None:
-    """Loss, its parts and its gradient are autograd's within 1e-5, away from the old policy too."""
+    """Loss, its parts and its gradient are autograd's within 1e-5, away from the old policy too.
+
+    The distributions that the KL penalty compares with are those of another policy.
+    """
+    objective = data.draw(objectives(name))
     pair = make_pair(network, **objective)
     rng = np.random.default_rng(size)
     moved = replace(
@@ -133,23 +166,31 @@ def test_losses_and_gradients(
     )
     order = rng.permutation(moved.num_rows)[:size]
     clip_range = objective["clip_range"]
-    batch = pair.exact.judge(moved, pair.exact.policy.normalize(moved.obs))
+    other = make_pair(network | {"seed": network["seed"] + 1}).exact.policy
+    obs = pair.exact.policy.normalize(moved.obs)
+    params, old_params, old_log_std = old_distribution(other, obs.flatten(0, 1))
+    batch = pair.exact.judge(moved, obs, params)
     loss, report = pair.exact.loss(next(batch.shuffled(size, order)), clip_range)
     parameters = list(pair.exact.policy.parameters())
     grads = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     expected = torch.cat([grad.reshape(-1) for grad in grads])
 
     rewards = pair.exact.scaled_rewards(moved)
-    grad, found = pair.engine.gradient(moved, rewards, pair.fast.config, clip_range, order)
+    config = pair.fast.config
+    grad, found = pair.engine.gradient(
+        moved, rewards, config, clip_range, config.first_kl_coef, order, old_params, old_log_std
+    )
     assert error(found, report) < 1e-5
     # a gradient that cancels out (one row, normalised) is rounding, whose scale is the loss
     assert float((grad - expected).norm()) < 1e-5 * max(float(expected.norm()), 1e-2)
 
 
-@many
-@given(networks(), objectives())
-def test_ten_updates(variant: str, network: dict[str, Any], objective: dict[str, Any]) -> None:
+@every_objective
+@some
+@given(data=st.data(), network=networks())
+def test_ten_updates(variant: str, name: str, data: st.DataObject, network: dict[str, Any]) -> None:
     """Five epochs of two minibatches end within 1e-4 of torch in float64, metrics included."""
+    objective = data.draw(objectives(name))
     pair = make_pair(network, **objective, num_epochs=5, learning_rate=1e-3)
     log_probs, values = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
     own = replace(pair.rollout, log_probs=log_probs, values=values)
@@ -160,9 +201,9 @@ def test_ten_updates(variant: str, network: dict[str, Any], objective: dict[str,
         assert error(state[part], exact[part]) < 1e-3
     assert pair.fast.engine.num_updates == pair.exact.engine.num_updates == 10
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        if name not in ("policy/first_ratio_error", "policy/clip_fraction"):
-            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    for metric, value in expected.items():
+        if metric not in ("policy/first_ratio_error", "policy/clip_fraction"):
+            assert found[metric] == pytest.approx(value, rel=1e-3, abs=1e-5), metric
     assert found["policy/first_ratio_error"] == 0.0
 
 
@@ -206,12 +247,14 @@ def test_what_is_judged_while_acting_is_what_is_judged_afterwards(variant: str, 
     assert torch.equal(found[1], expected[1])
 
 
-@many
-@given(networks(), objectives())
+@every_objective
+@some
+@given(data=st.data(), network=networks())
 def test_one_thread_or_two(
-    variant: str, network: dict[str, Any], objective: dict[str, Any]
+    variant: str, name: str, data: st.DataObject, network: dict[str, Any]
 ) -> None:
     """Actor and critic side by side end in the bits of one thread: state, reports and norms."""
+    objective = data.draw(objectives(name))
     ends, metrics = [], []
     for num_threads in (1, 2):
         pair = make_pair(network, **objective, num_epochs=3, learning_rate=1e-3)
@@ -221,8 +264,8 @@ def test_one_thread_or_two(
         metrics.append(pair.fast.improve(own, 0.3))
         ends.append(pair.fast.state_dict())
     for part in ("policy", "engine"):
-        for name, tensor in ends[0][part].items():
-            assert torch.equal(tensor, ends[1][part][name]), name
+        for key, tensor in ends[0][part].items():
+            assert torch.equal(tensor, ends[1][part][key]), key
     np.testing.assert_equal(metrics[0], metrics[1])
 
 
@@ -240,20 +283,38 @@ def test_the_same_call_gives_the_same_bits(variant: str) -> None:
         assert torch.equal(tensor, ends[1]["policy"][name])
 
 
-@given(st.integers(1, 40), st.integers(1, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-def test_gae(num_steps: int, num_envs: int, gamma: float, gae_lambda: float, seed: int) -> None:
-    """The backward loop is the sum that advantages.py computes in log2(T) passes."""
+@given(
+    st.sampled_from(ESTIMATORS),
+    st.tuples(st.integers(1, 40), st.integers(1, 5)),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(1, 50),
+    st.integers(0, 99),
+)
+def test_estimators(
+    name: str, shape: tuple[int, int], gamma: float, gae_lambda: float, k: int, seed: int
+) -> None:
+    """The loops over steps are what advantages.py computes in passes over whole blocks."""
     rng = np.random.default_rng(seed)
-    shape = (num_steps, num_envs)
     columns = [rng.normal(size=shape).astype(np.float32) for _ in range(3)]
     endings = [rng.random(shape) < 0.2 for _ in range(2)]
+    begins = rng.random(shape[1]) < 0.5
     found, targets = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    native._native.gae(*columns, *endings, gamma, gae_lambda, found, targets)
+    counted = np.zeros(shape, np.bool_)
+    native._native.estimate(
+        native._ESTIMATORS.index(name), *columns, *endings, begins, gamma, gae_lambda, k,
+        found, targets, counted,
+    )  # fmt: skip
     doubles = [torch.from_numpy(column).double() for column in columns]
     bools = [torch.from_numpy(ending) for ending in endings]
-    expected = gae(*doubles, *bools, gamma, gae_lambda)
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(targets, found + columns[1], rtol=1e-6)
+    expected = estimate(
+        name, *doubles, *bools, torch.from_numpy(begins),
+        gamma=gamma, gae_lambda=gae_lambda, num_steps=k,
+    )  # fmt: skip
+    np.testing.assert_allclose(found, expected.advantages.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(targets, expected.value_targets.numpy(), rtol=1e-4, atol=1e-4)
+    if expected.counted is not None:
+        np.testing.assert_array_equal(counted, expected.counted.numpy())
 
 
 def test_an_action_of_nan_is_not_hidden(variant: str) -> None:

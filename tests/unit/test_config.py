@@ -98,6 +98,10 @@ def test_every_number_has_a_range_that_is_documented_and_enforced(name: str) -> 
         ("clip_range", 0),
         ("max_grad_norm", 0),
         ("target_kl", 0),
+        ("kl_coef", 0),
+        ("adaptive_kl_target", 0),
+        ("dual_clip", 1),
+        ("advantage_steps", 0),
         ("clip_value", -1),
         ("adam_eps", 0),
         ("hidden_sizes", "64,0"),
@@ -116,6 +120,48 @@ def test_out_of_range_is_refused(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "needed", "others"),
+    [
+        ("kl_coef", "kl_fixed", ["clip", "cpi", "pg", "dual_clip", "spo"]),
+        ("kl_coef", "kl_adaptive", ["clip", "cpi", "pg", "dual_clip", "spo"]),
+        (
+            "adaptive_kl_target",
+            "kl_adaptive",
+            ["clip", "cpi", "pg", "kl_fixed", "dual_clip", "spo"],
+        ),
+        ("dual_clip", "dual_clip", ["clip", "cpi", "pg", "kl_fixed", "kl_adaptive", "spo"]),
+    ],
+)
+def test_a_setting_of_another_objective_is_refused(
+    name: str, needed: str, others: list[str]
+) -> None:
+    """A number that the objective would not use is an error that names both, not ignored."""
+    PPOConfig().replace(objective=needed, **{name: 2.5})
+    for objective in others:
+        law = rf"^{name} must be none when objective is {objective}, but is 2\.5\."
+        with pytest.raises(ConfigError, match=law) as caught:
+            PPOConfig().replace(objective=objective, **{name: 2.5})
+        assert needed in str(caught.value.hint)
+
+
+def test_steps_of_another_estimator_are_refused() -> None:
+    """`advantage_steps` belongs to the n-step advantage alone."""
+    assert PPOConfig().replace(advantage="n_step", advantage_steps=7).num_advantage_steps == 7
+    with pytest.raises(ConfigError, match="advantage_steps must be none when advantage is gae"):
+        PPOConfig().replace(advantage_steps=7)
+
+
+def test_what_is_not_given_is_what_the_paper_has() -> None:
+    """beta starts at 1, d_targ is 0.01 and c of the dual clip 3; k of the n-step advantage is 5."""
+    config = PPOConfig()
+    assert (config.first_kl_coef, config.kl_goal, config.dual_clip_factor) == (1.0, 0.01, 3.0)
+    assert config.num_advantage_steps == 5
+    given = config.replace(objective="kl_adaptive", kl_coef=0.3, adaptive_kl_target=0.003)
+    assert (given.first_kl_coef, given.kl_goal) == (0.3, 0.003)
+    assert config.replace(objective="dual_clip", dual_clip=2).dual_clip_factor == 2.0
+
+
+@pytest.mark.parametrize(
     ("foreign", "ours"),
     [
         ("n_steps", "num_steps"),
@@ -128,6 +174,8 @@ def test_out_of_range_is_refused(name: str, value: Any) -> None:
         ("entropy_coef", "ent_coef"),
         ("value_loss_coef", "vf_coef"),
         ("lam", "gae_lambda"),
+        ("kl_coeff", "kl_coef"),
+        ("kl_target", "adaptive_kl_target"),
         ("num_env_steps", "total_timesteps"),
         ("net_arch", "hidden_sizes"),
     ],

@@ -6,7 +6,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from gymnasium import spaces
 from torch import nn
 
 import clipper
+from clipper.config import Estimator, Objective
 from clipper.engine import native
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine
@@ -53,6 +54,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "recompute_advantages": {"recompute_advantages": True},
     "normalize_reward": {"normalize_reward": True},
     "schedules": {"learning_rate": "linear:1e-3:0", "clip_range": "linear:0.3:0.1"},
+    **{f"objective {name}": {"objective": name} for name in get_args(Objective)},
+    **{f"advantage {name}": {"advantage": name} for name in get_args(Estimator)},
     "adam": {"adam_betas": (0.5, 0.9), "adam_eps": 1e-3},
 }
 

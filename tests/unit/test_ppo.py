@@ -404,9 +404,105 @@ def test_metrics_are_means_over_the_updates(monkeypatch: pytest.MonkeyPatch) -> 
     assert metrics["value/target_std"] == pytest.approx(float(targets.std(correction=0)))
 
 
-def test_a_restored_algorithm_goes_on_the_same() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["native", "reference"])
+@pytest.mark.parametrize("kind", ["box", "discrete", "multi_discrete", "multi_binary"])
+def test_the_adaptive_penalty_follows_the_exact_kl(kind: str, dtype: torch.dtype) -> None:
+    """policy/kl is the mean over all rows of torch's KL(old || new); beta follows it, one later.
+
+    The goal is set to half of what the first iteration does, then beta doubles; and to twice, then
+    it halves.
+    """
+    for factor, change in ((0.5, 2.0), (1.2, 1.0), (2.0, 0.5)):
+        goal = 1.0
+        for _ in range(2):  # the first round finds the KL, the second is held against it
+            ppo = learner(
+                small_policy(kind, dtype=dtype), objective="kl_adaptive", kl_coef=0.7,
+                adaptive_kl_target=goal, learning_rate=1e-2, num_epochs=3,
+            )  # fmt: skip
+            rollout = random_rollout(ppo.policy)
+            obs = ppo.policy.normalize(rollout.obs).flatten(0, 1)
+            old = ppo.policy(obs)[0].detach().double()
+            metrics = ppo.improve(rollout, 0.0)
+            new = ppo.policy(obs)[0].detach().double()
+            exact = float(ppo.policy.distribution.kl(old, new).mean())
+            assert metrics["policy/kl"] == pytest.approx(exact, rel=1e-3)
+            assert metrics["policy/kl_coef"] == 0.7
+            goal = factor * exact
+        again = ppo.improve(random_rollout(ppo.policy), 0.0)
+        assert again["policy/kl_coef"] == 0.7 * change
+
+
+@pytest.mark.parametrize("objective", ["clip", "cpi", "pg", "dual_clip", "spo"])
+def test_the_exact_kl_is_computed_where_it_is_asked_for(objective: str) -> None:
+    """The other objectives spend nothing on it and log no column of it."""
+    ppo, rollout = setup(objective=objective)
+    assert not {"policy/kl", "policy/kl_coef"} & set(ppo.improve(rollout, 0.0))
+    assert "kl_coef" not in ppo.state_dict()["counters"]
+
+
+def test_a_fixed_penalty_stays() -> None:
+    """kl_fixed logs the KL and keeps its beta, however far the policy moves."""
+    ppo, rollout = setup(objective="kl_fixed", kl_coef=1e-3, learning_rate=0.1)
+    for _ in range(3):
+        metrics = ppo.improve(replace(rollout, log_probs=evaluated(ppo, rollout)), 0.0)
+        assert metrics["policy/kl"] > 0.1
+        assert metrics["policy/kl_coef"] == 1e-3
+
+
+def evaluated(ppo: PPO, rollout: Rollout) -> Tensor:
+    return ppo.policy.evaluate(rollout.obs, rollout.actions)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["native", "reference"])
+def test_rows_of_unfinished_episodes_move_no_policy(dtype: torch.dtype) -> None:
+    """With total_return their actions may be any: the policy that comes out is the same.
+
+    The entropy bonus is off and the value network apart, so that the objective alone moves it.
+    """
+    ends = []
+    for other in (0, 1, 2):
+        ppo = learner(
+            small_policy("discrete", dtype=dtype), advantage="total_return", ent_coef=0.0,
+            objective="pg", max_grad_norm=None,
+        )  # fmt: skip
+        rollout = random_rollout(ppo.policy)
+        counted = ppo.judge(rollout, ppo.policy.normalize(rollout.obs)).counted
+        assert counted is not None
+        assert counted.any()
+        assert not counted.all()
+        chosen = torch.where(counted.reshape(16, 4, 1), rollout.actions, other)
+        assert other == 0 or not torch.equal(chosen, rollout.actions)
+        moved = replace(rollout, actions=chosen)
+        ppo.improve(replace(moved, log_probs=evaluated(ppo, moved)), 0.0)
+        ends.append(ppo.policy.state_dict())
+    for name in ends[0]:
+        if "critic" not in name:
+            for end in ends[1:]:
+                torch.testing.assert_close(end[name], ends[0][name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_rollout_without_a_whole_episode_is_told_once() -> None:
+    """Nothing could be learnt from it; the warning says what to raise, and the log how much counts."""
+    ppo, rollout = setup(advantage="total_return", ent_coef=0.0)
+    none = torch.zeros_like(rollout.terminated)
+    cut = replace(
+        rollout, terminated=none, truncated=none, final_obs=rollout.final_obs[:0],
+        final_at=rollout.final_at[:0], episodes=(),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"16 steps holds none: raise num_steps"):
+        metrics = ppo.improve(cut, 0.0)
+    assert metrics["rollout/complete_fraction"] == 0.0
+    before = flat_parameters(ppo.policy)
+    ppo.improve(
+        replace(cut, log_probs=evaluated(ppo, cut)), 0.0
+    )  # a second warning would be raised
+    assert not torch.equal(flat_parameters(ppo.policy), before)  # the values go on being learnt
+
+
+@pytest.mark.parametrize("objective", [{}, {"objective": "kl_adaptive"}], ids=["clip", "kl"])
+def test_a_restored_algorithm_goes_on_the_same(objective: dict[str, Any]) -> None:
     """What `state_dict` gave, loaded into a fresh PPO, does the next iteration to the same bits."""
-    settings = {"normalize_reward": True, "learning_rate": 1e-2}
+    settings = {"normalize_reward": True, "learning_rate": 1e-2, **objective}
     ppo, rollout = setup("box", **settings)
     fresh, _ = setup("box", **settings)
     ppo.iterate(OneRollout(rollout), 0.0)  # type: ignore[arg-type]

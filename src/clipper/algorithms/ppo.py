@@ -14,13 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipper.advantages import explained_variance, gae, normalize_advantages
+from clipper.advantages import estimate, explained_variance, normalize_advantages
 from clipper.config import PPOConfig
 from clipper.engine.choice import build_engine, describe_engine
 from clipper.engine.native import NativeEngine
 from clipper.engine.state import Updates
 from clipper.errors import InvariantBreach
-from clipper.losses import clip_fraction, clip_objective, clipped_value_loss, kl_k3, value_loss
+from clipper.losses import (
+    adapted_kl_coef,
+    clip_fraction,
+    clipped_value_loss,
+    kl_k3,
+    policy_objective,
+    value_loss,
+)
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler
@@ -46,7 +53,7 @@ _RATIO_ERROR = _REPORT.index("policy/first_ratio_error")
 
 
 class PPO:
-    """PPO with the clipped surrogate.
+    """PPO: the clipped surrogate, or another of the policy objectives in `losses`.
 
     Args:
         policy: What is trained, in place.
@@ -65,6 +72,8 @@ class PPO:
         self.profiler: Profiler = NO_STOPWATCH
         self._seed = seed
         self._num_iterations = 0
+        self._kl_coef = config.first_kl_coef
+        self._has_warned = False
 
     def iterate(self, sampler: Sampler, progress: float) -> Iteration:
         """Runs one iteration of Algorithm 1 and returns what happened.
@@ -100,22 +109,24 @@ class PPO:
                 config,
                 learning_rate=learning_rate,
                 clip_range=clip_range,
+                kl_coef=self._kl_coef,
                 seed=self._seed,
                 iteration=self._num_iterations,
             )
             self.profiler.move(updates.estimate_seconds, "improve", "estimate")
             _check_first_ratio(float(updates.reports[0, _RATIO_ERROR]), 0.0)
-            return self._metrics(rollout, updates) | schedules
+            return self._metrics(rollout, updates) | self._adapt(updates) | schedules
         normalized_obs = self.policy.normalize(rollout.obs)
+        old_params = self._params(normalized_obs) if config.has_kl_penalty else None
         with self.profiler.part("estimate"):
-            batch = judged = self.judge(rollout, normalized_obs)
+            batch = judged = self.judge(rollout, normalized_obs, old_params)
         reports: list[Tensor] = []
         grad_norms: list[float] = []
         epochs = 0
         for epoch in range(config.num_epochs):
             if epoch > 0 and config.recompute_advantages:
                 with self.profiler.part("estimate"):
-                    batch = self.judge(rollout.revalued(self.policy), normalized_obs)
+                    batch = self.judge(rollout.revalued(self.policy), normalized_obs, old_params)
             order = epoch_order(self._seed, self._num_iterations, epoch, rollout.num_rows)
             for minibatch in batch.shuffled(config.minibatch_size, order):
                 loss, report = self.loss(minibatch, clip_range)
@@ -129,30 +140,56 @@ class PPO:
                 epochs += 1
                 continue
             break
-        updates = Updates(torch.stack(reports), grad_norms, epochs, judged.value_targets)
-        return self._metrics(rollout, updates) | schedules
+        kl = None
+        if old_params is not None:
+            kl = float(self.policy.distribution.kl(old_params, self._params(normalized_obs)).mean())
+        updates = Updates(
+            reports=torch.stack(reports),
+            grad_norms=grad_norms,
+            epochs=epochs,
+            value_targets=judged.value_targets,
+            counted=judged.counted,
+            kl=kl,
+        )
+        return self._metrics(rollout, updates) | self._adapt(updates) | schedules
 
     def scaled_rewards(self, rollout: Rollout) -> Tensor:
         """Returns the rewards as the agent is to see them, [T, N]."""
         rewards = rollout.rewards.to(rollout.values)
         return rewards if self.reward_scaler is None else self.reward_scaler(rewards)
 
-    def judge(self, rollout: Rollout, normalized_obs: Tensor) -> Batch:
-        """Returns the rows of a rollout with advantages and value targets, GAE (arXiv 1506.02438)."""
+    @torch.no_grad()
+    def _params(self, normalized_obs: Tensor) -> Tensor:
+        """Returns the parameters of every row's distribution, [T, N, D] -> [B, P]."""
+        rows = normalized_obs.flatten(0, 1)
+        return torch.cat([self.policy(part)[0] for part in rows.split(65_536)])
+
+    def judge(
+        self, rollout: Rollout, normalized_obs: Tensor, old_params: Tensor | None = None
+    ) -> Batch:
+        """Returns the rows of a rollout with advantages and value targets."""
+        config = self.config
         rewards = self.scaled_rewards(rollout)
-        advantages_TN = gae(
+        estimates = estimate(
+            config.advantage,
             rewards,
             rollout.values,
             rollout.next_values,
             rollout.terminated.to(rewards.device),
             rollout.truncated.to(rewards.device),
-            self.config.gamma,
-            self.config.gae_lambda,
+            rollout.begins.to(rewards.device),
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            num_steps=config.num_advantage_steps,
         )
-        return flatten(rollout, normalized_obs, advantages_TN, advantages_TN + rollout.values)
+        return flatten(rollout, normalized_obs, estimates, old_params)
 
     def loss(self, minibatch: Batch, clip_range: float) -> tuple[Tensor, Tensor]:
-        """Returns -L^{CLIP+VF+S} of a minibatch (eq. 9) and a detached row of numbers, `_REPORT`."""
+        """Returns the loss of a minibatch and a detached row of numbers, `_REPORT`.
+
+        -(objective - vf_coef x value loss + ent_coef x entropy); with the clipped surrogate it is
+        -L^{CLIP+VF+S} of eq. 9.
+        """
         config = self.config
         params, values = self.policy(minibatch.obs)
         log_probs = self.policy.distribution.log_prob(params, minibatch.actions)
@@ -161,9 +198,21 @@ class PPO:
         ratio = log_ratio.exp()
         advantages = minibatch.advantages
         if config.normalize_advantage == "minibatch":
-            advantages = normalize_advantages(advantages)
+            advantages = normalize_advantages(advantages, minibatch.counted)
 
-        policy_loss = -clip_objective(ratio, advantages, clip_range)
+        kl = None
+        if minibatch.old_params is not None:
+            kl = self.policy.distribution.kl(minibatch.old_params, params)
+        policy_loss = -policy_objective(
+            config.objective,
+            log_probs,
+            ratio,
+            advantages,
+            clip_range=clip_range,
+            dual_clip=config.dual_clip_factor,
+            kl=kl,
+            kl_coef=self._kl_coef,
+        )
         if config.clip_value is None:
             critic_loss = value_loss(values, minibatch.value_targets)
         else:
@@ -186,6 +235,15 @@ class PPO:
             )
         return loss, report
 
+    def _adapt(self, updates: Updates) -> Metrics:
+        """Returns the KL penalty's numbers, after setting its weight for the next iteration."""
+        if updates.kl is None:
+            return {}
+        metrics = {"policy/kl": updates.kl, "policy/kl_coef": self._kl_coef}
+        if self.config.objective == "kl_adaptive":
+            self._kl_coef = adapted_kl_coef(self._kl_coef, updates.kl, self.config.kl_goal)
+        return metrics
+
     def _metrics(self, rollout: Rollout, updates: Updates) -> Metrics:
         metrics = dict(zip(_REPORT, updates.reports.mean(0).tolist(), strict=True))
         metrics["policy/first_ratio_error"] = float(updates.reports[0, _RATIO_ERROR])
@@ -200,6 +258,9 @@ class PPO:
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         metrics["rollout/reward_mean"] = float(rollout.rewards.mean())
+        if updates.counted is not None:
+            metrics["rollout/complete_fraction"] = float(updates.counted.double().mean())
+            self._warn_of_no_episode(updates.counted)
         if rollout.episodes:
             cut = sum(episode.truncated for episode in rollout.episodes)
             metrics["rollout/truncated_fraction"] = cut / len(rollout.episodes)
@@ -218,6 +279,16 @@ class PPO:
         """Returns what computes, as runs are marked with: `reference`, `native avx2`."""
         return self.engine.describe()
 
+    def _warn_of_no_episode(self, counted: Tensor) -> None:
+        if self._has_warned or bool(counted.any()):
+            return
+        self._has_warned = True
+        warnings.warn(
+            "advantage total_return learns from episodes that begin and end within a rollout, but this "
+            f"one of {self.config.num_steps} steps holds none: raise num_steps.",
+            stacklevel=2,
+        )
+
     def describe_engine(self) -> str:
         """Returns which engine computes, and why if it is not the native one."""
         return describe_engine(self.policy, self.config, self.engine)
@@ -225,11 +296,14 @@ class PPO:
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns copies of all that changes during training, by part."""
         scaler = {} if self.reward_scaler is None else self.reward_scaler.state_dict()
+        counters = {"num_iterations": torch.tensor([self._num_iterations])}
+        if self.config.objective == "kl_adaptive":
+            counters["kl_coef"] = torch.tensor([self._kl_coef], dtype=torch.float64)
         return {
             "policy": {k: v.clone() for k, v in self.policy.state_dict().items()},
             "engine": self.engine.state_dict(),
             "reward_scaler": {k: torch.from_numpy(v) for k, v in scaler.items()},
-            "counters": {"num_iterations": torch.tensor([self._num_iterations])},
+            "counters": counters,
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -240,6 +314,8 @@ class PPO:
             scaler = {k: v.numpy() for k, v in state["reward_scaler"].items()}
             self.reward_scaler.load_state_dict(scaler)
         self._num_iterations = int(state["counters"]["num_iterations"])
+        if self.config.objective == "kl_adaptive":
+            self._kl_coef = float(state["counters"]["kl_coef"])
 
 
 def _check_first_ratio(error: float, tolerance: float) -> None:

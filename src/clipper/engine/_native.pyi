@@ -17,16 +17,20 @@ def noise(
     seed: int, purpose: int, first_step: int, normal: bool, out: Float32, first_env: int = 0
 ) -> None: ...
 def permutation(seed: int, purpose: int, stream: int, index: int, order: Int64) -> None: ...
-def gae(
+def estimate(
+    estimator: int,
     rewards: Float32,
     values: Float32,
     next_values: Float32,
     terminated: Bool,
     truncated: Bool,
+    begins: Bool,
     gamma: float,
     gae_lambda: float,
+    num_return_steps: int,
     advantages: Float32,
     value_targets: Float32,
+    counted: Bool,
 ) -> None: ...
 
 class Policy:
@@ -107,13 +111,17 @@ class Rollout:
         final_obs: Float32,
         final_at: Int64,
         last_obs: Float32,
+        begins: Bool,
     ) -> None: ...
 
 class Settings:
     def __init__(
         self,
         *,
+        surrogate: int,
         clip_range: float,
+        dual_clip: float,
+        kl_coef: float,
         vf_coef: float,
         ent_coef: float,
         clip_value: float | None,
@@ -130,8 +138,10 @@ class Settings:
         seed: int,
         purpose: int,
         iteration: int,
+        estimator: int,
         gamma: float,
         gae_lambda: float,
+        num_return_steps: int,
         num_threads: int = 1,
     ) -> None: ...
 
@@ -146,7 +156,8 @@ def improve(
     grad_norms: Float64,
     advantages: Float32,
     value_targets: Float32,
-) -> tuple[int, int, int, int, bool, float]: ...
+    counted: Bool,
+) -> tuple[int, int, int, int, bool, float, float]: ...
 def gradient(
     policy: Policy,
     rollout: Rollout,
@@ -154,4 +165,6 @@ def gradient(
     order: Int64,
     report: Float64,
     grad: Float32,
+    old_params: Float32 | None = None,
+    old_log_std: Float32 | None = None,
 ) -> None: ...

@@ -44,6 +44,11 @@ _NOT_FINITE = 2
 # iterations after which a second thread is tried again
 _ALONE_AFTER_STALLS = 50
 _ACTIVATION_NAMES = tuple(ACTIVATIONS)
+# in the order of the enumerations in native/network.hpp and native/estimators.hpp
+_SURROGATES = {
+    "clip": 0, "cpi": 1, "pg": 2, "kl_fixed": 3, "kl_adaptive": 3, "dual_clip": 4, "spo": 5
+}  # fmt: skip
+_ESTIMATORS = ("gae", "n_step", "td", "reward_to_go", "reward_to_go_baseline", "total_return")
 
 
 def covers(policy: ActorCritic) -> str | None:
@@ -202,6 +207,7 @@ class NativeEngine:
         *,
         learning_rate: float,
         clip_range: float,
+        kl_coef: float,
         seed: int,
         iteration: int,
     ) -> Updates:
@@ -216,6 +222,7 @@ class NativeEngine:
             config: The settings.
             learning_rate: Step size of this iteration.
             clip_range: epsilon of this iteration.
+            kl_coef: beta of this iteration.
             seed: The run's seed.
             iteration: Index of the iteration; with the seed it gives the order of the rows.
 
@@ -225,13 +232,16 @@ class NativeEngine:
         state = self._state
         self._alone_for = max(0, self._alone_for - 1)
         threads = 1 if self._alone_for else self.num_threads
-        settings = _settings(config, learning_rate, clip_range, seed, iteration, threads)
+        settings = _settings(
+            config, learning_rate, clip_range, kl_coef, seed, iteration, num_threads=threads
+        )
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
         reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
         targets = torch.empty(rollout.num_rows)
-        num_reports, num_updates, epochs, failure, was_shared, estimate_seconds = _native.improve(
+        counted = torch.empty(rollout.num_rows, dtype=torch.bool)
+        num_reports, num_updates, epochs, failure, was_shared, seconds, kl = _native.improve(
             self._policy,
-            _rollout(rollout, rewards, self._action_type),
+            _rollout(rollout, rewards, self._action_type, config),
             settings,
             state.m.numpy(),
             state.v.numpy(),
@@ -240,6 +250,7 @@ class NativeEngine:
             norms,
             np.empty(rollout.num_rows, dtype=np.float32),
             targets.numpy(),
+            counted.numpy(),
         )
         state.num_updates += num_updates
         if threads > 1 and not was_shared:
@@ -253,7 +264,9 @@ class NativeEngine:
             grad_norms=norms[:num_updates].tolist(),
             epochs=epochs,
             value_targets=targets,
-            estimate_seconds=estimate_seconds,
+            counted=counted if config.advantage == "total_return" else None,
+            kl=kl if config.has_kl_penalty else None,
+            estimate_seconds=seconds,
         )
 
     def gradient(
@@ -262,20 +275,37 @@ class NativeEngine:
         rewards: Tensor,
         config: PPOConfig,
         clip_range: float,
+        kl_coef: float,
         order: NDArray[np.int64],
+        old_params: Tensor | None = None,
+        old_log_std: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the gradient of one minibatch, in the parameters' order, and its report."""
+        """Returns the gradient of one minibatch, in the parameters' order, and its report.
+
+        Args:
+            rollout: What was collected.
+            rewards: Its rewards as the agent is to see them, [T, N].
+            config: The settings.
+            clip_range: epsilon.
+            kl_coef: beta.
+            order: The rows.
+            old_params: For the KL penalty, what the head of another policy put out (log-probabilities
+                of categorical heads), [B, P]; the policy itself without it.
+            old_log_std: Its log standard deviations, [A].
+        """
         report, grad = (
             torch.empty(_REPORT_SIZE, dtype=torch.float64),
             torch.empty_like(self._state.params),
         )
         _native.gradient(
             self._policy,
-            _rollout(rollout, rewards, self._action_type),
-            _settings(config, 0.0, clip_range, 0, 0),
+            _rollout(rollout, rewards, self._action_type, config),
+            _settings(config, 0.0, clip_range, kl_coef, 0, 0),
             order,
             report.numpy(),
             grad.numpy(),
+            None if old_params is None else _array(old_params),
+            None if old_log_std is None else _array(old_log_std),
         )
         return grad, report
 
@@ -297,12 +327,16 @@ def _settings(
     config: PPOConfig,
     learning_rate: float,
     clip_range: float,
+    kl_coef: float,
     seed: int,
     iteration: int,
     num_threads: int = 1,
 ) -> _native.Settings:
     return _native.Settings(
+        surrogate=_SURROGATES[config.objective],
         clip_range=clip_range,
+        dual_clip=config.dual_clip_factor,
+        kl_coef=kl_coef,
         vf_coef=config.vf_coef,
         ent_coef=config.ent_coef,
         clip_value=config.clip_value,
@@ -319,13 +353,19 @@ def _settings(
         seed=seed,
         purpose=Purpose.SHUFFLE,
         iteration=iteration,
+        estimator=_ESTIMATORS.index(config.advantage),
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
+        num_return_steps=config.num_advantage_steps,
         num_threads=num_threads,
     )
 
 
-def _rollout(rollout: Rollout, rewards: Tensor, action_type: type[Any]) -> _native.Rollout:
+def _rollout(
+    rollout: Rollout, rewards: Tensor, action_type: type[Any], config: PPOConfig
+) -> _native.Rollout:
+    asks_begins = config.advantage == "total_return"
+    begins = rollout.begins.numpy() if asks_begins else np.zeros(rewards.shape[1], dtype=np.bool_)
     return _native.Rollout(
         _array(rollout.obs),
         _array(rollout.actions, action_type),
@@ -338,6 +378,7 @@ def _rollout(rollout: Rollout, rewards: Tensor, action_type: type[Any]) -> _nati
         _array(rollout.final_obs),
         _array(rollout.final_at, np.int64),
         _array(rollout.last_obs),
+        begins,
     )
 
 

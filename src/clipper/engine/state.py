@@ -71,6 +71,8 @@ class Updates:
         grad_norms: Norm of the gradient before clipping, one for every update.
         epochs: Epochs that were finished.
         value_targets: What V(s_t) was fitted to in the first epoch, [B].
+        counted: Rows that the policy could learn from, [B], or None for all.
+        kl: Mean exact KL(old || new) over all rows after the updates; None if nobody asked.
         estimate_seconds: Time that a call which does it all spent on advantages.
     """
 
@@ -78,6 +80,8 @@ class Updates:
     grad_norms: list[float]
     epochs: int
     value_targets: Tensor
+    counted: Tensor | None
+    kl: float | None
     estimate_seconds: float = 0.0
 
 

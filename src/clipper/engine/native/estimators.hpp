@@ -5,6 +5,10 @@
 
 namespace clipper {
 
+enum class Estimator : int {
+  gae, n_step, td, reward_to_go, reward_to_go_baseline, total_return
+};
+
 struct Judgement {
   int64_t num_steps, num_envs;
   const float* rewards;      // [T][N] each; as the agent is to see them
@@ -12,10 +16,14 @@ struct Judgement {
   const float* next_values;  // V(s'_t) of the true successor
   const bool* terminated;
   const bool* truncated;
+  const bool* begins;  // [N], row 0 is the first step of an episode; total_return alone asks
+  Estimator estimator;
   double gamma, gae_lambda;
+  int64_t num_return_steps;  // k of n_step
 };
 
-void gae(const Judgement&, float* advantages, float* value_targets);
+// Of total_return also which rows count, [T][N]: those of episodes that begin and end in the rollout.
+void estimate(const Judgement&, float* advantages, float* value_targets, bool* counted);
 
 // next_values: the next row's value, but the final observation's where an episode ended.
 void successor_values(int64_t num_steps, int64_t num_envs, const float* values,

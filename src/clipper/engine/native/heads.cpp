@@ -135,6 +135,11 @@ void gaussian_gradient(const Head& head, const Workspace& ws, int row) {
   }
 }
 
+void add_slopes(const float* slope, float weight, int64_t size, float* to) {
+  for (int64_t i = 0; i < size; i += kLanes)
+    store(to + i, load(to + i) + weight * load(slope + i));
+}
+
 }  // namespace
 
 void read_head(const Network& net, const Workspace& ws, int rows) {
@@ -165,10 +170,10 @@ void log_prob_and_entropy(const Network& net, const Workspace& ws, int rows) {
     }
 }
 
-// Takes ws.grad_log_prob and dL/dH, the same for every row; leaves the gradient of the head's outputs
+// Takes ws.grad_log_prob and dL/dH and dL/dKL, the same for every row; leaves the gradient of the head's outputs
 // in `delta` [rows][width] and adds that of the log standard deviations to `sums`.
 void head_gradient(const Network& net, const Workspace& ws, int rows, float grad_entropy,
-                   float* delta, float* sums) {
+                   float grad_kl, float* delta, float* sums) {
   const Head& head = net.head;
   const Vec h = fill(grad_entropy);
   for (int row = 0; row < rows; row += kLanes) switch (head.kind) {
@@ -176,6 +181,11 @@ void head_gradient(const Network& net, const Workspace& ws, int rows, float grad
       case HeadKind::bernoulli: bernoulli_gradient(head, ws, row, h); break;
       case HeadKind::gaussian: gaussian_gradient(head, ws, row); break;
     }
+  if (grad_kl != 0.0f) {
+    const int64_t size = int64_t{head.num_outputs} * kChunk;
+    add_slopes(ws.kl_slope, grad_kl, size, ws.params);
+    if (head.log_std_param >= 0) add_slopes(ws.kl_std_slope, grad_kl, size, ws.log_p);
+  }
   const int width = out_width(net, kActor);
   for (int row = 0; row < rows; ++row)
     for (int k = 0; k < head.num_outputs; ++k)

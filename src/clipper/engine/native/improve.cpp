@@ -45,6 +45,22 @@ Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Opt
   batch_.float_actions = rollout_.float_actions;
   batch_.int_actions = rollout_.int_actions;
   batch_.log_probs = rollout_.log_probs;
+  if (plan_.objective.surrogate == Surrogate::kl_penalty) remember();
+}
+
+// Keeps the distributions of the policy that acted: it is the present one before the first update.
+void Improver::remember() {
+  const Network& net = policy_.network();
+  old_params_.resize(static_cast<size_t>(num_rows_ * net.head.num_outputs));
+  policy_.kernels.outputs(net, policy_.packed(), policy_.workspace(), obs_.data(), num_rows_,
+                          old_params_.data());
+  if (net.head.log_std) old_log_std_.assign(net.head.log_std, net.head.log_std + net.head.action_size);
+  set_old(old_params_.data(), old_log_std_.data());
+}
+
+void Improver::set_old(const float* params, const float* log_std) {
+  batch_.old_params = params;
+  batch_.old_log_std = log_std;
 }
 
 void Improver::judge(const float* values, const float* next_values, float* advantages,
@@ -52,10 +68,11 @@ void Improver::judge(const float* values, const float* next_values, float* advan
   Judgement judgement = rollout_.judgement;
   judgement.values = values;
   judgement.next_values = next_values;
-  gae(judgement, advantages, targets);
+  estimate(judgement, advantages, targets, records_.counted);
   batch_.values = values;
   batch_.advantages = advantages;
   batch_.value_targets = targets;
+  batch_.counted = judgement.estimator == Estimator::total_return ? records_.counted : nullptr;
 }
 
 // With the value function as it is now.
@@ -147,6 +164,15 @@ bool Improver::step(const double* report, double* grad_norm) {
 
 Outcome Improver::run() {
   Outcome outcome;
+  update(outcome);
+  if (batch_.old_params && outcome.failure == Failure::none)
+    outcome.kl = policy_.kernels.kl_sum(policy_.network(), policy_.packed(), policy_.workspace(),
+                                        batch_, num_rows_) /
+                 static_cast<double>(num_rows_);
+  return outcome;
+}
+
+void Improver::update(Outcome& outcome) {
   std::optional<Partnership> partnership;
   if (is_shared_) partnership.emplace();
   Shuffler shuffler;
@@ -160,12 +186,12 @@ Outcome Improver::run() {
       gradient(order.data() + start, plan_.minibatch_size, report, grad_.data());
       if (outcome.num_reports == 1 && !(report[kRatioError] <= plan_.ratio_tolerance)) {
         outcome.failure = Failure::ratio;
-        return outcome;
+        return;
       }
-      if (plan_.target_kl >= 0 && report[kApproxKl] > 1.5 * plan_.target_kl) return outcome;
+      if (plan_.target_kl >= 0 && report[kApproxKl] > 1.5 * plan_.target_kl) return;
       if (!step(report, records_.grad_norms + outcome.num_updates)) {
         outcome.failure = Failure::not_finite;
-        return outcome;
+        return;
       }
       ++outcome.num_updates;
       outcome.shared = is_shared_;
@@ -173,7 +199,6 @@ Outcome Improver::run() {
     }
     ++outcome.num_epochs;
   }
-  return outcome;
 }
 
 }  // namespace clipper

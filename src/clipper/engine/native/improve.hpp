@@ -50,6 +50,7 @@ struct Outcome {
   int64_t num_reports = 0, num_updates = 0;
   int num_epochs = 0;
   bool shared = false;  // to the end by two threads
+  double kl = 0;        // mean exact KL(old || new) over all rows, of a KL penalty
   Failure failure = Failure::none;
 };
 
@@ -58,6 +59,7 @@ struct Records {
   double* grad_norms;    // [minibatches]
   float* advantages;     // [T][N], as first judged
   float* value_targets;  // [T][N]
+  bool* counted;         // [T][N], of total_return
 };
 
 class Improver {
@@ -67,12 +69,16 @@ class Improver {
   Outcome run();
   double estimate_seconds() const { return estimate_seconds_; }  // spent on judgements
 
+  // Compares with a policy that is not the present one, for tests; as `Batch`.
+  void set_old(const float* params, const float* log_std);
   // The gradient of one minibatch without a step, for tests: rows `order`, into `flat`.
   void gradient(const int64_t* order, int64_t rows, double* report, float* flat);
 
  private:
   void judge(const float* values, const float* next_values, float* advantages, float* targets);
   void judge_anew();
+  void remember();
+  void update(Outcome& outcome);
   bool step(const double* report, double* grad_norm);
   void move(const AdamStep& step, Parts parts);
   void both(const std::function<void(Parts, int thread)>& work);
@@ -89,6 +95,7 @@ class Improver {
   Floats grad_;
   bool is_shared_;
   int num_stalls_ = 0;
+  std::vector<float> old_params_, old_log_std_;
   std::vector<float> values_, next_values_, final_values_, last_values_, advantages_, targets_;
 };
 

@@ -43,8 +43,14 @@ void sample(const Network&, const Workspace&, int rows, const float* noise, floa
 void load_actions(const Network&, const Workspace&, int rows, const int64_t* order,
                   const float* float_actions, const int64_t* int_actions);
 void log_prob_and_entropy(const Network&, const Workspace&, int rows);
-void head_gradient(const Network&, const Workspace&, int rows, float grad_entropy, float* delta,
-                   float* sums);
+void head_gradient(const Network&, const Workspace&, int rows, float grad_entropy, float grad_kl,
+                   float* delta, float* sums);
+
+// divergence.cpp: the KL(old || new) of a chunk, after `log_prob_and_entropy`, to ws.kl and its slopes
+void divergence(const Network&, const Workspace&, const Batch&, const int64_t* order, int rows);
+void outputs(const Network&, const float* packed, const Workspace&, const float* obs, int64_t rows,
+             float* out);
+double kl_sum(const Network&, const float* packed, const Workspace&, const Batch&, int64_t rows);
 
 // objective.cpp
 void gradient(const Network&, const float* packed, const Workspace&, const Batch&,

@@ -103,10 +103,13 @@ void Policy::place_workspace() {
       &Workspace::prob,      &Workspace::log_p,        &Workspace::action,
       &Workspace::log_prob,  &Workspace::entropy,      &Workspace::value,
       &Workspace::old_log_prob, &Workspace::old_value, &Workspace::advantage,
-      &Workspace::target,    &Workspace::grad_log_prob, &Workspace::grad_value};
+      &Workspace::target,    &Workspace::grad_log_prob, &Workspace::grad_value,
+      &Workspace::kl,        &Workspace::old_params,   &Workspace::kl_slope,
+      &Workspace::kl_std_slope};
   const int64_t columns[] = {network_.obs_width, network_.widest, head.num_outputs,
                              head.num_outputs,   head.num_outputs, head.action_size,
-                             1, 1, 1, 1, 1, 1, 1, 1, 1};
+                             1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                             head.num_outputs,   head.num_outputs, head.num_outputs};
   int64_t offsets[std::size(places)];
   for (size_t i = 0; i < std::size(places); ++i) offsets[i] = take(columns[i]);
   const int64_t delta[2] = {take(network_.widest), take(network_.widest)};

@@ -8,6 +8,12 @@ using namespace clipper_python;
 
 namespace {
 
+struct Estimation {
+  clipper::Estimator estimator = clipper::Estimator::gae;
+  double gamma = 0, gae_lambda = 0;
+  int64_t num_return_steps = 1;
+};
+
 // The arrays of a rollout, kept alive and checked.
 struct RolloutArrays {
   In<float> obs;
@@ -18,7 +24,9 @@ struct RolloutArrays {
   In<int64_t> final_at;
   In<float> last_obs;
 
-  clipper::Rollout view(const clipper::Network& net, double gamma, double gae_lambda) const {
+  In<bool> begins;
+
+  clipper::Rollout view(const clipper::Network& net, const Estimation& how) const {
     require(rewards.ndim() == 2, "rewards must be [T, N]");
     const auto num_steps = static_cast<int64_t>(rewards.shape(0));
     const auto num_envs = static_cast<int64_t>(rewards.shape(1));
@@ -37,9 +45,11 @@ struct RolloutArrays {
     require(static_cast<int64_t>(last_obs.size()) == num_envs * net.obs_size,
             "last_obs must be [N, D]");
     const Actions from = actions_of(net, actions, static_cast<int64_t>(rows));
-    const clipper::Judgement judgement{num_steps,         num_envs,          rewards.data(),
-                                       values.data(),     next_values.data(), terminated.data(),
-                                       truncated.data(),  gamma,             gae_lambda};
+    require(static_cast<int64_t>(begins.size()) == num_envs, "begins must be [N]");
+    const clipper::Judgement judgement{
+        num_steps,         num_envs,      rewards.data(), values.data(),
+        next_values.data(), terminated.data(), truncated.data(), begins.data(),
+        how.estimator,     how.gamma,     how.gae_lambda, how.num_return_steps};
     return {judgement,        obs.data(),      from.floats, from.ints,      log_probs.data(),
             final_obs.data(), final_at.data(), static_cast<int64_t>(finals), last_obs.data()};
   }
@@ -47,16 +57,17 @@ struct RolloutArrays {
 
 struct Settings {
   clipper::Plan plan;
-  double gamma = 0, gae_lambda = 0;
+  Estimation estimation;
 };
 
-using Reported = std::tuple<int64_t, int64_t, int, int, bool, double>;
+using Reported = std::tuple<int64_t, int64_t, int, int, bool, double, double>;
 
 Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
                  Out<float> m, Out<float> v, int64_t num_updates, Out<double> reports,
-                 Out<double> grad_norms, Out<float> advantages, Out<float> value_targets) {
+                 Out<double> grad_norms, Out<float> advantages, Out<float> value_targets,
+                 Out<bool> counted) {
   const clipper::Network& net = policy.policy().network();
-  const clipper::Rollout rollout = arrays.view(net, settings.gamma, settings.gae_lambda);
+  const clipper::Rollout rollout = arrays.view(net, settings.estimation);
   const clipper::Plan& plan = settings.plan;
   const auto rows = static_cast<int64_t>(arrays.rewards.size());
   require(plan.minibatch_size > 0 && rows % plan.minibatch_size == 0,
@@ -68,23 +79,26 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
               static_cast<int64_t>(v.size()) == net.num_params,
           "moments must be as many as parameters");
   require(static_cast<int64_t>(advantages.size()) == rows &&
-              static_cast<int64_t>(value_targets.size()) == rows,
+              static_cast<int64_t>(value_targets.size()) == rows &&
+              static_cast<int64_t>(counted.size()) == rows,
           "the judgement must be [T, N]");
   policy.policy().refresh();
   clipper::Optimizer optimizer{policy.flat(), m.data(), v.data(), num_updates};
   clipper::Improver improver(policy.policy(), rollout, plan, optimizer,
                              {reports.data(), grad_norms.data(), advantages.data(),
-                              value_targets.data()});
+                              value_targets.data(), counted.data()});
   const clipper::Outcome outcome = improver.run();
   return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
-          static_cast<int>(outcome.failure), outcome.shared, improver.estimate_seconds()};
+          static_cast<int>(outcome.failure), outcome.shared, improver.estimate_seconds(),
+          outcome.kl};
 }
 
 // The gradient of the loss over the rows `order`, and its report.
 void gradient(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
-              In<int64_t> order, Out<double> report, Out<float> grad) {
+              In<int64_t> order, Out<double> report, Out<float> grad,
+              std::optional<In<float>> old_params, std::optional<In<float>> old_log_std) {
   const clipper::Network& net = policy.policy().network();
-  const clipper::Rollout rollout = arrays.view(net, settings.gamma, settings.gae_lambda);
+  const clipper::Rollout rollout = arrays.view(net, settings.estimation);
   const auto rows = static_cast<int64_t>(arrays.rewards.size());
   require(report.size() == clipper::kReportSize &&
               static_cast<int64_t>(grad.size()) == net.num_params,
@@ -93,9 +107,19 @@ void gradient(NativePolicy& policy, const RolloutArrays& arrays, const Settings&
     require(order.data()[i] >= 0 && order.data()[i] < rows, "order must name rows");
   policy.policy().refresh();
   std::vector<float> judged(2 * static_cast<size_t>(rows));
+  const auto counted = std::make_unique<bool[]>(static_cast<size_t>(rows));
   clipper::Optimizer optimizer{policy.flat(), nullptr, nullptr, 0};
   clipper::Improver improver(policy.policy(), rollout, settings.plan, optimizer,
-                             {nullptr, nullptr, judged.data(), judged.data() + rows});
+                             {nullptr, nullptr, judged.data(), judged.data() + rows, counted.get()});
+  if (old_params) {
+    const clipper::Head& head = net.head;
+    require(static_cast<int64_t>(old_params->size()) == rows * head.num_outputs,
+            "old_params must be [T, N, P]");
+    require(old_log_std.has_value() == (head.log_std != nullptr) &&
+                (!old_log_std || static_cast<int>(old_log_std->size()) == head.action_size),
+            "old_log_std must be [A] of a gaussian head and none of others");
+    improver.set_old(old_params->data(), old_log_std ? old_log_std->data() : nullptr);
+  }
   improver.gradient(order.data(), static_cast<int64_t>(order.size()), report.data(), grad.data());
 }
 
@@ -146,46 +170,54 @@ NB_MODULE(_native, m) {
       .def("__call__", &Stepper::step, "t"_a);
   nb::class_<RolloutArrays>(m, "Rollout")
       .def(nb::init<In<float>, nb::ndarray<nb::ro, nb::c_contig>, In<float>, In<float>, In<float>,
-                    In<float>, In<bool>, In<bool>, In<float>, In<int64_t>, In<float>>(),
+                    In<float>, In<bool>, In<bool>, In<float>, In<int64_t>, In<float>,
+                    In<bool>>(),
            "obs"_a, "actions"_a, "log_probs"_a, "rewards"_a, "values"_a, "next_values"_a,
-           "terminated"_a, "truncated"_a, "final_obs"_a, "final_at"_a, "last_obs"_a);
+           "terminated"_a, "truncated"_a, "final_obs"_a, "final_at"_a, "last_obs"_a,
+           "begins"_a);
   nb::class_<Settings>(m, "Settings")
-      .def("__init__", [](Settings* self, double clip_range, double vf_coef, double ent_coef,
+      .def("__init__", [](Settings* self, int surrogate, double clip_range, double dual_clip,
+                          double kl_coef, double vf_coef, double ent_coef,
                           std::optional<double> clip_value, bool normalize_advantage,
                           int num_epochs, int64_t minibatch_size, double learning_rate,
                           std::tuple<double, double> betas, double eps,
                           std::optional<double> max_grad_norm, std::optional<double> target_kl,
                           bool recompute_advantages, double ratio_tolerance, uint64_t seed,
-                          uint32_t purpose, uint64_t iteration, double gamma, double gae_lambda,
-                          int num_threads) {
+                          uint32_t purpose, uint64_t iteration, int estimator, double gamma,
+                          double gae_lambda, int64_t num_return_steps, int num_threads) {
         new (self) Settings{};
-        self->gamma = gamma;
-        self->gae_lambda = gae_lambda;
-        self->plan = {{clip_range, vf_coef, ent_coef, clip_value.value_or(-1),
-                       normalize_advantage},
+        self->estimation = {static_cast<clipper::Estimator>(estimator), gamma, gae_lambda,
+                            num_return_steps};
+        self->plan = {{static_cast<clipper::Surrogate>(surrogate), clip_range, dual_clip, kl_coef,
+                       vf_coef, ent_coef, clip_value.value_or(-1), normalize_advantage},
                       num_epochs, minibatch_size, learning_rate, std::get<0>(betas),
                       std::get<1>(betas), eps, max_grad_norm.value_or(-1),
                       target_kl.value_or(-1), recompute_advantages, ratio_tolerance,
                       {seed, purpose}, iteration, num_threads};
-      }, nb::kw_only(), "clip_range"_a, "vf_coef"_a, "ent_coef"_a, "clip_value"_a.none(),
+      }, nb::kw_only(), "surrogate"_a, "clip_range"_a, "dual_clip"_a, "kl_coef"_a, "vf_coef"_a, "ent_coef"_a, "clip_value"_a.none(),
          "normalize_advantage"_a, "num_epochs"_a, "minibatch_size"_a, "learning_rate"_a,
          "betas"_a, "eps"_a, "max_grad_norm"_a.none(), "target_kl"_a.none(),
          "recompute_advantages"_a, "ratio_tolerance"_a, "seed"_a, "purpose"_a, "iteration"_a,
-         "gamma"_a, "gae_lambda"_a, "num_threads"_a = 1);
+         "estimator"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "num_threads"_a = 1);
   m.def("improve", &improve, "policy"_a, "rollout"_a, "settings"_a, "m"_a, "v"_a,
-        "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a);
+        "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a,
+        "counted"_a);
   m.def("gradient", &gradient, "policy"_a, "rollout"_a, "settings"_a, "order"_a, "report"_a,
-        "grad"_a);
-  m.def("gae", [](In<float> rewards, In<float> values, In<float> next_values, In<bool> terminated,
-                  In<bool> truncated, double gamma, double gae_lambda, Out<float> advantages,
-                  Out<float> value_targets) {
+        "grad"_a, "old_params"_a.none() = nb::none(), "old_log_std"_a.none() = nb::none());
+  m.def("estimate", [](int estimator, In<float> rewards, In<float> values, In<float> next_values,
+                       In<bool> terminated, In<bool> truncated, In<bool> begins, double gamma,
+                       double gae_lambda, int64_t num_return_steps, Out<float> advantages,
+                       Out<float> value_targets, Out<bool> counted) {
     require(rewards.ndim() == 2, "rewards must be [T, N]");
-    clipper::gae({static_cast<int64_t>(rewards.shape(0)), static_cast<int64_t>(rewards.shape(1)),
-                  rewards.data(), values.data(), next_values.data(), terminated.data(),
-                  truncated.data(), gamma, gae_lambda},
-                 advantages.data(), value_targets.data());
-  }, "rewards"_a, "values"_a, "next_values"_a, "terminated"_a, "truncated"_a, "gamma"_a,
-     "gae_lambda"_a, "advantages"_a, "value_targets"_a);
+    clipper::estimate(
+        {static_cast<int64_t>(rewards.shape(0)), static_cast<int64_t>(rewards.shape(1)),
+         rewards.data(), values.data(), next_values.data(), terminated.data(), truncated.data(),
+         begins.data(), static_cast<clipper::Estimator>(estimator), gamma, gae_lambda,
+         num_return_steps},
+        advantages.data(), value_targets.data(), counted.data());
+  }, "estimator"_a, "rewards"_a, "values"_a, "next_values"_a, "terminated"_a, "truncated"_a,
+     "begins"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "advantages"_a,
+     "value_targets"_a, "counted"_a);
   bind_randomness(m);
   bind_environments(m);
 }

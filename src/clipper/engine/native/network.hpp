@@ -86,6 +86,10 @@ struct Workspace {
   float* target;
   float* grad_log_prob;
   float* grad_value;
+  float* kl;            // [C], KL(old || new)
+  float* old_params;    // [P][C], of the distribution that acted: logits, log-probabilities or means
+  float* kl_slope;      // [P][C], the gradient of the KL by the head's outputs
+  float* kl_std_slope;  // [P][C], gaussian: by the log standard deviations
 };
 
 // A whole batch of B rows to learn from.
@@ -97,10 +101,17 @@ struct Batch {
   const float* values;
   const float* advantages;
   const float* value_targets;
+  const bool* counted;         // [B], rows that the policy may learn from, or null for all
+  const float* old_params;     // [B][P], what `outputs` gave before the updates; or null
+  const float* old_log_std;    // [A], gaussian
 };
 
+// What the policy maximises; kl_penalty is kl_fixed and kl_adaptive.
+enum class Surrogate : int { clip, cpi, pg, kl_penalty, dual_clip, spo };
+
 struct Objective {
-  double clip_range, vf_coef, ent_coef;
+  Surrogate surrogate;
+  double clip_range, dual_clip, kl_coef, vf_coef, ent_coef;
   double clip_value;  // negative: none
   bool normalize_advantage;
 };
@@ -132,6 +143,10 @@ struct Kernels {
   void (*gradient)(const Network&, const float* packed, const Workspace&, const Batch&,
                    const int64_t* order, int64_t rows, const Objective&, float* sums,
                    double* report, Parts);
+  void (*outputs)(const Network&, const float* packed, const Workspace&, const float* obs,
+                  int64_t rows, float* out);
+  double (*kl_sum)(const Network&, const float* packed, const Workspace&, const Batch&,
+                   int64_t rows);
   void (*unpack_gradient)(const Network&, const float* sums, float* flat, Parts);
   double (*squared_norm)(const float* x, int64_t size);
   void (*adam)(const AdamStep&, const float* grad, float* m, float* v, float* params, int64_t size);
