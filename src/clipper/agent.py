@@ -18,6 +18,7 @@ from clipper.config import CONFIGS, Config
 from clipper.description import transforms_of, warnings_of
 from clipper.engine.devices import (
     check_device,
+    check_precision,
     long_lived_objects_left_alone,
     one_thread_if_small,
 )
@@ -118,7 +119,9 @@ class Agent:
             source, identity.env, identity.seed, identity.config, workers, vectorization, isolate
         )
         playground.episode_limit = limit
-        self._adopt(identity, (obs_layout, action_layout), module, check_device(device), playground)
+        where = check_device(device)
+        check_precision(identity.config.precision, where)
+        self._adopt(identity, (obs_layout, action_layout), module, where, playground)
         # a preset's number of steps is advice; one that was given ends a run with a budget of time
         self._has_step_limit = "total_timesteps" in config
 
@@ -143,6 +146,7 @@ class Agent:
             log_std_init=config.log_std_init,
             normalize_obs=config.normalize_obs,
         ).to(device)
+        self.policy.use_precision(config.precision)
         self._run = TrainingRun(identity, self.policy, self._playground)
 
     @property

@@ -41,8 +41,7 @@ def build(policy: ActorCritic, meta: Mapping[str, Any]) -> tuple[Arrays, dict[st
         "action_space": space_to_json(policy.action_layout.space, arrays, "space.action"),
     }
     obs = _example_obs(policy)
-    with torch.no_grad():
-        params, values = policy(policy.normalize(torch.from_numpy(obs)))
+    params, values = _outputs(policy, obs)
     arrays |= {
         "example.obs": obs,
         "example.params": params.numpy(force=True),
@@ -175,8 +174,7 @@ def check_examples(policy: ActorCritic, arrays: Arrays, where: str) -> None:
     obs = arrays.get("example.obs", np.zeros(0))
     if obs.dtype != np.float32 or obs.shape != (_NUM_EXAMPLES, policy.obs_layout.size):
         raise FileError(f"{where} must have {_NUM_EXAMPLES} example observations, but has not.")
-    with torch.no_grad():
-        params, values = policy(policy.normalize(torch.from_numpy(obs)))
+    params, values = _outputs(policy, obs)
     for name, tensor in (("params", params), ("values", values)):
         expected = arrays.get(f"example.{name}", np.zeros(0))
         if expected.shape != tuple(tensor.shape):
@@ -191,6 +189,13 @@ def check_examples(policy: ActorCritic, arrays: Arrays, where: str) -> None:
                 f"but differs by {error:.3g}.",
                 hint="the module given is not the one it was trained with, or the file was changed.",
             )
+
+
+@torch.no_grad()
+def _outputs(policy: ActorCritic, obs: np.ndarray[Any, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns parameters and values of observations; in float32, which every device has."""
+    with policy.full_precision():
+        return policy(policy.normalize(torch.from_numpy(obs)))  # type: ignore[no-any-return]
 
 
 def _example_obs(policy: ActorCritic) -> np.ndarray[Any, np.dtype[np.float32]]:

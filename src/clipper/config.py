@@ -89,6 +89,12 @@ class Config:
         "takes native where it can",
         group="run",
     )
+    precision: Literal["float32", "bf16"] = setting(
+        "float32",
+        "of the network's products: bf16 is quicker for large networks where the device has it; "
+        "parameters and losses stay float32",
+        group="run",
+    )
     eval_every: int | None = setting(
         None,
         "steps between periodic evaluations, 0 for never, none for ten times a run",

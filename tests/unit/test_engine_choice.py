@@ -109,7 +109,7 @@ def test_what_is_not_covered_is_named(reason: str) -> None:
     policy = not_covered()[reason]
     ppo = learner(policy)
     assert isinstance(ppo.engine, ReferenceEngine)
-    assert ppo.describe_engine() == f"engine: reference, in torch ({reason})"
+    assert ppo.describe_engine() == f"engine: reference, in torch, 1 thread ({reason})"
     with pytest.raises(ConfigError, match=reason):
         learner(policy, engine="native")
 
@@ -121,7 +121,7 @@ def test_without_the_extension_the_reference_engine_is_used(
     monkeypatch.setattr(native, "ABSENCE", "it was not built")
     agent = clipper.PPO("CartPole-v1", num_envs=2, num_steps=16, minibatch_size=16)
     assert agent.engine == "reference"
-    line = "engine: reference, in torch (it was not built)"
+    line = "engine: reference, in torch, 1 thread (it was not built)"
     assert agent.describe_engine() == line
     agent.train(64)
     assert capsys.readouterr().err.splitlines()[0] == line

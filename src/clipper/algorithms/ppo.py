@@ -121,7 +121,7 @@ class PPO:
         with self.profiler.part("estimate"):
             batch = judged = self.judge(rollout, normalized_obs, old_params)
         reports: list[Tensor] = []
-        grad_norms: list[float] = []
+        grad_norms: list[Tensor] = []
         epochs = 0
         for epoch in range(config.num_epochs):
             if epoch > 0 and config.recompute_advantages:
@@ -130,22 +130,24 @@ class PPO:
             order = epoch_order(self._seed, self._num_iterations, epoch, rollout.num_rows)
             for minibatch in batch.shuffled(config.minibatch_size, order):
                 loss, report = self.loss(minibatch, clip_range)
-                if not reports and self.policy.dtype.itemsize >= 4:  # bfloat16 rounds further
+                if not reports and not self.policy.is_bf16:  # which rounds further
                     _check_first_ratio(float(report[_RATIO_ERROR]), FIRST_RATIO_TOLERANCE)
                 reports.append(report)
                 if config.target_kl is not None and report[_KL] > 1.5 * config.target_kl:
                     break
                 grad_norms.append(self.engine.minimise(loss, learning_rate))
             else:
+                self.engine.settle()
                 epochs += 1
                 continue
+            self.engine.settle()
             break
         kl = None
         if old_params is not None:
             kl = float(self.policy.distribution.kl(old_params, self._params(normalized_obs)).mean())
         updates = Updates(
             reports=torch.stack(reports),
-            grad_norms=grad_norms,
+            grad_norms=torch.stack(grad_norms).tolist() if grad_norms else [],
             epochs=epochs,
             value_targets=judged.value_targets,
             counted=judged.counted,

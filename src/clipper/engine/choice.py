@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clipper.config import PPOConfig
 from clipper.engine import native
+from clipper.engine.devices import threads_for
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine
 from clipper.errors import ConfigError
@@ -18,7 +19,7 @@ def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
     Raises:
         ConfigError: The native engine is asked for, but does not cover the policy.
     """
-    objection = native.covers(policy)
+    objection = _objection(policy)
     if config.engine == "native" and objection is not None:
         raise ConfigError(
             f"engine must be auto or reference here, but is native, and {objection}.",
@@ -38,5 +39,14 @@ def describe_engine(policy: ActorCritic, config: PPOConfig, engine: Engine) -> s
     """Returns the line that a run begins with: the engine, and why if it is not the native one."""
     if isinstance(engine, NativeEngine):
         return f"engine: {engine.describe()}"
-    reason = "it was asked for" if config.engine == "reference" else native.covers(policy)
-    return f"engine: reference, in torch ({reason})"
+    reason = "it was asked for" if config.engine == "reference" else _objection(policy)
+    threads = threads_for(policy)
+    where = str(policy.device)
+    if policy.device.type == "cpu":
+        where = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"engine: reference, in torch, {where} ({reason})"
+
+
+def _objection(policy: ActorCritic) -> str | None:
+    """Returns why the native engine does not train a policy, or None if it does."""
+    return "precision is bf16" if policy.is_bf16 else native.covers(policy)

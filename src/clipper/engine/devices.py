@@ -38,15 +38,41 @@ def check_device(device: str) -> torch.device:
     return found
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises unless a device has the precision that a network's products are to have.
+
+    Raises:
+        ConfigError: It has no bfloat16 products.
+    """
+    if precision != "bf16":
+        return
+    if not has_bf16(device):
+        raise ConfigError(
+            f"precision must be float32 on {device}, which has no bfloat16 products, but is bf16."
+        )
+
+
+def has_bf16(device: torch.device) -> bool:
+    """True if a device multiplies bfloat16 numbers itself."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def threads_for(policy: nn.Module) -> int:
+    """Returns how many threads torch has for a network: one if it is small, else as many as set."""
+    size = sum(parameter.numel() for parameter in policy.parameters())
+    return 1 if size <= _SMALL_NETWORK else torch.get_num_threads()
+
+
 @contextmanager
 def one_thread_if_small(policy: nn.Module) -> Iterator[None]:
     """Runs torch with one thread while a small network on the CPU is at work."""
-    size = sum(parameter.numel() for parameter in policy.parameters())
-    before = torch.get_num_threads()
-    if next(policy.parameters()).device.type != "cpu" or size > _SMALL_NETWORK or before == 1:
+    before, wanted = torch.get_num_threads(), threads_for(policy)
+    if next(policy.parameters()).device.type != "cpu" or wanted == before:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(wanted)
     try:
         yield
     finally:

@@ -45,6 +45,9 @@ class ReferenceEngine:
         self.num_threads = 1  # torch has threads of its own
         self._state = AdamState(policy)
         self._grad = torch.zeros_like(self._state.params)
+        # to read a number back from an accelerator is to wait for all that it was given to do
+        self.waits = self._grad.device.type == "cpu"
+        self._first_bad = torch.zeros(3, device=self._grad.device, dtype=torch.float64)
         for parameter, part in zip(self._state.learned, self._state.split(self._grad), strict=True):
             parameter.grad = part
 
@@ -57,7 +60,7 @@ class ReferenceEngine:
         """Returns the engine's name, as runs are marked with."""
         return "reference"
 
-    def minimise(self, loss: Tensor, learning_rate: float) -> float:
+    def minimise(self, loss: Tensor, learning_rate: float) -> Tensor:
         """Takes one step down the gradient of a loss.
 
         Args:
@@ -65,20 +68,52 @@ class ReferenceEngine:
             learning_rate: Step size.
 
         Returns:
-            The joint norm of the gradient before clipping.
+            The joint norm of the gradient before clipping, a detached scalar where the loss is.
 
         Raises:
-            NumericsError: The loss or its gradient is not finite; the parameters are unchanged.
+            NumericsError: The loss or its gradient is not finite; the parameters are unchanged. On
+                an accelerator `settle` says so.
         """
         self._grad.zero_()
         loss.backward()
-        norm = float(self._grad.norm())
-        if not math.isfinite(norm) or not math.isfinite(float(loss.detach())):
-            raise not_finite(float(loss.detach()), norm, self.num_updates + 1)
-        if self._max_grad_norm is not None and norm > self._max_grad_norm:
-            self._grad.mul_(self._max_grad_norm / (norm + 1e-6))
+        norm: Tensor = self._grad.norm()
+        if self.waits:
+            found, value = float(norm), float(loss.detach())
+            if not math.isfinite(found) or not math.isfinite(value):
+                raise not_finite(value, found, self.num_updates + 1)
+            if self._max_grad_norm is not None and found > self._max_grad_norm:
+                self._grad.mul_(self._max_grad_norm / (found + 1e-6))
+        else:
+            self._clip_without_waiting(loss.detach(), norm)
         self._adam(learning_rate)
         return norm
+
+    @torch.no_grad()
+    def _clip_without_waiting(self, loss: Tensor, norm: Tensor) -> None:
+        """Clips the gradient; one that is not finite becomes 0 and is remembered for `settle`."""
+        is_good = norm.isfinite() & loss.isfinite()
+        number = torch.full_like(norm, self.num_updates + 1)
+        found = torch.stack([loss, norm, number]).double()
+        is_first = ~is_good & (self._first_bad[2] == 0)
+        self._first_bad.copy_(torch.where(is_first, found, self._first_bad))
+        self._grad.copy_(torch.where(is_good, self._grad, 0.0))
+        if self._max_grad_norm is not None:
+            limit = self._max_grad_norm
+            scale = torch.where(norm > limit, limit / (norm.double() + 1e-6), 1.0)
+            self._grad.mul_(torch.where(is_good, scale, 1.0).to(self._grad.dtype))
+
+    def settle(self) -> None:
+        """Waits for all updates so far.
+
+        Raises:
+            NumericsError: A loss or its gradient was not finite; nothing was learnt from it.
+        """
+        if self.waits:
+            return
+        loss, norm, update = self._first_bad.tolist()
+        if update:
+            self._first_bad.zero_()
+            raise not_finite(loss, norm, int(update))
 
     @torch.no_grad()
     def _adam(self, learning_rate: float) -> None:
