@@ -73,22 +73,27 @@ def drive(native: Any, variant: str, head: str, activation: int, shared: bool) -
     rewards = rng.normal(size=shape).astype(np.float32)
     rollout = native.Rollout(
         obs, actions, log_probs, rewards, values, next_values, ends[0], ends[1], final_obs,
-        final_at, obs[-1],
+        final_at, obs[-1], np.array([True, False, True]),
     )  # fmt: skip
-    settings = native.Settings(
-        clip_range=0.2, vf_coef=0.5, ent_coef=0.01, clip_value=0.1, normalize_advantage=True,
-        num_epochs=3, minibatch_size=13, learning_rate=1e-3, betas=(0.9, 0.999), eps=1e-5,
-        max_grad_norm=0.5, target_kl=10.0, recompute_advantages=True, ratio_tolerance=0.0, seed=3,
-        purpose=3, iteration=1, gamma=0.99, gae_lambda=0.95, num_threads=2,
-    )  # fmt: skip
-    done = native.improve(
-        policy, rollout, settings, np.zeros_like(flat), np.zeros_like(flat), 0,
-        np.empty((9, 7)), np.empty(9), np.empty(39, np.float32), np.empty(39, np.float32),
-    )  # fmt: skip
-    *counts, _, estimate_seconds = done
-    assert counts == [9, 9, 3, 0], done
-    assert estimate_seconds > 0
-    assert np.isfinite(flat).all()
+    for surrogate in range(6):  # every one with another estimator
+        settings = native.Settings(
+            surrogate=surrogate, clip_range=0.2, dual_clip=3.0, kl_coef=1.0, vf_coef=0.5,
+            ent_coef=0.01, clip_value=0.1, normalize_advantage=True, num_epochs=3,
+            minibatch_size=13, learning_rate=1e-3, betas=(0.9, 0.999), eps=1e-5,
+            max_grad_norm=0.5, target_kl=10.0, recompute_advantages=True, ratio_tolerance=0.0,
+            seed=3, purpose=3, iteration=1, estimator=surrogate, gamma=0.99, gae_lambda=0.95,
+            num_return_steps=3, num_threads=2,
+        )  # fmt: skip
+        policy.evaluate(obs, actions, log_probs, values)
+        done = native.improve(
+            policy, rollout, settings, np.zeros_like(flat), np.zeros_like(flat), 0,
+            np.empty((9, 7)), np.empty(9), *np.empty((2, 39), np.float32), np.empty(39, np.bool_),
+        )  # fmt: skip
+        *counts, _, estimate_seconds, kl = done
+        assert counts == [9, 9, 3, 0], done
+        assert estimate_seconds > 0
+        assert (kl > 0) == (surrogate == 3)
+        assert np.isfinite(flat).all()
 
 
 def play(native: Any, task: Path) -> None:

@@ -82,6 +82,25 @@ class BothReward(ObservationReward):
         return ONE * 0, 1.0 if (action == 1) == (self.sign > 0) else -1.0, True, False, {}
 
 
+class LaterReward(Probe):
+    """Observation 0; the action there decides the next one, +1 or -1, and that is its reward.
+
+    Only an estimator that looks further than the reward of the step itself finds action 1 at 0.
+    """
+
+    def begin(self) -> Any:
+        """Begins at 0."""
+        self.sign = 0.0
+        return ONE * 0
+
+    def step(self, action: Any) -> Any:
+        """Goes to one side with no reward, then ends with the reward of that side."""
+        if self.sign == 0:
+            self.sign = 1.0 if action == 1 else -1.0
+            return ONE * np.float32(self.sign), 0.0, False, False, {}
+        return ONE * np.float32(self.sign), self.sign, True, False, {}
+
+
 class Forever(Probe):
     """Reward 1 at every step and no end of its own: V = 1 / (1 - 0.9) = 10, wherever it is cut."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from clipper.algorithms.ppo import PPO
+from clipper.config import Objective
 from clipper.losses import (
     adapted_kl_coef,
     clip_fraction,
@@ -232,6 +233,8 @@ def cells_batch(ppo: PPO, kind: str, seed: int = 0, repeats: int = 3) -> Batch:
         log_probs = ppo.policy.distribution.log_prob(params, actions)
     wanted = doubles([rng.uniform(*RATIOS[side]) for side in sides])
     # changes of V within and beyond the value clip of 0.3; targets on both sides and away from ties
+    # the distributions that acted are others than those of the log-probabilities: any may be compared
+    old_params = params + doubles(rng.normal(0, 0.5, size=tuple(params.shape)))
     change = doubles(rng.permutation(np.resize([-0.7, -0.1, 0.1, 0.7], M)))
     towards = doubles(rng.permutation(np.resize([-2.0, -1.3, 1.3, 2.0], M)))
     return Batch(
@@ -242,6 +245,7 @@ def cells_batch(ppo: PPO, kind: str, seed: int = 0, repeats: int = 3) -> Batch:
         # half of them positive, so that normalising does not change a sign
         advantages=doubles(signs) * doubles(rng.uniform(0.5, 2.0, size=M)),
         value_targets=values + towards,
+        old_params=old_params,
     )
 
 
@@ -317,6 +321,76 @@ def test_gradient_of_the_whole_loss(
     # differences err by h^2 x third derivative = 1e-10, and 1e-16 / h = 1e-11 by rounding
     torch.testing.assert_close(gradient(ppo, batch), expected, rtol=1e-6, atol=1e-8)
     assert float(expected.norm()) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", get_args(Objective))
+def test_gradient_of_every_objective(name: str, kind: str) -> None:
+    """The whole loss with each objective has the gradient that central differences give."""
+    own = {"dual_clip": 1.5} if name == "dual_clip" else {}
+    own |= {"kl_coef": 3.0} if name.startswith("kl") else {}
+    ppo = learner(small_policy(kind), objective=name, ent_coef=0.05, vf_coef=0.7, **own)
+    batch = cells_batch(ppo, kind)
+    assert cells_hit(ppo, batch, "minibatch") == set(CELLS)
+    expected = central_differences(ppo, batch)
+    # SPO's parabola is steep beyond the range, and its third derivative larger
+    torch.testing.assert_close(gradient(ppo, batch), expected, rtol=1e-6, atol=1e-7)
+    assert float(expected.norm()) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_of_every_objective_worked_out(kind: str) -> None:
+    """The reported policy loss is minus each objective's mean, from torch's own distributions.
+
+    Ratios and the exact KL are those of torch.distributions; the sums are Python's.
+    """
+    for name in get_args(Objective):
+        own = {"kl_coef": 3.0} if name.startswith("kl") else {}
+        ppo = learner(small_policy(kind), objective=name, normalize_advantage="none", **own)
+        batch = cells_batch(ppo, kind)
+        with torch.no_grad():
+            params, _ = ppo.policy(batch.obs)
+        assert batch.old_params is not None
+        log_p = sum(
+            part.log_prob(actions) for part, actions in torch_parts(kind, params, batch.actions)
+        )
+        pairs = zip(
+            torch_parts(kind, batch.old_params, batch.actions),
+            torch_parts(kind, params, batch.actions),
+            strict=True,
+        )
+        kl = sum(torch.distributions.kl_divergence(p, q) for (p, _), (q, _) in pairs)
+        rho = (log_p - batch.log_probs).exp()
+        terms = []
+        columns = (rho, batch.advantages, log_p, kl)
+        for r, a, lp, d in zip(*(column.tolist() for column in columns), strict=True):
+            clipped = min(r * a, (1 + EPS) * a if a >= 0 else (1 - EPS) * a)
+            terms.append(
+                {
+                    "clip": clipped,
+                    "cpi": r * a,
+                    "pg": lp * a,
+                    "kl_fixed": r * a - 3.0 * d,
+                    "kl_adaptive": r * a - 3.0 * d,
+                    "dual_clip": max(clipped, 3.0 * a) if a < 0 else clipped,
+                    "spo": r * a - abs(a) * (r - 1) ** 2 / (2 * EPS),
+                }[name]
+            )
+        assert float(ppo.loss(batch, EPS)[1][1]) == pytest.approx(-mean(terms), rel=1e-6), name
+
+
+def torch_parts(kind: str, params: Tensor, actions: Tensor) -> list[tuple[Any, Tensor]]:
+    """Returns torch's independent distributions of a policy's rows, and the actions of each."""
+    if kind == "box":
+        means, log_std = params.chunk(2, -1)
+        normals = torch.distributions.Normal(means, log_std.exp())
+        return [(torch.distributions.Independent(normals, 1), actions.double())]
+    if kind == "multi_binary":
+        bits = torch.distributions.Bernoulli(logits=params)
+        return [(torch.distributions.Independent(bits, 1), actions.double())]
+    sizes = [3] if kind == "discrete" else [2, 3]
+    heads = [torch.distributions.Categorical(logits=head) for head in params.split(sizes, -1)]
+    return [(head, actions[:, k]) for k, head in enumerate(heads)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -185,6 +185,30 @@ def test_losses_and_gradients(
     assert float((grad - expected).norm()) < 1e-5 * max(float(expected.norm()), 1e-2)
 
 
+@pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
+@pytest.mark.parametrize("name", ["clip", "dual_clip"])
+def test_the_clip_cuts_exactly(variant: str, name: str, kind: str) -> None:
+    """A row beyond the clip moves nothing at all: A > 0, rho > 1 + eps; A < 0, rho < 1 - eps.
+
+    Of dual_clip also A < 0, rho > 3. Every other row moves the policy.
+    """
+    network = {"kind": kind, "obs_size": 4, "hidden_sizes": (9,)}
+    plain = {"ent_coef": 0.0, "vf_coef": 0.0, "normalize_advantage": "none", "advantage": "td"}
+    pair = make_pair(network, **plain, objective=name)
+    log_probs, _ = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+    advantages = pair.fast.judge(pair.rollout, pair.rollout.obs).advantages.tolist()
+    for row, rho in enumerate([0.5, 0.79, 0.81, 1.19, 1.21, 2.9, 3.1] * 18):
+        ratios = torch.full_like(log_probs, rho)
+        moved = replace(pair.rollout, log_probs=log_probs - ratios.log())
+        grad, _ = pair.engine.gradient(
+            moved, moved.rewards, pair.fast.config, 0.2, 1.0, np.array([row])
+        )
+        a = advantages[row]
+        is_cut = (a > 0 and rho > 1.2) or (a < 0 and rho < 0.8)
+        is_cut = is_cut or (name == "dual_clip" and a < 0 and rho > 3)
+        assert bool((grad == 0).all()) == is_cut, (a, rho)
+
+
 @every_objective
 @some
 @given(data=st.data(), network=networks())
