@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         self.words = words
 
     def parse(self, words: list[str]) -> argparse.Namespace:
-        """Returns the arguments.
+        """Returns the arguments, and the words themselves as `words`.
 
         Raises:
             UsageError: A flag or a word too many, a value that cannot be read, or one missing.
@@ -46,6 +46,7 @@ class Parser(argparse.ArgumentParser):
         args, unknown = self.parse_known_args(words)
         if unknown:
             raise self._unknown(unknown[0])
+        args.words = words
         return args
 
     def error(self, message: str) -> NoReturn:

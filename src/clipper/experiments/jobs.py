@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import dump_json, write_atomically
+from clipper.errors import ClipperError
 from clipper.experiments.one_run import agent_of, train_run
 from clipper.experiments.runs import RunSpec, config_hash
 from clipper.training import Report
@@ -22,7 +23,12 @@ def look(job: Mapping[str, Any], notify: Notify) -> int:
     found = []
     for data in job["runs"]:
         spec = RunSpec(**data)
-        agent = agent_of(spec)
+        try:
+            agent = agent_of(spec)
+        except ClipperError as error:
+            if len(job["runs"]) > 1:
+                error.message = f"{spec.setting} on {spec.env}: {error.message}"
+            raise
         found.append(
             {
                 "config": agent.config.to_json(),

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from clipper import __version__
+from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import checkpoints_in, parameters_sha256, prefixed
 from clipper.curves import Curve, read_curve, rolling_mean
 from clipper.errors import FileError
 from clipper.experiments.results import CURVE_POINTS, CurvePoint, Row, write_result
-from clipper.experiments.runs import RunSpec, algorithm_class, config_hash
+from clipper.experiments.runs import RunSpec, config_hash
 from clipper.loading import resume
 from clipper.metrics import RecentEpisodes
 from clipper.run_folder import read_config
@@ -26,13 +27,13 @@ CPU_SECONDS = "time/cpu_seconds"
 _PROGRESS_SECONDS = 0.5
 
 
-def agent_of(spec: RunSpec) -> Any:
+def agent_of(spec: RunSpec) -> Agent:
     """Returns a new agent for a run.
 
     Raises:
         ClipperError: Its environment or a setting is wrong.
     """
-    return algorithm_class(spec.algo)(
+    return AGENTS[spec.algo](
         spec.env,
         seed=spec.seed,
         preset=spec.preset,
@@ -75,7 +76,7 @@ def train_run(
     return result
 
 
-def _opened(spec: RunSpec, folder: Path) -> tuple[Any, bool]:
+def _opened(spec: RunSpec, folder: Path) -> tuple[Agent, bool]:
     """Returns the agent at the run's last checkpoint, or a new one and True."""
     if checkpoints_in(folder / "checkpoints"):
         agent = resume(folder, trust_env=True, device=spec.device, vectorization=spec.vectorization)
@@ -91,7 +92,7 @@ def _opened(spec: RunSpec, folder: Path) -> tuple[Any, bool]:
     return agent_of(spec), True
 
 
-def _check_same(spec: RunSpec, agent: Any, folder: Path) -> None:
+def _check_same(spec: RunSpec, agent: Agent, folder: Path) -> None:
     """Raises unless the run in a folder is the one that is asked for."""
     wanted = agent_of(spec)
     found, config = agent.config.to_json(), wanted.config.to_json()
@@ -107,17 +108,19 @@ def _check_same(spec: RunSpec, agent: Any, folder: Path) -> None:
 
 
 def _cpu_seconds(folder: Path, step: int) -> float:
-    """Returns the CPU time that a resumed run had used at its checkpoint, 0 if that is not known."""
+    """Returns the CPU time a resumed run had used at its checkpoint, NaN if that is not known."""
+    if step == 0:
+        return 0.0
     steps, values = read_curve(folder).measured(CPU_SECONDS)
     at = np.flatnonzero(steps == step)
-    return float(values[at[-1]]) if len(at) else 0.0
+    return float(values[at[-1]]) if len(at) else math.nan
 
 
 class _Progress:
     """Tells how far a run is, and logs its CPU time."""
 
     def __init__(
-        self, agent: Any, cpu_before: float, notify: Callable[[dict[str, Any]], None]
+        self, agent: Agent, cpu_before: float, notify: Callable[[dict[str, Any]], None]
     ) -> None:
         self._agent = agent
         self._before = cpu_before - time.process_time()
@@ -147,7 +150,7 @@ class _Progress:
 
 
 def _row(
-    spec: RunSpec, agent: Any, outcome: Outcome, folder: Path, curve: Curve, progress: _Progress
+    spec: RunSpec, agent: Agent, outcome: Outcome, folder: Path, curve: Curve, progress: _Progress
 ) -> Row:
     """Returns the row of a finished run; plays the final evaluation."""
     exam = agent.evaluate(spec.evaluate, seed=0).mean if spec.evaluate else math.nan

@@ -6,16 +6,16 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import dump_json
+from clipper.config import CONFIGS, Config
 from clipper.errors import ConfigError, nearest
 from clipper.run_folder import folder_name
 from clipper.settings import read_settings, setting_to_json
 
-# what trains, by the name of the algorithm: the class of its agents and that of its settings
-ALGORITHMS: Mapping[str, tuple[str, str]] = {"ppo": ("clipper:PPO", "clipper.config:PPOConfig")}
+_LIBRARIES = (".so", ".dylib", ".dll")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,9 @@ class RunSpec:
     @property
     def folder(self) -> str:
         """Path of the run's folder below the folder of all runs."""
-        return f"{folder_name(self.env)}/{folder_name(self.setting)}-{self.seed}"
+        # a library's runs stand together wherever it was named from
+        env = Path(self.env).name if self.env.endswith(_LIBRARIES) else self.env
+        return f"{folder_name(env)}/{folder_name(self.setting)}-{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.setting} · {self.env} · seed {self.seed}"
@@ -66,19 +68,18 @@ class RunSpec:
         return {**dataclasses.asdict(self), "settings": dict(self.settings)}
 
 
-def algorithm_class(algo: str, *, config: bool = False) -> Any:
-    """Returns the class of an algorithm's agents, or that of its settings.
+def config_class(algo: str) -> type[Config]:
+    """Returns the class of an algorithm's settings.
 
     Raises:
         ConfigError: There is no algorithm of that name.
     """
-    if algo not in ALGORITHMS:
+    if algo not in CONFIGS:
         raise ConfigError(
-            f"algo must be one of {', '.join(ALGORITHMS)}, but is {algo!r}.",
-            hint=nearest(algo, ALGORITHMS),
+            f"algo must be one of {', '.join(CONFIGS)}, but is {algo!r}.",
+            hint=nearest(algo, CONFIGS),
         )
-    module, _, name = ALGORITHMS[algo][config].partition(":")
-    return getattr(import_module(module), name)
+    return CONFIGS[algo]
 
 
 def check_runs(specs: Sequence[RunSpec]) -> None:
@@ -121,19 +122,19 @@ def _check_one(spec: RunSpec) -> None:
             "a setting's name must be 1 to 100 characters that can be printed, "
             f"but is {spec.setting!r}."
         )
-    algorithm_class(spec.algo, config=True).check_values(spec.settings)
+    config_class(spec.algo).check_values(spec.settings)
     if spec.evaluate < 0:
         raise ConfigError(f"evaluate must be at least 0 episodes, but is {spec.evaluate}.")
 
 
 def _plain(spec: RunSpec) -> dict[str, Any]:
     """Returns a run as JSON, its settings written in one way whatever way they were given."""
-    config = algorithm_class(spec.algo, config=True)
+    config = config_class(spec.algo)
     typed = {k: setting_to_json(v) for k, v in read_settings(config, spec.settings).items()}
     return {**spec.to_json(), "settings": typed}
 
 
-def config_hash(spec: RunSpec, config: Any) -> str:
+def config_hash(spec: RunSpec, config: Config) -> str:
     """Returns a short hash of all that decides what a run learns, but for its seed.
 
     Settings at their defaults do not enter, so that a version with one more setting has the hashes

@@ -62,12 +62,11 @@ def run_sweep(
     with _locked(place) as lock:
         files = ResultsFiles(place)
         with Processes(place / "logs" / "server.log", [lock]) as processes:
-            runs = looked_at(processes, specs, place)
+            runs = looked_at(processes, specs)
             _take_finished(runs, files, place)
             _write_description(runs, place)
             scheduler = Scheduler(runs, files, processes, place, num_jobs, observer)
             stopped_by = scheduler.run()
-    _remove_empty(place / "logs")
     return SweepOutcome(
         folder=place, runs=runs, signal=stopped_by, wall_seconds=time.monotonic() - started
     )
@@ -88,7 +87,7 @@ def read_jobs(jobs: int | str) -> int:
     return int(jobs)
 
 
-def looked_at(processes: Processes, specs: Sequence[RunSpec], place: Path) -> list[RunState]:
+def looked_at(processes: Processes, specs: Sequence[RunSpec]) -> list[RunState]:
     """Returns the runs with their settings in full; one agent of every setting and task is made.
 
     Raises:
@@ -122,11 +121,16 @@ def _take_finished(runs: Sequence[RunState], files: ResultsFiles, place: Path) -
                 continue
             files.add(*found)
             row = found[0]
-        _check_row(run, row, place)
+        check_row(run, row, place)
         run.status, run.row, run.step, run.is_old = "finished", row, row.steps, True
 
 
-def _check_row(run: RunState, row: Row, place: Path) -> None:
+def check_row(run: RunState, row: Row, place: Path) -> None:
+    """Raises unless a row is one of the run that is asked for.
+
+    Raises:
+        ConfigError: It was made with other settings, or evaluated otherwise.
+    """
     if row.config_hash != run.config_hash:
         raise ConfigError(
             f"{place / 'results.csv'} must hold runs with the settings that are asked for, but "
@@ -164,25 +168,44 @@ def _write_description(runs: Sequence[RunState], place: Path) -> None:
 def _locked(place: Path) -> Iterator[int]:
     """Holds the folder's lock; yields its descriptor, which all runs hold too.
 
+    Folders that were made and are empty at the end are removed.
+
     Raises:
         FileError: Another sweep holds it, or the folder cannot be written.
     """
+    made = [path for path in (place, *place.parents) if not path.exists()]
     try:
         (place / "logs").mkdir(parents=True, exist_ok=True)
         file = open(place / "lock", "a")  # noqa: SIM115 - held as long as the sweep
     except OSError as error:
         raise FileError(file_error(place, error)) from error
-    deadline = time.monotonic() + _LOCK_SECONDS
     with file:
-        while not _is_taken(file.fileno()):
-            # the runs of a sweep that was killed hold it while they save
-            if time.monotonic() > deadline:
-                raise FileError(
-                    f"{place} must not be in use, but another sweep is writing it.",
-                    hint="wait until it has ended, or stop it.",
-                )
-            time.sleep(0.2)
-        yield file.fileno()
+        _take_lock(file.fileno(), place)
+        try:
+            yield file.fileno()
+        finally:
+            _remove_empty(place / "logs")
+            with contextlib.suppress(OSError):
+                if os.listdir(place) == ["lock"]:
+                    (place / "lock").unlink()
+                for path in made:
+                    path.rmdir()
+
+
+def _take_lock(descriptor: int, place: Path) -> None:
+    """Waits for the lock, which the runs of a sweep that was killed hold while they save.
+
+    Raises:
+        FileError: Another sweep goes on holding it.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _is_taken(descriptor):
+        if time.monotonic() > deadline:
+            raise FileError(
+                f"{place} must not be in use, but another sweep is writing it.",
+                hint="wait until it has ended, or stop it.",
+            )
+        time.sleep(0.2)
 
 
 def _is_taken(descriptor: int) -> bool:
