@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clipper.config import CONFIGS
 from clipper.errors import ConfigError, FileError, nearest
-from clipper.settings import name_hint
+from clipper.settings import describe_field, name_hint, show
 
 if TYPE_CHECKING:
     from clipper.agent import Agent
+
+_GROUPS = ("run", "batch", "objective", "normalisation", "network")
 
 
 class UsageError(ConfigError):
@@ -34,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         self.words = words
 
     def parse(self, words: list[str]) -> argparse.Namespace:
-        """Returns the arguments.
+        """Returns the arguments, and the words themselves as `words`.
 
         Raises:
             UsageError: A flag or a word too many, a value that cannot be read, or one missing.
@@ -42,6 +46,7 @@ class Parser(argparse.ArgumentParser):
         args, unknown = self.parse_known_args(words)
         if unknown:
             raise self._unknown(unknown[0])
+        args.words = words
         return args
 
     def error(self, message: str) -> NoReturn:
@@ -162,6 +167,70 @@ def add_training_arguments(group: Any) -> None:
         help="step environments in another process, so that a crash of theirs does not end this one",
     )
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+
+
+def add_algorithm_argument(group: Any) -> None:
+    """Adds the choice of the algorithm to a parser or a group of its arguments."""
+    group.add_argument(
+        "--algo",
+        choices=tuple(CONFIGS),
+        default="ppo",
+        help="algorithm; `clipper train --algo NAME --help` shows its settings (ppo)",
+    )
+
+
+def add_env_arguments(parser: Parser) -> None:
+    """Adds the arguments of making a training environment."""
+    env = parser.add_argument_group("environment")
+    env.add_argument(
+        "--env-kwargs",
+        type=json_object,
+        metavar="JSON",
+        help="arguments, for example '{\"gravity\": -5}'",
+    )
+    env.add_argument(
+        "--max-episode-steps",
+        type=positive_int,
+        metavar="N",
+        help="truncate episodes after N steps (the registered limit)",
+    )
+
+
+def add_settings(parser: Parser) -> None:
+    """Adds every setting of the algorithm that is asked for as a flag of the same name."""
+    config = CONFIGS[algorithm_in(parser.words)]
+    specs, hints = dataclasses.fields(config), typing.get_type_hints(config)
+    used = {spec.metadata["group"] for spec in specs}
+    groups = {
+        name: parser.add_argument_group(f"settings: {name}") for name in _GROUPS if name in used
+    }
+    for spec in specs:
+        _add_setting(groups[spec.metadata["group"]], spec, hints[spec.name])
+
+
+def _add_setting(group: Any, spec: dataclasses.Field[Any], kind: Any) -> None:
+    flag = "--" + spec.name.replace("_", "-")
+    detail = describe_field(spec)
+    text = spec.metadata["help"] + (f" [{detail}]" if detail else "")
+    help_text = f"{text} ({show(spec.default)})".replace("%", "%%")
+    if kind is bool:
+        group.add_argument(
+            flag, nargs="?", const="true", metavar="true|false", dest=spec.name, help=help_text
+        )
+        group.add_argument(
+            f"--no-{flag[2:]}", action="store_const", const="false", dest=spec.name,
+            help=argparse.SUPPRESS,
+        )  # fmt: skip
+    else:
+        options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        metavar = "|".join(options) or spec.name.rsplit("_", 1)[-1].upper()
+        group.add_argument(flag, dest=spec.name, metavar=metavar, help=help_text)
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that were given, as they were written."""
+    names = [spec.name for spec in dataclasses.fields(CONFIGS[args.algo])]
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ VERBS = {
     "resume": "go on with a run from its last checkpoint",
     "evaluate": "play fresh episodes with a trained agent and report the returns",
     "render": "write a GIF or MP4 of a trained agent",
+    "sweep": "train settings over environments and seeds, and keep a row for every run",
     "plot": "draw learning curves of runs",
     "inspect": "say what a run or an agent file is",
     "presets": "list tuned settings",

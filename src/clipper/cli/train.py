@@ -7,24 +7,24 @@ import dataclasses
 import shlex
 import shutil
 import textwrap
-import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipper.cli.arguments import (
     Parser,
+    add_algorithm_argument,
+    add_env_arguments,
+    add_settings,
     add_training_arguments,
-    algorithm_in,
-    json_object,
-    positive_int,
+    given_settings,
     say,
     seed,
 )
 from clipper.config import CONFIGS
 from clipper.errors import ClipperError, ConfigError, FolderTaken
-from clipper.settings import describe_field, read_duration, show
+from clipper.settings import read_duration, show
 
 if TYPE_CHECKING:
     from clipper.agent import Agent
@@ -34,7 +34,6 @@ HELP = """Trains an agent with PPO, or another --algo, and keeps everything in a
 
 Settings not given come from the environment's preset (`clipper presets ENV`); the defaults shown
 are those without a preset. Ctrl-C stops cleanly; `clipper resume` goes on."""
-_GROUPS = ("run", "batch", "objective", "normalisation", "network")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -50,12 +49,7 @@ def add_arguments(parser: Parser) -> None:
     run.add_argument(
         "--name", metavar="NAME", help="name of the run, A-Za-z0-9._- (numbered: run1, run2, ...)"
     )
-    run.add_argument(
-        "--algo",
-        choices=tuple(CONFIGS),
-        default="ppo",
-        help="algorithm; `clipper train --algo NAME --help` shows its settings (ppo)",
-    )
+    add_algorithm_argument(run)
     run.add_argument("--preset", metavar="NAME", help="a preset's name, or none for plain defaults")
     run.add_argument(
         "--init-from", metavar="FILE", help="start from the weights of an agent file or run folder"
@@ -64,56 +58,14 @@ def add_arguments(parser: Parser) -> None:
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events as well (extra: track)"
     )
-    env = parser.add_argument_group("environment")
-    env.add_argument(
-        "--env-kwargs",
-        type=json_object,
-        metavar="JSON",
-        help="arguments, for example '{\"gravity\": -5}'",
-    )
-    env.add_argument(
-        "--max-episode-steps",
-        type=positive_int,
-        metavar="N",
-        help="truncate episodes after N steps (the registered limit)",
-    )
-    config = CONFIGS[algorithm_in(parser.words)]
-    specs, hints = dataclasses.fields(config), typing.get_type_hints(config)
-    used = {spec.metadata["group"] for spec in specs}
-    groups = {
-        name: parser.add_argument_group(f"settings: {name}") for name in _GROUPS if name in used
-    }
-    for spec in specs:
-        _add_setting(groups[spec.metadata["group"]], spec, hints[spec.name])
-
-
-def _add_setting(group: Any, spec: dataclasses.Field[Any], kind: Any) -> None:
-    flag = "--" + spec.name.replace("_", "-")
-    detail = describe_field(spec)
-    text = spec.metadata["help"] + (f" [{detail}]" if detail else "")
-    help_text = f"{text} ({show(spec.default)})".replace("%", "%%")
-    if kind is bool:
-        group.add_argument(
-            flag, nargs="?", const="true", metavar="true|false", dest=spec.name, help=help_text
-        )
-        group.add_argument(
-            f"--no-{flag[2:]}", action="store_const", const="false", dest=spec.name,
-            help=argparse.SUPPRESS,
-        )  # fmt: skip
-    else:
-        options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-        metavar = "|".join(options) or spec.name.rsplit("_", 1)[-1].upper()
-        group.add_argument(flag, dest=spec.name, metavar=metavar, help=help_text)
+    add_env_arguments(parser)
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains and returns the exit code."""
     config = CONFIGS[args.algo]
-    overrides = {
-        spec.name: getattr(args, spec.name)
-        for spec in dataclasses.fields(config)
-        if getattr(args, spec.name) is not None
-    }
+    overrides = given_settings(args)
     # wrong settings are found before torch is imported and an environment is built
     config.check_values(overrides)
     from clipper.agent import AGENTS

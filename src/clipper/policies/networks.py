@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +94,14 @@ def _layers(
 
 
 def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    # skip_init: the constructor would draw weights from torch's global generator
-    layer: Any = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    # the constructor would draw weights from torch's global generator; torch.nn.utils.skip_init
+    # does not, but imports sympy, a third of a second
+    layer = nn.Linear(inputs, outputs, device="meta")
+    layer.weight = nn.Parameter(torch.empty(outputs, inputs))
+    layer.bias = nn.Parameter(torch.empty(outputs))
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
-    return layer  # type: ignore[no-any-return]
+    return layer
 
 
 def tensor_shapes(obs_size: int, num_outputs: int, shape: MLPShape) -> dict[str, tuple[int, ...]]:

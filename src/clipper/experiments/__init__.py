@@ -1,0 +1,33 @@
+"""Many runs of named settings over environments and seeds: trained, compared and reported.
+
+`run_sweep` trains a list of `RunSpec` and keeps one row per finished run; the rows are all that
+comparing and reporting need. The names are imported when they are first used, as in `clipper`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipper.experiments.results import Row, read_rows
+    from clipper.experiments.runs import RunSpec
+    from clipper.experiments.states import SweepOutcome
+    from clipper.experiments.sweep import run_sweep
+
+__all__ = ["Row", "RunSpec", "SweepOutcome", "read_rows", "run_sweep"]
+
+_HOMES = {
+    "Row": "results",
+    "RunSpec": "runs",
+    "SweepOutcome": "states",
+    "read_rows": "results",
+    "run_sweep": "sweep",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clipper.experiments' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"clipper.experiments.{_HOMES[name]}"), name)

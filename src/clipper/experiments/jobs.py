@@ -1,0 +1,77 @@
+"""What the processes of a sweep do: look at settings, measure a speed, train a run."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from clipper.checkpoint import dump_json, write_atomically
+from clipper.errors import ClipperError
+from clipper.experiments.one_run import agent_of, train_run
+from clipper.experiments.runs import RunSpec, config_hash
+from clipper.training import Report
+
+Notify = Callable[[dict[str, Any]], None]
+_MEASURED_SECONDS = 1.0
+
+
+def look(job: Mapping[str, Any], notify: Notify) -> int:
+    """Writes the settings in full and the hash of every run of a job, one agent made for each."""
+    found = []
+    for data in job["runs"]:
+        spec = RunSpec(**data)
+        try:
+            agent = agent_of(spec)
+        except ClipperError as error:
+            if len(job["runs"]) > 1:
+                error.message = f"{spec.setting} on {spec.env}: {error.message}"
+            raise
+        found.append(
+            {
+                "config": agent.config.to_json(),
+                "config_hash": config_hash(spec, agent.config),
+                "engine": agent.engine,
+                "preset": agent.preset,
+            }
+        )
+        agent.close()
+    _answer(job, found)
+    return 0
+
+
+def measure(job: Mapping[str, Any], notify: Notify) -> int:
+    """Writes the seconds a step takes for every run of a job, each trained for about a second."""
+    found = []
+    for data in job["runs"]:
+        agent = agent_of(RunSpec(**{**data, "settings": {**data["settings"], "eval_every": 0}}))
+        end = time.monotonic() + _MEASURED_SECONDS
+
+        def is_on(report: Report, end: float = end) -> bool:
+            return time.monotonic() < end
+
+        outcome = agent.train(progress=False, callback=is_on)
+        agent.close()
+        found.append(outcome.wall_seconds / outcome.step)
+    _answer(job, found)
+    return 0
+
+
+def train(job: Mapping[str, Any], notify: Notify) -> int:
+    """Trains a run and keeps its result in its folder."""
+    spec = RunSpec(**job["run"])
+    is_finished = train_run(spec, Path(job["folder"]), notify) is not None
+    return 0 if is_finished else 128 + signal.SIGTERM
+
+
+def _answer(job: Mapping[str, Any], found: Any) -> None:
+    write_atomically(Path(job["answer"]), dump_json({"answer": found}).encode())
+
+
+JOBS: Mapping[str, Callable[[Mapping[str, Any], Notify], int]] = {
+    "look": look,
+    "measure": measure,
+    "train": train,
+}
