@@ -245,8 +245,9 @@ class PPOConfig(LearnerConfig):
     objective: Objective = setting(
         "clip",
         "what the policy maximises: the clipped surrogate, the surrogate without clip or penalty "
-        "(cpi), log pi A (pg), the surrogate less kl_coef x KL(old || new) with a fixed or an "
-        "adaptive kl_coef, the clip with a floor (dual_clip), or Simple Policy Optimization (spo)",
+        "(cpi), log pi A (pg), the surrogate less kl_coef x the exact KL of old to new policy with a "
+        "fixed or an adaptive kl_coef, the clip with a floor (dual_clip), or Simple Policy "
+        "Optimization (spo)",
         group="objective",
     )
     clip_range: Schedule = setting(

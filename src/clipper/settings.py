@@ -54,6 +54,7 @@ FOREIGN_NAMES = {
     "kl_target": "adaptive_kl_target",
     "kl_targ": "adaptive_kl_target",
     "d_targ": "adaptive_kl_target",
+    "dtarg": "adaptive_kl_target",
     "kl_coeff": "kl_coef",
     "init_kl_coef": "kl_coef",
     "initial_adaptive_kl_beta": "kl_coef",

@@ -27,8 +27,12 @@ def emitted(env: Any, **settings: Any) -> set[str]:
 
 
 def test_every_metric_is_described_and_every_description_is_of_one() -> None:
-    """Discrete and continuous runs together write all that is described, and nothing else."""
-    found = emitted("Pendulum-v1", normalize_reward=True) | emitted(DictEnv)
+    """Discrete and continuous runs together write all that is described, and nothing else.
+
+    One with the KL penalty, and one that learns from whole episodes.
+    """
+    found = emitted("Pendulum-v1", normalize_reward=True, objective="kl_adaptive")
+    found |= emitted(DictEnv, advantage="total_return")
     assert {name for name in found if not name.startswith("info/")} == set(DESCRIPTIONS)
 
 
