@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="S", help="seed of the episodes, from 0 (0)"
     )
+    parser.add_argument(
+        "--timeout",
+        type=positive_int,
+        default=30,
+        metavar="N",
+        help="seconds one call may take before it counts as hanging (30)",
+    )
     parser.add_argument("--json", action="store_true", help="print one object")
 
 
@@ -76,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         seconds=args.seconds,
         seed=args.seed,
+        timeout=args.timeout,
     )
     print(dump_json(found.to_json()) if args.json else found)
     if found.count("error"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,41 @@ class Part:
     name: str
     path: tuple[Any, ...]
     space: spaces.Space[Any]
+
+    @cached_property
+    def bounds(self) -> tuple[NDArray[Any] | float, NDArray[Any] | float] | None:
+        """Least and greatest numbers, widened by what float32 rounds; None if there are none."""
+        space = self.space
+        if isinstance(space, spaces.Box):
+            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                low = low - _TOLERANCE * np.maximum(1, np.abs(low))
+                high = high + _TOLERANCE * np.maximum(1, np.abs(high))
+            return low, high
+        if isinstance(space, spaces.Discrete):
+            return float(space.start), float(space.start + space.n - 1)
+        if isinstance(space, spaces.MultiDiscrete):
+            start = np.asarray(space.start)
+            return start, start + space.nvec - 1
+        return (0.0, 1.0) if isinstance(space, spaces.MultiBinary) else None
+
+    @cached_property
+    def _limits(self) -> tuple[NDArray[Any] | float, NDArray[Any] | float] | None:
+        """Bounds that no infinity keeps."""
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        return np.maximum(low, -_LARGEST), np.minimum(high, _LARGEST)
+
+    def holds(self, value: Any) -> bool:
+        """Returns True if a value breaks no law, quickly; False if it has to be looked at."""
+        limits, space = self._limits, self.space
+        if limits is None or type(value) is not np.ndarray:
+            return False
+        if value.dtype != space.dtype or value.shape != space.shape:
+            return False
+        # NaN is neither
+        return bool(((value >= limits[0]) & (value <= limits[1])).all())
 
     @property
     def label(self) -> str:
@@ -106,7 +142,8 @@ def breaches(obs: Any, parts: list[Part]) -> Iterator[Breach]:
                 "return every key of observation_space in every step and from reset.",
             )
             continue
-        yield from _of_part(part, value)
+        if not part.holds(value):
+            yield from _of_part(part, value)
 
 
 def _of_part(part: Part, value: Any) -> Iterator[Breach]:
@@ -173,22 +210,9 @@ def _type_breach(part: Part, value: Any, array: NDArray[Any]) -> Iterator[Breach
 
 def _range_breach(part: Part, array: NDArray[Any]) -> Iterator[Breach]:
     space = part.space
-    low: NDArray[Any] | float
-    high: NDArray[Any] | float
-    if isinstance(space, spaces.Box):
-        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            low = low - _TOLERANCE * np.maximum(1, np.abs(low))
-            high = high + _TOLERANCE * np.maximum(1, np.abs(high))
-    elif isinstance(space, spaces.Discrete):
-        low, high = float(space.start), float(space.start + space.n - 1)
-    elif isinstance(space, spaces.MultiDiscrete):
-        start = np.asarray(space.start)
-        low, high = start, start + space.nvec - 1
-    elif isinstance(space, spaces.MultiBinary):
-        low, high = 0.0, 1.0
-    else:
+    if part.bounds is None:
         return
+    low, high = part.bounds
     outside = np.argwhere((array < low) | (array > high))
     if not len(outside):
         return

@@ -118,14 +118,15 @@ class Record:
 
 def picture(obs: Any, parts: list[Part]) -> Picture:
     """Returns copies of an observation's parts."""
-    found: list[NDArray[Any] | None] = []
-    for part in parts:
-        try:
-            array = array_of(value_at(obs, part))
-        except Missing:
-            array = None
-        found.append(None if array is None else array.copy())
-    return tuple(found)
+    arrays = [array_of(_value(obs, part)) for part in parts]
+    return tuple(None if array is None else array.copy() for array in arrays)
+
+
+def _value(obs: Any, part: Part) -> Any:
+    try:
+        return value_at(obs, part)
+    except Missing:
+        return None
 
 
 def same(one: Picture, other: Picture) -> bool:
@@ -196,15 +197,13 @@ class Play:
         where = Where(number, 0, seed)
         try:
             obs, info = self._instance.begin(seed)
-        except OutOfTime:
-            raise
         except Exception as error:
             again = self._subject.replay(seed, 0)
             self._subject.tell_fault("reset", error, str(where), again, **where._asdict())
             raise Unplayable("reset fails") from error
         self._look_at_obs(obs, where)
         self._look_at_info("reset", info, where)
-        played = Played(number, seed, picture(obs, self._parts))
+        played = Played(number, seed, self._copies)
         self._record.episodes.append(played)
         draw = self._instance.actions(seed)
         while not played.has_ended and played.length < _LONGEST and not self._is_over():
@@ -216,7 +215,7 @@ class Play:
     def _step(self, played: Played, action: Any) -> bool:
         """Takes a step; returns False if it failed."""
         where = Where(played.number, played.length + 1, played.seed)
-        given = copy.deepcopy(action)
+        given = action.copy() if isinstance(action, np.ndarray) else copy.deepcopy(action)
         try:
             obs, reward, terminated, truncated, info = self._instance.step(given)
         except Exception as error:
@@ -232,7 +231,7 @@ class Play:
         played.terminated = self._look_at_flag("terminated", terminated, where)
         played.truncated = self._look_at_flag("truncated", truncated, where)
         self._look_at_info("step", info, where)
-        played.final = picture(obs, self._parts)
+        played.final = self._copies
         self._record.columns.add(played.final)
         if math.isfinite(number):
             self._record.rewards.append(number)
@@ -268,16 +267,10 @@ class Play:
 
     def _look_at_obs(self, obs: Any, where: Where) -> None:
         self._look_at_last_obs(where)
-        self._returned = []
-        for part in self._parts:
-            try:
-                value = value_at(obs, part)
-            except Missing:
-                value = None
-            self._returned.append(value if isinstance(value, np.ndarray) else None)
-        self._copies = tuple(None if array is None else array.copy() for array in self._returned)
-        again = self._subject.replay(where.seed, where.step, "print(obs)")
+        self._returned = [_value(obs, part) for part in self._parts]
+        self._copies = picture(obs, self._parts)
         for breach in breaches(obs, self._parts):
+            again = self._subject.replay(where.seed, where.step, "print(obs)")
             found = f"{breach.law}, but {breach.found}"
             self._tell(breach.name, found, breach.mend, where, again, breach.part, breach.severity)
 
@@ -285,7 +278,8 @@ class Play:
         """Tells whether the observation that was returned last is no longer what it was."""
         columns = zip(self._parts, self._returned, self._copies, strict=True)
         for part, array, before in columns if self._returned else ():
-            if array is None or same((array,), (before,)) or not where.step:
+            is_array = isinstance(array, np.ndarray) and where.step > 0
+            if not is_array or before is None or same((array,), (before,)):
                 continue
             self._tell(
                 "obs_reused",
@@ -324,8 +318,10 @@ class Play:
         )
 
     def _look_at_reward(self, reward: Any, where: Where) -> float:
-        again = self._subject.replay(where.seed, where.step, "print(repr(reward))")
         found = number_of(reward)
+        if found is not None and math.isfinite(found):
+            return found
+        again = self._subject.replay(where.seed, where.step, "print(repr(reward))")
         if found is None:
             self._tell(
                 "reward_type",
@@ -335,14 +331,13 @@ class Play:
                 again,
             )
             return math.nan
-        if not math.isfinite(found):
-            self._tell(
-                "reward_not_finite",
-                f"a reward must be finite, but is {found}",
-                "look for a division by zero or a logarithm of 0; clip what can explode.",
-                where,
-                again,
-            )
+        self._tell(
+            "reward_not_finite",
+            f"a reward must be finite, but is {found}",
+            "look for a division by zero or a logarithm of 0; clip what can explode.",
+            where,
+            again,
+        )
         return found
 
     def _look_at_flag(self, name: str, flag: Any, where: Where) -> bool:

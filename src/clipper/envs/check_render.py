@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipper.envs.check_subject import Instance, OutOfTime, Subject, describe_error
+from clipper.envs.check_subject import Instance, Subject, describe_error
 from clipper.envs.make import Env
 
 # those that need no window
@@ -82,8 +82,7 @@ _PROMISES = {"rgb_array": "a uint8 array [H, W, 3]", "ansi": "a str"}
 
 def _drawn(subject: Subject, mode: str) -> str | None:
     """Returns what is wrong with the picture of a mode, or None."""
-    subject.check_time()
-    subject.note(f"rendering with render_mode {mode!r}", -1, 0)
+    subject.note(f"rendering with render_mode {mode!r}")
     env: Env | None = None
     try:
         env = subject.source.make(render_mode=mode)
@@ -95,8 +94,6 @@ def _drawn(subject: Subject, mode: str) -> str | None:
             frame = env.render()
         if getattr(env, "render_mode", mode) != mode:
             return f"the environment made with it has render_mode {env.render_mode!r}"
-    except OutOfTime:
-        raise
     except Exception as error:
         return describe_error(error)[0]
     finally:

@@ -42,7 +42,7 @@ class Replay:
         try:
             obs = instance.begin(seed)[0] if is_seeded else instance.begin_unseeded()
         except Exception as error:
-            raise _unplayable(error) from error
+            raise Unplayable(describe_error(error)[0]) from error
         self.first = picture(obs, self._parts)
         self.moments: list[Moment] = []
 
@@ -63,7 +63,7 @@ class Replay:
                 bool(truncated),
             )
         except Exception as error:
-            raise _unplayable(error) from error
+            raise Unplayable(describe_error(error)[0]) from error
         self.moments.append(found)
         return found
 
@@ -72,12 +72,6 @@ class Replay:
         while not self.has_ended and len(self.moments) < steps:
             self.step()
         return self
-
-
-def _unplayable(error: Exception) -> Exception:
-    from clipper.envs.check_subject import OutOfTime
-
-    return error if isinstance(error, OutOfTime) else Unplayable(describe_error(error)[0])
 
 
 def first_difference(played: Played | Replay, again: Replay) -> int | None:
@@ -119,7 +113,7 @@ def _made(subject: Subject, what: str) -> Iterator[Instance]:
     try:
         instance = subject.make(what)
     except Exception as error:
-        raise _unplayable(error) from error
+        raise Unplayable(describe_error(error)[0]) from error
     try:
         yield instance
     finally:
@@ -198,7 +192,7 @@ def _global_sources(subject: Subject, seed: int, at: int, steps: int) -> list[st
             return []
         alone = [name for name, seeder in kinds.items() if repeats([seeder])]
         return alone[:1] or list(kinds)
-    except (Unplayable, TimeoutError):
+    except Unplayable:
         return []
     finally:
         np.random.set_state(states[0])
@@ -212,7 +206,7 @@ def _past(subject: Subject, record: Record) -> None:
         subject.skip("whether the past decides an episode", "there was one episode alone")
     found: list[tuple[Played, Played, Replay, int]] = []
     for episode in later:
-        if subject.seconds_left() < 1.0:
+        if subject.time_left() < 0.3:
             break
         with _made(subject, "making the environment again") as fresh:
             again = Replay(fresh, episode.seed).play(min(len(episode.moments) + 1, _MOST_STEPS))

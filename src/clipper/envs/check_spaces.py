@@ -13,7 +13,6 @@ from gymnasium import spaces
 from clipper.envs.check_parts import Part, breaches, parts_of
 from clipper.envs.check_subject import (
     Instance,
-    OutOfTime,
     Subject,
     Unplayable,
     describe_error,
@@ -105,8 +104,6 @@ def look_at_second(subject: Subject, instance: Instance, before: tuple[Any, Any]
     """
     try:
         other = subject.make("making a second instance beside the first")
-    except OutOfTime:
-        raise
     except Exception as error:
         found, hint = describe_error(error)
         subject.tell(
@@ -139,8 +136,6 @@ def look_at_close(subject: Subject, instance: Instance) -> bool:
     try:
         again = subject.make("making the environment again after close")
         again.begin(subject.seed_of(0))
-    except OutOfTime:
-        raise
     except Exception as error:
         subject.tell(
             "reopen_fails",
@@ -179,8 +174,6 @@ def look_at_extremes(subject: Subject) -> None:
                     break
             if subject.was_told("step_raises", "step_result"):
                 break
-    except OutOfTime:
-        raise
     except Exception as error:
         raise Unplayable(describe_error(error)[0]) from error
     finally:

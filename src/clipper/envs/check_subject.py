@@ -19,12 +19,12 @@ from clipper.errors import ClipperError
 from clipper.randomness import EpisodeSeeds
 
 Step = tuple[Any, Any, Any, Any, Any]
-Note = Callable[[str, int, int], None]
-"""Takes what is about to be called, the episode's seed and the step."""
+Note = Callable[[str, int, int, Coverage], None]
+"""Takes what is about to be called, the episode's seed (or -1), the step and what was looked at."""
 
 
-class OutOfTime(Exception):
-    """The time of the check, or of a part of it, is over."""
+class OutOfTime(BaseException):
+    """The time of the check is over; no `except Exception` takes it for the environment's."""
 
 
 class Unplayable(Exception):
@@ -37,7 +37,7 @@ class Subject:
     Args:
         source: Where it comes from.
         seed: From which the seeds of the episodes follow.
-        until: The `time.perf_counter` at which the check ends.
+        seconds: Of the whole check, from now on.
         note: Is told of every call before it is made.
         tell: Is given every finding as soon as it is found.
 
@@ -49,15 +49,16 @@ class Subject:
         self,
         source: EnvSource,
         seed: int,
-        until: float,
+        seconds: float,
         note: Note,
         tell: Callable[[Finding], None],
     ) -> None:
         self.source = source
         self.coverage = Coverage()
-        self.note = note
+        self._note = note
         self._tell = tell
-        self._until = until
+        self._seconds = seconds
+        self._until = time.perf_counter() + seconds
         self._seeds = EpisodeSeeds(seed)
         self._told: set[tuple[str, Any]] = set()
         self._open: list[Instance] = []
@@ -71,15 +72,32 @@ class Subject:
         """Returns the seed that environment 0 of a run of this seed gives to an episode."""
         return self._seeds.of(0, episode)
 
+    def note(self, what: str, seed: int = -1, step: int = 0, *, is_last: bool = False) -> None:
+        """Notes what is about to be called.
+
+        Args:
+            what: In words.
+            seed: Of the episode, or -1.
+            step: From 1, or 0.
+            is_last: Done in any case, to clean up.
+
+        Raises:
+            OutOfTime: The time of the check is over.
+        """
+        if time.perf_counter() > self._until and not is_last:
+            raise OutOfTime
+        self._note(what, seed, step, self.coverage)
+
     def make(self, what: str = "making the environment") -> Instance:
         """Returns a new instance.
 
         Raises:
             ClipperError: It cannot be built.
         """
-        self.check_time()
-        self.note(what, -1, 0)
+        self.note(what)
         instance = Instance(self, self.source.make())
+        if not self.is_single:
+            self.source.check_distinct([instance.env, *(other.env for other in self._open)])
         self.coverage.instances += 1
         self._open.append(instance)
         return instance
@@ -94,14 +112,9 @@ class Subject:
         """Leaves an instance to whoever closed it."""
         self._open = [other for other in self._open if other is not instance]
 
-    def seconds_left(self) -> float:
-        """Returns how long the check may go on."""
-        return self._until - time.perf_counter()
-
-    def check_time(self) -> None:
-        """Raises `OutOfTime` if the time of the check is over."""
-        if self.seconds_left() < 0:
-            raise OutOfTime
+    def time_left(self) -> float:
+        """Returns the share of the time that is left, up to 1."""
+        return (self._until - time.perf_counter()) / self._seconds
 
     def tell(
         self,
@@ -156,22 +169,28 @@ class Subject:
         return "\n".join([*self.source.as_code(), *body])
 
     def replay(self, seed: int, steps: int, *show: str) -> str:
-        """Returns a program that plays an episode as the check did, up to a step.
+        """Returns a program that plays an episode as the check did; see `replay`."""
+        return replay(self.source, seed, steps, *show)
 
-        Args:
-            seed: Of the episode and of its random actions.
-            steps: How many.
-            show: Lines that show what was found, after the last step.
-        """
-        body = [f"obs, info = env.reset(seed={seed})"]
-        if steps or any("sample()" in line for line in show):
-            body.insert(0, f"env.action_space.seed({seed})")
-        if steps:
-            body += [
-                f"for _ in range({steps}):",
-                "    obs, reward, terminated, truncated, info = env.step(env.action_space.sample())",
-            ]
-        return self.program(*body, *show)
+
+def replay(source: EnvSource, seed: int, steps: int, *show: str) -> str:
+    """Returns a program that plays an episode as the check did, up to a step.
+
+    Args:
+        source: Where the environment comes from.
+        seed: Of the episode and of its random actions.
+        steps: How many.
+        show: Lines that show what was found, after the last step.
+    """
+    body = [f"obs, info = env.reset(seed={seed})"]
+    if steps or any("sample()" in line for line in show):
+        body.insert(0, f"env.action_space.seed({seed})")
+    if steps:
+        body += [
+            f"for _ in range({steps}):",
+            "    obs, reward, terminated, truncated, info = env.step(env.action_space.sample())",
+        ]
+    return "\n".join([*source.as_code(), *body, *show])
 
 
 class _Part:
@@ -257,11 +276,10 @@ class Instance:
         """Closes it, unless it is the user's."""
         self._subject.forget(self)
         if not self._subject.is_single:
-            self._subject.note("close", -1, 0)
+            self._subject.note("close", is_last=True)
             self.env.close()
 
     def _note_begin(self, seed: int) -> None:
-        self._subject.check_time()
         self._seed, self._step = seed, 0
         self.num_resets += 1
         self._subject.coverage.episodes += 1

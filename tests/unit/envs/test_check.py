@@ -5,8 +5,8 @@ from __future__ import annotations
 import flawed
 import pytest
 
-from clipper.envs.check import Budget, look_at
 from clipper.envs.check_findings import FINDINGS, Findings
+from clipper.envs.check_look import Budget, look_at
 from clipper.envs.make import env_source
 
 DEFECTS: dict[type[flawed.Sound], tuple[str, str]] = {
