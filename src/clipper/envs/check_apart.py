@@ -166,7 +166,8 @@ class _Apart:
         if what in ("step", "reset"):
             again = replay(self._source, seed, step)
         else:
-            again = "\n".join(self._source.as_code() * max(1, min(2, instances)))
+            count = 2 if what.startswith("making") and instances else 1
+            again = "\n".join(self._source.as_code() * count)
         if name == "call_hangs":
             mend = (
                 "give whatever it waits for (a socket, a simulator, a lock, a loop) a time limit, and "

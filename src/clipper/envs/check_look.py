@@ -21,7 +21,7 @@ from clipper.envs.check_spaces import (
 )
 from clipper.envs.check_subject import Note, OutOfTime, Subject, describe_error
 from clipper.envs.make import EnvSource
-from clipper.errors import ConfigError, EnvironmentUnknown
+from clipper.errors import ClipperError, ConfigError, EnvironmentUnknown
 
 # of the time goes to playing; the rest to comparing
 _SHARE = 0.4
@@ -89,8 +89,9 @@ def _look(subject: Subject, budget: Budget) -> None:
     except (EnvironmentUnknown, ConfigError):
         raise
     except Exception as error:
-        found, hint = describe_error(error)
-        subject.tell("make_fails", found, hint or "let __init__ work.", again=subject.program())
+        message = error.message if isinstance(error, ClipperError) else describe_error(error)[0]
+        hint = describe_error(error)[1] or "let __init__ work without an error."
+        subject.tell("make_fails", message, hint, again=subject.program())
         return
     spaces = copy.deepcopy((instance.env.observation_space, instance.env.action_space))
     look_at_support(subject, instance)

@@ -15,12 +15,23 @@ from typing import Any
 from clipper.envs.check_findings import FINDINGS, Coverage, Finding, Severity, as_json
 from clipper.envs.contract import begin, breach_of, fault
 from clipper.envs.make import Env, EnvSource, brief, where_raised
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, EnvironmentFault
 from clipper.randomness import EpisodeSeeds
 
 Step = tuple[Any, Any, Any, Any, Any]
 Note = Callable[[str, int, int, Coverage], None]
 """Takes what is about to be called, the episode's seed (or -1), the step and what was looked at."""
+
+
+EPISODE = (
+    "def episode(env, seed, steps):",
+    "    env.action_space.seed(seed)",
+    "    last = env.reset(seed=seed)",
+    "    for _ in range(steps):",
+    "        last = env.step(env.action_space.sample())",
+    "    return last",
+)
+"""Lines of a program that plays an episode as the check did."""
 
 
 class OutOfTime(BaseException):
@@ -288,6 +299,8 @@ class Instance:
 
 def describe_error(error: Exception) -> tuple[str, str]:
     """Returns what was found and a hint, of an error in making an environment or in closing it."""
+    if isinstance(error, EnvironmentFault) and isinstance(error.__cause__, Exception):
+        return brief(error.__cause__), error.hint or ""
     if isinstance(error, ClipperError):
-        return error.message, error.hint or ""
+        return error.message.rstrip("."), error.hint or ""
     return brief(error), where_raised(error) or ""

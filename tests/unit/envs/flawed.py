@@ -404,6 +404,13 @@ class ResetOldSignature(Sound):
         return super().reset()
 
 
+class ResetRaises(Sound):
+    def begin(self) -> None:
+        if self.time:
+            raise KeyError("level 2")
+        super().begin()
+
+
 class StepOfFour(Sound):
     def step(self, action: Any) -> Any:
         obs, reward, terminated, truncated, info = super().step(action)
@@ -476,7 +483,7 @@ class SpacesDiffer(Sound):
         self.observation_space = spaces.Box(-5.0, 5.0 + len(self.made), (3,), np.float32)
 
 
-class GraphSpace(Sound):
+class TupleActions(Sound):
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
         self.action_space = spaces.Tuple((spaces.Box(-1.0, 1.0), spaces.Box(-1.0, 1.0)))
