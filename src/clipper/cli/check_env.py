@@ -71,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from clipper.checkpoint import dump_json
     from clipper.envs.check import check_env
     from clipper.errors import EnvironmentFault
-    from clipper.rendering import prepare_headless
 
-    prepare_headless()
     say(f"looking at {args.env}, at most about {args.seconds} s ...")
     found = check_env(
         args.env,

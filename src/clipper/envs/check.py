@@ -11,6 +11,7 @@ from clipper.envs.check_findings import Findings
 from clipper.envs.check_look import Budget, look_at
 from clipper.envs.make import EnvLike, Wrapper, env_source
 from clipper.errors import ConfigError
+from clipper.headless import prepare_headless
 
 
 def check_env(
@@ -53,6 +54,7 @@ def check_env(
     source = env_source(
         env, env_kwargs=env_kwargs, max_episode_steps=max_episode_steps, wrappers=wrappers
     )
+    prepare_headless()
     if not isolate:
         return look_at(source, budget, seed)
     reason = "env is an instance"

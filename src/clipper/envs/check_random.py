@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clipper.envs.check_record import Record
-from clipper.envs.check_replay import MOST_STEPS, Replay, first_difference, made
+from clipper.envs.check_record import Played
+from clipper.envs.check_replay import Replay, first_difference, made
 from clipper.envs.check_subject import EPISODE, Instance, Subject, Unplayable
 
 _SHORT = 30
@@ -19,33 +19,28 @@ _SEED_MEND = (
 )
 
 
-def look_at_seeds(subject: Subject, instance: Instance, record: Record) -> bool:
-    """Tells whether the first episode is another on a second new instance.
+def look_at_seeds(subject: Subject, first: Played) -> bool:
+    """Tells whether an episode is another on a second new instance.
 
     Args:
         subject: The environment; it can be made more than once.
-        instance: On which the record was played, still open.
-        record: What was played.
+        first: The first episode of a new instance.
 
     Returns:
         True if the seed decides it.
     """
-    first = record.episodes[0]
-    with made(subject, "making a second instance") as other:
-        again = Replay(other, first.seed).play(min(len(first.moments), MOST_STEPS))
-    at = first_difference(first, again)
-    if at is not None:
-        _tell_random(subject, instance, record, at)
-    return at is None
+    with made(subject, "making the environment again") as other:
+        again = Replay(other, first.seed).play(min(len(first.moments), subject.replay_steps))
+        at = first_difference(first, again)
+        if at is not None:
+            _tell_random(subject, other, first.seed, at)
+        return at is None
 
 
-def _tell_random(subject: Subject, instance: Instance, record: Record, at: int) -> None:
+def _tell_random(subject: Subject, other: Instance, seed: int, at: int) -> None:
     """Tells that a seed does not decide an episode, and what might."""
-    first, last = record.episodes[0], record.episodes[-1]
-    steps = min(len(first.moments), MOST_STEPS)
-    sources = _global_sources(subject, first.seed, max(at, 1), steps)
-    core = instance.env.unwrapped
-    took_seed = getattr(core, "_np_random_seed", None) == last.seed
+    sources = _global_sources(subject, seed, at + _SHORT)
+    took_seed = getattr(other.env.unwrapped, "_np_random_seed", None) == seed
     if sources:
         reason = f"it draws from the global generator of {' and '.join(sources)}"
         mend = (
@@ -63,26 +58,26 @@ def _tell_random(subject: Subject, instance: Instance, record: Record, at: int) 
         mend = _SEED_MEND
     name = "seed_ignored" if at == 0 else "not_deterministic"
     what = "the first observation" if at == 0 else f"step {at}"
-    is_told = getattr(instance.env.spec, "nondeterministic", False)
+    is_told = getattr(other.env.spec, "nondeterministic", False)
     subject.tell(
         name,
         f"the same seed and actions must give the same episode on two new instances, but {what} differs "
-        f"(seed {first.seed}); {reason}",
+        f"(seed {seed}); {reason}",
         mend,
         severity="note" if is_told else None,
         again=subject.program(
             *EPISODE,
-            f"print(episode(env, {first.seed}, {at}))",
+            f"print(episode(env, {seed}, {at}))",
             *subject.source.as_code(),
-            f"print(episode(env, {first.seed}, {at}))",
+            f"print(episode(env, {seed}, {at}))",
         ),
-        seed=first.seed,
+        seed=seed,
         step=at,
         global_generators=sources,
     )
 
 
-def _global_sources(subject: Subject, seed: int, at: int, steps: int) -> list[str]:
+def _global_sources(subject: Subject, seed: int, steps: int) -> list[str]:
     """Returns the global generators whose seeding makes the episode repeat."""
     kinds: dict[str, Callable[[], Any]] = {
         "numpy.random": lambda: np.random.seed(1),
@@ -98,7 +93,7 @@ def _global_sources(subject: Subject, seed: int, at: int, steps: int) -> list[st
             with made(subject, "making the environment again") as instance:
                 for seeder in seeders:
                     seeder()
-                found.append(Replay(instance, seed).play(min(steps, at + _SHORT)))
+                found.append(Replay(instance, seed).play(steps))
         return first_difference(found[0], found[1]) is None
 
     try:

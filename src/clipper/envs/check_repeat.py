@@ -12,32 +12,31 @@ import numpy as np
 
 from clipper.envs.check_random import look_at_seeds, look_at_unseeded
 from clipper.envs.check_record import Played, Record, same
-from clipper.envs.check_replay import MOST_STEPS, Replay, first_difference, made
+from clipper.envs.check_replay import Replay, first_difference, made
 from clipper.envs.check_subject import EPISODE, Instance, Subject, Unplayable
 from clipper.envs.probe import depends_on_past
 
 _ONE_PER_PROCESS = "--num-envs N --workers N-1 --eval-every 0"
 
 
-def look_at_repeats(subject: Subject, instance: Instance, record: Record) -> None:
+def look_at_repeats(subject: Subject, record: Record) -> None:
     """Tells whether seeds decide episodes, whether the past or other instances do.
 
     Args:
         subject: The environment; it can be made more than once.
-        instance: On which the record was played, still open.
-        record: What was played.
+        record: What was played on one instance.
     """
     is_decided = False
     with subject.part("whether a seed decides an episode"):
-        is_decided = look_at_seeds(subject, instance, record)
+        is_decided = look_at_seeds(subject, record.episodes[0])
     if not is_decided:
         return
-    with subject.part("whether the past decides an episode"):
-        _past(subject, record)
     with subject.part("whether instances share a state"):
         _shared(subject, record.episodes[0])
     with subject.part("resets without a seed"):
         look_at_unseeded(subject)
+    with subject.part("whether the past decides an episode"):
+        _past(subject, record)
 
 
 def _past(subject: Subject, record: Record) -> None:
@@ -47,10 +46,12 @@ def _past(subject: Subject, record: Record) -> None:
         subject.skip("whether the past decides an episode", "there was one episode alone")
     found: list[tuple[Played, Played, Replay, int]] = []
     for episode in later:
-        if subject.time_left() < 0.3:
+        if subject.time_left() < 0.1:
             break
         with made(subject, "making the environment again") as fresh:
-            again = Replay(fresh, episode.seed).play(min(len(episode.moments) + 1, MOST_STEPS))
+            again = Replay(fresh, episode.seed).play(
+                min(len(episode.moments) + 1, subject.replay_steps)
+            )
         before = record.episodes[episode.number - 1]
         at = first_difference(episode, again)
         if at is not None:
@@ -157,7 +158,7 @@ def _tell_leak(
 
 def _shared(subject: Subject, first: Played) -> None:
     """Plays the first episode once more while another instance is played in turn, then closed."""
-    steps = min(len(first.moments), MOST_STEPS // 4)
+    steps = min(len(first.moments), max(20, subject.replay_steps // 4))
     closed_at = steps // 2
     with made(subject, "making the environment again") as mine:
         again = Replay(mine, first.seed)

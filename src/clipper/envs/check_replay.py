@@ -10,9 +10,6 @@ from clipper.envs.check_parts import parts_of
 from clipper.envs.check_record import Moment, Played, number_of, picture, same
 from clipper.envs.check_subject import Instance, Subject, Unplayable, describe_error
 
-MOST_STEPS = 1000
-"""Of an episode that is played again."""
-
 
 class Replay:
     """An episode that is played once more, step by step, with a seed's actions.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from clipper.envs.check_parts import Part, breaches, parts_of
+from clipper.envs.check_parts import breaches, parts_of
 from clipper.envs.check_subject import (
     Instance,
     Subject,
@@ -164,16 +164,8 @@ def _close(subject: Subject, instance: Instance) -> None:
 def look_at_extremes(subject: Subject) -> None:
     """Tells whether a step fails for an action at the edge of the space."""
     instance = subject.make("making an instance for extreme actions")
-    parts = list(parts_of(instance.env.observation_space))
-    seed = subject.seed_of(0)
     try:
-        for action in extreme_actions(instance.env.action_space):
-            instance.begin(seed)
-            for step in range(1, _REPEATS + 1):
-                if _ends_with(subject, instance, parts, action, step):
-                    break
-            if subject.was_told("step_raises", "step_result"):
-                break
+        _Extremes(subject, instance).run()
     except Exception as error:
         raise Unplayable(describe_error(error)[0]) from error
     finally:
@@ -181,43 +173,60 @@ def look_at_extremes(subject: Subject) -> None:
             instance.close()
 
 
-def _ends_with(
-    subject: Subject, instance: Instance, parts: list[Part], action: Any, step: int
-) -> bool:
-    """Takes a step with an extreme action; returns True if the episode ends or the step fails."""
-    seed = subject.seed_of(0)
-    shown = action.tolist()
-    where = f"action {str(shown)[:60]}, step {step}, seed {seed}"
-    again = subject.program(
-        "import numpy as np",
-        f"env.reset(seed={seed})",
-        f"for _ in range({step}):",
-        f"    print(env.step({_code(action)}))",
-    )
-    try:
-        obs, _, terminated, truncated, _ = instance.step(copy.deepcopy(action))
-    except Exception as error:
-        subject.tell_fault("step", error, where, again, action=shown, step=step, seed=seed)
-        return True
-    for breach in breaches(obs, parts):
-        subject.tell(
-            breach.name,
-            f"{breach.law}, but {breach.found} ({where})",
-            breach.mend,
-            severity=breach.severity,
-            again=again,
-            part=breach.part,
-            action=shown,
-            step=step,
-            seed=seed,
+class _Extremes:
+    """Plays extreme actions, each a few times, and remembers those since the last reset."""
+
+    def __init__(self, subject: Subject, instance: Instance) -> None:
+        self._subject = subject
+        self._instance = instance
+        self._parts = list(parts_of(instance.env.observation_space))
+        self._seed = subject.seed_of(0)
+        self._actions: list[Any] = []
+
+    def run(self) -> None:
+        """Plays them until one fails."""
+        is_over = True
+        for action in extreme_actions(self._instance.env.action_space):
+            for _ in range(_REPEATS):
+                if is_over:
+                    self._instance.begin(self._seed)
+                    self._actions.clear()
+                is_over = self._step(action)
+                if self._subject.was_told("step_raises", "step_result"):
+                    return
+
+    def _step(self, action: Any) -> bool:
+        """Takes a step; returns True if the episode is over or the step fails."""
+        self._actions.append(action)
+        step = len(self._actions)
+        where = f"action {str(action.tolist())[:60]}, step {step}, seed {self._seed}"
+        evidence = {"action": action, "step": step, "seed": self._seed}
+        try:
+            obs, _, terminated, truncated, _ = self._instance.step(copy.deepcopy(action))
+        except Exception as error:
+            self._subject.tell_fault("step", error, where, self._program(), **evidence)
+            return True
+        for breach in breaches(obs, self._parts):
+            self._subject.tell(
+                breach.name,
+                f"{breach.law}, but {breach.found} ({where})",
+                breach.mend,
+                severity=breach.severity,
+                again=self._program(),
+                part=breach.part,
+                **evidence,
+            )
+        return bool(terminated) or bool(truncated)
+
+    def _program(self) -> str:
+        played = [action.tolist() for action in self._actions]
+        return self._subject.program(
+            "import numpy as np",
+            f"env.reset(seed={self._seed})",
+            f"for action in {played}:",
+            f"    step = env.step(np.array(action, np.{self._actions[0].dtype})[()])",
+            "print(step)",
         )
-    return bool(terminated) or bool(truncated)
-
-
-def _code(action: Any) -> str:
-    if isinstance(action, np.ndarray):
-        return f"np.array({action.tolist()}, np.{action.dtype})"
-    return f"np.{action.dtype}({action})"
 
 
 def extreme_actions(space: spaces.Space[Any]) -> Iterator[Any]:

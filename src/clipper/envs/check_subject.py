@@ -123,6 +123,11 @@ class Subject:
         """Leaves an instance to whoever closed it."""
         self._open = [other for other in self._open if other is not instance]
 
+    @property
+    def replay_steps(self) -> int:
+        """Steps up to which an episode is played again: a twentieth of the time, 20 to 1,000."""
+        return int(min(1000, max(20, 0.05 * self._seconds * self.coverage.steps_per_second)))
+
     def time_left(self) -> float:
         """Returns the share of the time that is left, up to 1."""
         return (self._until - time.perf_counter()) / self._seconds

@@ -303,7 +303,7 @@ class OnceOnly(Sound):
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
-        if len(self.was_closed) > 12:
+        if self.was_closed:
             raise OSError("the port is in use")
 
     def close(self) -> None:

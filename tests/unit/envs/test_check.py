@@ -429,12 +429,11 @@ def built_in() -> list[str]:
     "name",
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in built_in()],
 )
-@pytest.mark.filterwarnings("ignore")
 def test_no_false_alarm_on_gymnasiums_own(name: str) -> None:
     """Nothing worse than a note is found in an environment that thousands have trained in."""
     if "mujoco" in str(gymnasium.spec(name).entry_point):
         pytest.importorskip("mujoco")
-    found = looked_at(name, steps=5000, seconds=20.0)
+    found = check_env(name, steps=5000, seconds=20.0)
     bad = {one.name for one in found if one.severity != "note"}
     assert bad <= EXPECTED.get(name, set()), str(found)
     assert found.coverage.steps > 100
