@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipper.agent import PPO
     from clipper.config import PPOConfig
+    from clipper.envs.check import check_env
     from clipper.envs.library import native_include
     from clipper.errors import ClipperError
     from clipper.evaluation import Evaluation
@@ -27,6 +28,7 @@ __all__ = [
     "Report",
     "Schedule",
     "__version__",
+    "check_env",
     "load",
     "native_include",
     "resume",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "PPO": "clipper.agent",
+    "check_env": "clipper.envs.check",
     "load": "clipper.loading",
     "native_include": "clipper.envs.library",
     "resume": "clipper.loading",

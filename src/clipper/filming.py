@@ -9,15 +9,10 @@ from pathlib import Path
 from clipper.envs.make import EnvSource
 from clipper.errors import EnvironmentFault
 from clipper.evaluation import play_frames
+from clipper.headless import headless_hint, prepare_headless
 from clipper.policies.actor_critic import ActorCritic
 from clipper.progress import frame_status
-from clipper.rendering import (
-    VideoWriter,
-    check_video_path,
-    draw_caption,
-    headless_hint,
-    prepare_headless,
-)
+from clipper.rendering import VideoWriter, check_video_path, draw_caption
 
 
 def film(

@@ -23,6 +23,7 @@ VERBS = {
     "render": "write a GIF or MP4 of a trained agent",
     "sweep": "train settings over environments and seeds, and keep a row for every run",
     "plot": "draw learning curves of runs",
+    "check-env": "say what is wrong with an environment",
     "inspect": "say what a run or an agent file is",
     "presets": "list tuned settings",
 }
@@ -67,7 +68,7 @@ def _run(words: list[str]) -> int:
     if verb not in VERBS:
         hint = nearest(verb, VERBS) or "the verbs are " + ", ".join(VERBS) + "."
         raise UsageError(f"there is no verb {verb!r}.", hint=hint)
-    module = import_module(f"clipper.cli.{verb}")
+    module = import_module(f"clipper.cli.{module_of(verb)}")
     parser = Parser(
         words=words[1:],
         prog=f"clipper {verb}",
@@ -83,6 +84,11 @@ def _run(words: list[str]) -> int:
         return int(request.code or 0)
     code: int = module.run(args)
     return code
+
+
+def module_of(verb: str) -> str:
+    """Returns the name of the file here that a verb is in."""
+    return verb.replace("-", "_")
 
 
 def _overview() -> str:

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Renders and returns the exit code."""
-    from clipper.rendering import check_video_path, prepare_headless
+    from clipper.headless import prepare_headless
+    from clipper.rendering import check_video_path
 
     check_video_path(args.out)
     prepare_headless()

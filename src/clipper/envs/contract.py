@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from clipper.envs.make import Env, brief, where_raised
 from clipper.errors import ClipperError, EnvironmentFault
@@ -25,13 +28,15 @@ class Breach(ValueError):
     """What an environment returned is not what Gymnasium's contract says.
 
     Args:
+        name: Of the finding, see `clipper.envs.check_findings`.
         law: What it must do, to follow "must".
         found: What it did, to follow "but".
         hint: What to do about it.
     """
 
-    def __init__(self, law: str, found: str, hint: str) -> None:
+    def __init__(self, name: str, law: str, found: str, hint: str) -> None:
         super().__init__(f"{law}, but {found}")
+        self.name = name
         self.law = law
         self.found = found
         self.hint = hint
@@ -43,16 +48,26 @@ def first_obs(env: Env, seed: int) -> Any:
     Raises:
         Breach: `reset` returned something else than (obs, info).
     """
-    found = env.reset(seed=seed)
+    return begin(env, seed)[0]
+
+
+def begin(env: Env, seed: int) -> tuple[Any, Any]:
+    """Returns the first observation of an episode and its info, a mapping or None.
+
+    Raises:
+        Breach: `reset` returned something else.
+    """
+    found: Any = env.reset(seed=seed)
+    law = "return (obs, info) from reset, info being a dict"
     # a bare observation of two numbers or of two parts could be unpacked like a pair
-    is_pair = isinstance(found, tuple) and len(found) == 2
-    if not is_pair or not (found[1] is None or isinstance(found[1], Mapping)):
-        raise Breach(
-            "return (obs, info) from reset, info being a dict",
-            f"returned {_shown(found)}",
-            _PAIR_HINT,
-        )
-    return found[0]
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise Breach("reset_result", law, f"returned {_shown(found)}", _PAIR_HINT)
+    obs, info = found
+    if info is None or isinstance(info, Mapping):
+        return obs, info
+    if isinstance(info, (np.ndarray, numbers.Number)):
+        raise Breach("reset_result", law, f"returned {_shown(found)}", _PAIR_HINT)
+    raise Breach("info_type", law, f"the info is {_shown(info)}", _PAIR_HINT)
 
 
 def fault(
@@ -68,7 +83,7 @@ def fault(
         seed: The episode's, for the hint; None if `where` has it.
     """
     seeded = "" if seed is None else f"The episode's seed was {seed}."
-    breach = _breach(call, error)
+    breach = breach_of(call, error)
     if breach is not None:
         message = f"{name} must {breach.law}, but {breach.found} ({where})."
         return EnvironmentFault(message, hint=f"{breach.hint} {seeded}".strip())
@@ -84,7 +99,7 @@ def fault(
     )
 
 
-def _breach(call: str, error: Exception) -> Breach | None:
+def breach_of(call: str, error: Exception) -> Breach | None:
     """Returns the part of the contract that was broken, where the error tells it."""
     if isinstance(error, Breach):
         return error
@@ -92,13 +107,18 @@ def _breach(call: str, error: Exception) -> Breach | None:
     refused = re.search(r"reset\(\) got an unexpected keyword argument '(seed|options)'", text)
     if isinstance(error, TypeError) and refused:
         law = "take seed and options in reset"
-        return Breach(law, f"its reset takes no {refused[1]!r}, as in the old gym", _RESET_HINT)
+        return Breach(
+            "reset_signature",
+            law,
+            f"its reset takes no {refused[1]!r}, as in the old gym",
+            _RESET_HINT,
+        )
     # the tuple is unpacked by a wrapper of Gymnasium's or by Clipper
     counted = re.search(r"values to unpack \(expected 5, got (\d+)\)", text)
     if isinstance(error, ValueError) and counted and _module(error, "clipper.", "gymnasium."):
         law = "return (obs, reward, terminated, truncated, info) from step"
         old = ", as in the old gym" if counted[1] == "4" else ""
-        return Breach(law, f"returned {counted[1]} values{old}", _STEP_HINT)
+        return Breach("step_result", law, f"returned {counted[1]} values{old}", _STEP_HINT)
     return None
 
 

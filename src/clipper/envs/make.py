@@ -112,6 +112,28 @@ class EnvSource:
             env.close()
         return env
 
+    def as_code(self) -> list[str]:
+        """Returns lines of Python that make such an environment, for a program that shows a fault.
+
+        They name what cannot be written: a callable or an instance of the user's.
+        """
+        if self.instance is not None:
+            return ["# env is the environment that was given"]
+        if self.maker is not None:
+            given = ", ".join(f"{k}={v!r}" for k, v in self.env_kwargs.items())
+            return [f"env = make({given})  # make is the callable that was given, {self.name}"]
+        kwargs = [f"{name}={value!r}" for name, value in self.env_kwargs.items()]
+        if is_library(self.name):
+            made = ", ".join([repr(self.name), *kwargs])
+            return ["from clipper.envs.library import LibraryEnv", f"env = LibraryEnv({made})"]
+        if isinstance(_resolve(self.name), EnvSpec):
+            if self.max_episode_steps is not None:
+                kwargs.append(f"max_episode_steps={self.max_episode_steps}")
+            made = ", ".join([repr(self.name), "disable_env_checker=True", *kwargs])
+            return ["import gymnasium", f"env = gymnasium.make({made})"]
+        module, _, attribute = self.name.rpartition(":")
+        return [f"import {module}", f"env = {module}.{attribute}({', '.join(kwargs)})"]
+
     def check_distinct(self, envs: Sequence[Env]) -> None:
         """Raises if two of the environments are one object.
 
