@@ -182,7 +182,6 @@ def test_flags_in_the_text_exist() -> None:
         "--no-anneal-lr",
         "--clip-param",
         "--use-proper-time-limits",
-        "--seeds",
         "--table",
     }
     used: set[str] = set()
