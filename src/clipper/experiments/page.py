@@ -16,7 +16,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); background: #fff;
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .25rem; }
 p, li { max-width: 46rem; }
@@ -28,19 +28,19 @@ th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap;
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 .text { text-align: left; }
 td.verdict { white-space: normal; min-width: 11rem; }
-td:first-child, th:first-child { position: sticky; left: 0; background: #fff; max-width: 45vw;
-  white-space: normal; }
+td:first-child, th:first-child { position: sticky; left: 0; background: #fff; min-width: 8rem;
+  max-width: 42vw; white-space: normal; padding-left: 0; }
+figure { margin: 0; }
 img { display: block; max-width: 100%; height: auto; }
 .better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
 ul.verdicts { padding-left: 1.2rem; }
 footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: .75rem; }
 @media (max-width: 40rem) {
   body { padding: .75rem; font-size: .95rem; }
-  figure { margin: 0; }
-  /* wide pictures are read by pushing them sideways, not with a magnifying glass */
-  .picture { overflow-x: auto; } .picture img { max-width: none; width: 46rem; }
+    /* wide pictures are read by pushing them sideways, not with a magnifying glass */
+  .picture { overflow-x: auto; }
+  .picture img { max-width: none; width: max(100%, calc(var(--pixels) * .55px)); }
 }
-@media print { .picture img { width: 100%; max-width: 100%; } }
 """
 
 
@@ -65,7 +65,7 @@ def page_of(comparison: Comparison, pictures: Mapping[str, tuple[str, bytes]], t
     for name, (text, content) in pictures.items():
         data = base64.b64encode(content).decode()
         parts.append(
-            f'<h2>{escape(text)}</h2>\n<figure class="picture">'
+            f'<h2>{escape(text)}</h2>\n<figure class="picture" style="--pixels: {_width(content)}">'
             f'<img alt="{escape(text)}" src="data:image/png;base64,{data}"></figure>'
             f'<p class="caption">{escape(name)}</p>'
         )
@@ -77,6 +77,11 @@ def page_of(comparison: Comparison, pictures: Mapping[str, tuple[str, bytes]], t
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
         f"<footer>Clipper {__version__}</footer>\n</body>\n</html>\n"
     )
+
+
+def _width(png: bytes) -> int:
+    """Returns the width of a PNG file, which stands at its 16th byte."""
+    return int.from_bytes(png[16:20], "big")
 
 
 def _verdicts(comparison: Comparison) -> str:
@@ -99,7 +104,7 @@ def _table(table: Table) -> str:
         found = []
         for i, cell in enumerate(row):
             names = ["text"] if i < table.num_texts else []
-            if tag == "td" and table.num_texts > 1 and i == 1:
+            if tag == "td" and table.header[i] == "verdict":
                 names += ["verdict", cell if cell in ("better", "worse") else "open"]
             kind = f' class="{" ".join(names)}"' if names else ""
             found.append(f"<{tag}{kind}>{escape(cell)}</{tag}>")
@@ -134,7 +139,7 @@ def _settings(comparison: Comparison) -> str:
             (name, env, *(_shown(configs[name, env].get(n)) for n in differing))
             for name, env in keys
         ],
-        num_texts=1,
+        num_texts=2,
     )
     return _table(table)
 

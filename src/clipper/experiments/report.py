@@ -32,6 +32,7 @@ def write_report(comparison: Comparison, folder: str | Path, title: str) -> list
         FileError: The folder holds something else, or cannot be written.
     """
     target = Path(folder)
+    _tidy(target)
     _check_replaceable(target)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
@@ -51,12 +52,20 @@ def write_report(comparison: Comparison, folder: str | Path, title: str) -> list
     except OSError as error:
         raise FileError(f"{target} must be writable, but {error.strerror or error}.") from error
     finally:
-        if old.exists() and not target.exists():
+        _tidy(target)
+    return sorted(target.iterdir(), key=lambda path: (path.suffix, path.name))
+
+
+def _tidy(target: Path) -> None:
+    """Removes what a report that was killed left, and gives an older one its name back."""
+    for old in target.parent.glob(f".{target.name}.old-*"):
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
             with contextlib.suppress(OSError):
                 os.rename(old, target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    return sorted(target.iterdir(), key=lambda path: (path.suffix, path.name))
+    for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check_replaceable(target: Path) -> None:
