@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 
 # Okabe and Ito's palette, told apart by colour-blind readers; without its yellow, pale on white
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-_STYLES = ("-", "--", ":", "-.")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+STYLES = ("-", "--", ":", "-.")
 _HEALTH = (
     ("policy/entropy", "entropy (nats)"),
     ("policy/approx_kl", "approx. KL (nats)"),
@@ -129,7 +129,7 @@ def _draw_returns(axes: Axes, curve: Curve) -> None:
     mean = rolling_mean(curve.returns, window)
     evaluations = [
         ("eval/return_stochastic", "evaluation, sampled actions", 8, "none"),
-        ("eval/return_deterministic", "evaluation, most likely action", 5, _COLOURS[1]),
+        ("eval/return_deterministic", "evaluation, most likely action", 5, COLOURS[1]),
     ]
     marks = [curve.measured(path)[1] for path, *_ in evaluations]
     low, high = _limits(curve.returns, [mean[window - 1 :], *marks])
@@ -140,11 +140,11 @@ def _draw_returns(axes: Axes, curve: Curve) -> None:
         curve.steps, curve.returns, ".", ms=3, mew=0, color="#777777", alpha=alpha, rasterized=True
     )
     axes.plot([], [], ".", ms=5, mew=0, color="#777777", label=label)
-    axes.plot(curve.steps, mean, color=_COLOURS[0], lw=2, label=f"mean of last {window} episodes")
+    axes.plot(curve.steps, mean, color=COLOURS[0], lw=2, label=f"mean of last {window} episodes")
     for path, text, size, face in evaluations:
         steps, values = curve.measured(path)
         if len(values):
-            axes.plot(steps, values, "o", ms=size, mfc=face, mec=_COLOURS[1], label=text)
+            axes.plot(steps, values, "o", ms=size, mfc=face, mec=COLOURS[1], label=text)
     axes.set_ylim(low, high)
     ends = [*curve.steps[-1:], *curve.metrics.get("step", [])[-1:]]
     axes.set_xlim(0, 1.02 * max([10.0, *ends]))
@@ -152,7 +152,7 @@ def _draw_returns(axes: Axes, curve: Curve) -> None:
         _note(axes, "no episode has ended yet")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("episode return (raw reward)")
-    _dress(axes)
+    dress(axes)
     axes.legend(
         loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, frameon=False, fontsize=9, borderpad=0
     )
@@ -162,7 +162,7 @@ def _draw_metric(axes: Axes, curve: Curve, path: str, label: str) -> None:
     """Draws a small panel of one metric over the iterations."""
     steps, values = curve.measured(path)
     if len(values):
-        axes.plot(steps, values, color=_COLOURS[2], lw=1.2)
+        axes.plot(steps, values, color=COLOURS[2], lw=1.2)
     else:
         _note(axes, "not measured")
     if path == "value/explained_variance" and len(values):
@@ -170,20 +170,20 @@ def _draw_metric(axes: Axes, curve: Curve, path: str, label: str) -> None:
         axes.set_ylim(max(-1.0, min(0.0, float(values.min()))) - 0.1, 1.1)
     axes.set_title(label, loc="left", fontsize=9)
     axes.tick_params(labelsize=8)
-    _dress(axes)
+    dress(axes)
 
 
 def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, width: float) -> None:
     """Draws a panel of `plot_runs`, `width` inches wide: all runs of one environment."""
     window = _window(curves)
-    seconds, unit = _time_unit(max((c.wall_seconds[-1] for c in curves if len(c.steps)), default=0))
+    seconds, unit = time_unit(max((c.wall_seconds[-1] for c in curves if len(c.steps)), default=0))
     has_band = False
     for name in dict.fromkeys(curve.name for curve in curves):
         group = [c for c in curves if c.name == name]
         going = [c for c in group if len(c.returns)]
         number = names.index(name)
-        style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
-        color = _COLOURS[number % len(_COLOURS)]
+        style = STYLES[number // len(COLOURS) % len(STYLES)]
+        color = COLOURS[number % len(COLOURS)]
         label = plain(_setting(name, group, going))
         if not going:
             axes.plot([], [], color=color, ls=style, label=label)
@@ -209,7 +209,7 @@ def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, wi
     if not any(len(c.returns) for c in curves):
         axes.set_xlim(0, 10)
         _note(axes, "no episode has ended yet")
-    _dress(axes, engineering=x == "steps")
+    dress(axes, engineering=x == "steps")
     title = "line: mean over seeds, band: lowest to highest seed" if has_band else None
     _legend_below(axes, width, title)
 
@@ -243,7 +243,8 @@ def _setting(name: str, group: list[Curve], going: list[Curve]) -> str:
     return text + (f"; {waiting} without episodes)" if waiting else ")")
 
 
-def _dress(axes: Axes, *, engineering: bool = True) -> None:
+def dress(axes: Axes, *, engineering: bool = True) -> None:
+    """Gives a panel its grid and leaves out the frame; `engineering` writes x as 200k and 1.5M."""
     from matplotlib.ticker import EngFormatter
 
     if engineering:
@@ -277,7 +278,7 @@ def _window(curves: Sequence[Curve]) -> int:
     return int(np.clip(10 * round(np.median(counts) / 100), 10, 100)) if counts else 100
 
 
-def _time_unit(longest: float) -> tuple[float, str]:
+def time_unit(longest: float) -> tuple[float, str]:
     """Returns the seconds in a unit that suits the longest time, and the unit's sign."""
     if longest < 180:
         return 1.0, "s"

@@ -233,6 +233,28 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
+def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of how settings are compared."""
+    parser.add_argument(
+        "--metric",
+        choices=("last", "all", "eval"),
+        default="last",
+        help="judge runs by the last 100 training episodes, all of them, or the final evaluation "
+        "(last)",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="SETTING",
+        help="what the others are compared with (the first setting)",
+    )
+    parser.add_argument(
+        "--ranges",
+        metavar="FILE.csv",
+        help="columns env, low, high: scores that count as 0 and 1 over several tasks (lowest and "
+        "highest run)",
+    )
+
+
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that name a trained agent."""
     parser.add_argument("agent", metavar="RUN|FILE", help="a run folder or a .safetensors file")

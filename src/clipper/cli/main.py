@@ -22,6 +22,8 @@ VERBS = {
     "evaluate": "play fresh episodes with a trained agent and report the returns",
     "render": "write a GIF or MP4 of a trained agent",
     "sweep": "train settings over environments and seeds, and keep a row for every run",
+    "compare": "say which of some settings is better, and how sure that is",
+    "report": "write tables, pictures and a page about a sweep",
     "plot": "draw learning curves of runs",
     "check-env": "say what is wrong with an environment",
     "inspect": "say what a run or an agent file is",

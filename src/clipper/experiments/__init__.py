@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipper.experiments.results import Row, read_rows
+    from clipper.experiments.results import read_rows
+    from clipper.experiments.rows import Row
     from clipper.experiments.runs import RunSpec
     from clipper.experiments.states import SweepOutcome
     from clipper.experiments.sweep import run_sweep
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Row", "RunSpec", "SweepOutcome", "read_rows", "run_sweep"]
 
 _HOMES = {
-    "Row": "results",
+    "Row": "rows",
     "RunSpec": "runs",
     "SweepOutcome": "states",
     "read_rows": "results",

@@ -11,7 +11,7 @@ from typing import Any
 from clipper.checkpoint import dump_json, write_atomically
 from clipper.errors import ClipperError
 from clipper.experiments.one_run import agent_of, train_run
-from clipper.experiments.runs import RunSpec, config_hash
+from clipper.experiments.runs import RunSpec
 from clipper.training import Report
 
 Notify = Callable[[dict[str, Any]], None]
@@ -32,7 +32,7 @@ def look(job: Mapping[str, Any], notify: Notify) -> int:
         found.append(
             {
                 "config": agent.config.to_json(),
-                "config_hash": config_hash(spec, agent.config),
+                "config_hash": spec.config_hash(agent.config),
                 "engine": agent.engine,
                 "preset": agent.preset,
             }

@@ -14,12 +14,12 @@ import numpy as np
 from clipper import __version__
 from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import checkpoints_in, parameters_sha256, prefixed
-from clipper.curves import Curve, read_curve, rolling_mean
+from clipper.curves import Curve, read_curve
 from clipper.errors import FileError
-from clipper.experiments.results import CURVE_POINTS, CurvePoint, Row, write_result
-from clipper.experiments.runs import RunSpec, config_hash
+from clipper.experiments.results import write_result
+from clipper.experiments.rows import CurvePoint, Row, curve_points
+from clipper.experiments.runs import RunSpec
 from clipper.loading import resume
-from clipper.metrics import RecentEpisodes
 from clipper.run_folder import read_config
 from clipper.training import Outcome, Report
 
@@ -70,7 +70,10 @@ def train_run(
     if outcome.signal is not None:
         return None
     curve = read_curve(folder)
-    result = _row(spec, agent, outcome, folder, curve, progress), _points(spec, curve, outcome.step)
+    result = (
+        _row(spec, agent, outcome, folder, curve, progress),
+        curve_points(spec.key, curve, outcome.step),
+    )
     agent.close()
     write_result(folder, *result)
     return result
@@ -170,33 +173,10 @@ def _row(
         steps=outcome.step,
         wall_seconds=round(outcome.wall_seconds, 3),
         cpu_seconds=round(progress.cpu_seconds(), 3),
-        config_hash=config_hash(spec, agent.config),
+        config_hash=spec.config_hash(agent.config),
         parameters_sha256=parameters_sha256(prefixed("policy", state)),
         engine=agent.engine,
         exact=agent.inexact is None,
         version=__version__,
         commit="" if git is None else git["commit"] + "+" * git["dirty"],
     )
-
-
-def _points(spec: RunSpec, curve: Curve, last_step: int) -> list[CurvePoint]:
-    """Returns the learning curve at evenly spaced steps, from the first episode's end on."""
-    if not len(curve.steps):
-        return []
-    means = rolling_mean(curve.returns, RecentEpisodes.WINDOW)
-    points: list[CurvePoint] = []
-    for k in range(1, CURVE_POINTS + 1):
-        step = last_step * k // CURVE_POINTS
-        ended = int(np.searchsorted(curve.steps, step, side="right"))
-        if ended and (not points or step > points[-1].step):
-            points.append(
-                CurvePoint(
-                    setting=spec.setting,
-                    env=spec.env,
-                    seed=spec.seed,
-                    step=step,
-                    wall_seconds=round(float(curve.wall_seconds[ended - 1]), 3),
-                    mean_return=float(f"{means[ended - 1]:.6g}"),
-                )
-            )
-    return points

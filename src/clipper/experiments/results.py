@@ -8,139 +8,18 @@ opened for writing, and never a row without a curve.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import math
 import os
-import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from clipper.checkpoint import dump_json, parse_json, write_atomically
 from clipper.errors import FileError
+from clipper.experiments.rows import COLUMNS, CURVE_COLUMNS, CurvePoint, Row
 
 RESULTS = "results.csv"
 CURVES = "curves.csv"
-CURVE_POINTS = 100
 _RESULT = "result.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What is kept of a finished run.
-
-    Attributes:
-        setting: Name of the setting.
-        env: Name of the environment.
-        seed: The run's seed.
-        algo: Name of the algorithm.
-        score: Mean return of the last 100 training episodes, NaN if none ended.
-        score_all: Mean return of all training episodes, NaN if none ended.
-        episodes: Training episodes that ended.
-        eval_mean: Mean return of the final evaluation, NaN without one.
-        eval_episodes: Its episodes, 0 without one.
-        steps: Transitions trained on.
-        wall_seconds: Training time.
-        cpu_seconds: CPU time of all threads, start of the run and final evaluation included.
-        config_hash: Hash of all that decides what is learnt, but for the seed.
-        parameters_sha256: SHA-256 of the last policy's parameters.
-        engine: What computed, as `native avx2`.
-        exact: False if the run was resumed in a way that changes bits.
-        version: Version of Clipper.
-        commit: Git commit of the working directory, with `+` if it had changes; may be empty.
-    """
-
-    setting: str
-    env: str
-    seed: int
-    algo: str
-    score: float
-    score_all: float
-    episodes: int
-    eval_mean: float
-    eval_episodes: int
-    steps: int
-    wall_seconds: float
-    cpu_seconds: float
-    config_hash: str
-    parameters_sha256: str
-    engine: str
-    exact: bool
-    version: str
-    commit: str
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What tells runs of a sweep apart."""
-        return self.setting, self.env, self.seed
-
-    def cells(self) -> list[str]:
-        """Returns the row as cells of a CSV file; NaN is an empty one, floats are exact."""
-        return [_cell(getattr(self, name)) for name in COLUMNS]
-
-    @classmethod
-    def from_cells(cls, cells: typing.Mapping[str, str]) -> Self:
-        """Returns the row that `cells` wrote.
-
-        Raises:
-            ValueError: A cell is not what it must be.
-            KeyError: A column is missing.
-        """
-        return cls(**{name: _read(kind, cells[name]) for name, kind in _KINDS.items()})
-
-
-_KINDS = typing.get_type_hints(Row)
-COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """A point of a finished run's learning curve.
-
-    Attributes:
-        setting: Name of the setting.
-        env: Name of the environment.
-        seed: The run's seed.
-        step: Transitions.
-        wall_seconds: Training time.
-        mean_return: Mean return of the last 100 training episodes there, or of as many as had ended.
-    """
-
-    setting: str
-    env: str
-    seed: int
-    step: int
-    wall_seconds: float
-    mean_return: float
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What tells runs of a sweep apart."""
-        return self.setting, self.env, self.seed
-
-
-CURVE_COLUMNS = tuple(field.name for field in dataclasses.fields(CurvePoint))
-_CURVE_KINDS = typing.get_type_hints(CurvePoint)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
-    return str(value)
-
-
-def _read(kind: type[Any], cell: str) -> Any:
-    if kind is bool:
-        if cell not in ("true", "false"):
-            raise ValueError(cell)
-        return cell == "true"
-    if kind is float:
-        return float(cell) if cell else math.nan
-    return kind(cell)
 
 
 def read_rows(file: str | Path) -> list[Row]:
@@ -188,7 +67,7 @@ def read_curve_points(file: str | Path) -> list[CurvePoint]:
     points = []
     for number, cells in lines:
         try:
-            points.append(_point(cells))
+            points.append(CurvePoint.from_cells(cells))
         except ValueError as error:
             raise _bad_line(path, number, cells) from error
     return points
@@ -221,7 +100,7 @@ def write_result(folder: Path, row: Row, curve: Iterable[CurvePoint]) -> None:
     Raises:
         FileError: It cannot be written.
     """
-    data = {"row": row.cells(), "curve": [_point_cells(point) for point in curve]}
+    data = {"row": row.cells(), "curve": [point.cells() for point in curve]}
     write_atomically(folder / _RESULT, dump_json(data).encode())
 
 
@@ -237,7 +116,7 @@ def read_result(folder: Path) -> tuple[Row, list[CurvePoint]] | None:
     data = parse_json(file.read_text(encoding="utf-8"), str(file))
     try:
         row = Row.from_cells(dict(zip(COLUMNS, data["row"], strict=True)))
-        return row, [_point(cells) for cells in data["curve"]]
+        return row, [CurvePoint.from_cells(cells) for cells in data["curve"]]
     except (KeyError, ValueError, TypeError):
         raise FileError(
             f"{file} must be the result of a run, but is not.", hint="remove it; the run is kept."
@@ -265,7 +144,7 @@ class ResultsFiles:
             kept = [point for point in points if point.key in self.rows]
             _cut_last_line(self._curves)
             if len(kept) < len(points):
-                lines = _lines([CURVE_COLUMNS, *map(_point_cells, kept)])
+                lines = _lines([CURVE_COLUMNS, *(point.cells() for point in kept)])
                 write_atomically(self._curves, lines.encode())
 
     def add(self, row: Row, curve: Iterable[CurvePoint]) -> None:
@@ -274,20 +153,9 @@ class ResultsFiles:
         Raises:
             FileError: The disk is full or a file cannot be written.
         """
-        _append(self._curves, CURVE_COLUMNS, map(_point_cells, curve))
+        _append(self._curves, CURVE_COLUMNS, (point.cells() for point in curve))
         _append(self._results, COLUMNS, [row.cells()])
         self.rows[row.key] = row
-
-
-def _point(cells: Sequence[str]) -> CurvePoint:
-    kinds = _CURVE_KINDS.items()
-    return CurvePoint(
-        **{name: _read(kind, cell) for (name, kind), cell in zip(kinds, cells, strict=True)}
-    )
-
-
-def _point_cells(point: CurvePoint) -> list[str]:
-    return [_cell(getattr(point, name)) for name in CURVE_COLUMNS]
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> str:

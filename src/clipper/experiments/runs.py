@@ -15,6 +15,7 @@ from clipper.errors import ConfigError, nearest
 from clipper.run_folder import folder_name
 from clipper.settings import read_settings, setting_to_json
 
+_ENVIRONMENT = ("env", "env_kwargs", "max_episode_steps")
 _LIBRARIES = (".so", ".dylib", ".dll")
 
 
@@ -59,6 +60,10 @@ class RunSpec:
         # a library's runs stand together wherever it was named from
         env = Path(self.env).name if self.env.endswith(_LIBRARIES) else self.env
         return f"{folder_name(env)}/{folder_name(self.setting)}-{self.seed}"
+
+    def config_hash(self, config: Config) -> str:
+        """Returns the hash of what the run learns, given its settings in full."""
+        return config_hash(self.algo, self.to_json(), config)
 
     def __str__(self) -> str:
         return f"{self.setting} · {self.env} · seed {self.seed}"
@@ -134,25 +139,20 @@ def _plain(spec: RunSpec) -> dict[str, Any]:
     return {**spec.to_json(), "settings": typed}
 
 
-def config_hash(spec: RunSpec, config: Config) -> str:
+def config_hash(algo: str, env: Mapping[str, Any], config: Config) -> str:
     """Returns a short hash of all that decides what a run learns, but for its seed.
 
     Settings at their defaults do not enter, so that a version with one more setting has the hashes
     of the versions before it.
 
     Args:
-        spec: The run.
-        config: Its settings in full, the preset's among them.
+        algo: Name of the algorithm.
+        env: `env`, `env_kwargs` and `max_episode_steps`.
+        config: The settings in full, the preset's among them.
     """
     defaults = type(config)().to_json()
     changed = {k: v for k, v in config.to_json().items() if v != defaults[k]}
-    content = {
-        "algo": spec.algo,
-        "config": changed,
-        "env": spec.env,
-        "env_kwargs": dict(spec.env_kwargs),
-        "max_episode_steps": spec.max_episode_steps,
-    }
+    content = {"algo": algo, "config": changed, **{k: env[k] for k in _ENVIRONMENT}}
     return hashlib.sha256(dump_json(content).encode()).hexdigest()[:12]
 
 

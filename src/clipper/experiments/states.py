@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clipper.experiments.results import Row
+from clipper.experiments.rows import Row
 from clipper.experiments.runs import RunSpec
 
 Status = Literal["waiting", "running", "finished", "failed", "stopped"]

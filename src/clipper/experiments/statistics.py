@@ -4,7 +4,7 @@ A setting's scores are one array per task, a number per seed. Tasks weigh the sa
 they have. Intervals are stratified bootstraps: seeds are drawn anew within every task, as in Agarwal et
 al. 2021, "Deep RL at the edge of the statistical precipice" (arXiv 2108.13264); their percentiles are
 moved outwards for the few seeds there are, as in Hesterberg 2015, "What teachers should know about the
-bootstrap" (arXiv 1411.5279), section 5.3, for the plain ones are too narrow. In simulations of normal
+bootstrap" (arXiv 1411.5279), for the plain ones are too narrow. In simulations of normal
 scores 95 % intervals held the truth in 94 to 96 of 100 studies of 10 seeds or of several tasks; of a
 single task in 90 with 5 seeds, 87 with 4 and 75 with 3.
 

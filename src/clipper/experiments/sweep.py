@@ -18,7 +18,8 @@ from typing import Any
 from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
 from clipper.errors import ConfigError, FileError
 from clipper.experiments.processes import Processes
-from clipper.experiments.results import ResultsFiles, Row, read_result
+from clipper.experiments.results import ResultsFiles, read_result
+from clipper.experiments.rows import Row
 from clipper.experiments.runs import RunSpec, check_runs
 from clipper.experiments.scheduler import Scheduler
 from clipper.experiments.states import Observer, RunState, SweepOutcome

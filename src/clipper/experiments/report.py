@@ -1,0 +1,104 @@
+"""A comparison in, a folder of its tables, pictures and page out; the whole folder or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+from pathlib import Path
+
+from clipper.errors import FileError
+from clipper.experiments.comparison import Comparison
+from clipper.experiments.figures import draw_curves, draw_improvement, draw_profiles, draw_scores
+from clipper.experiments.page import page_of
+from clipper.experiments.tables import pairs_csv, summary_csv
+
+PAGE = "report.html"
+_OURS = (PAGE, "summary.csv", "pairs.csv")
+
+
+def write_report(comparison: Comparison, folder: str | Path, title: str) -> list[Path]:
+    """Writes `report.html`, PNG and CSV files into a folder and returns their paths.
+
+    An older report in the folder is replaced when the new one is complete on the disk.
+
+    Args:
+        comparison: What is reported.
+        folder: Where; a new folder, or one of an older report.
+        title: Heading of the page.
+
+    Raises:
+        FileError: The folder holds something else, or cannot be written.
+    """
+    target = Path(folder)
+    _tidy(target)
+    _check_replaceable(target)
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        pictures = _pictures(comparison)
+        for name, (_, content) in pictures.items():
+            (temporary / name).write_bytes(content)
+        (temporary / "summary.csv").write_text(summary_csv(comparison), encoding="utf-8")
+        if comparison.pairs:
+            (temporary / "pairs.csv").write_text(pairs_csv(comparison), encoding="utf-8")
+        (temporary / PAGE).write_text(page_of(comparison, pictures, title), encoding="utf-8")
+        if target.exists():
+            os.rename(target, old)
+        os.rename(temporary, target)
+    except OSError as error:
+        raise FileError(f"{target} must be writable, but {error.strerror or error}.") from error
+    finally:
+        _tidy(target)
+    return sorted(target.iterdir(), key=lambda path: (path.suffix, path.name))
+
+
+def _tidy(target: Path) -> None:
+    """Removes what a report that was killed left, and gives an older one its name back."""
+    for old in target.parent.glob(f".{target.name}.old-*"):
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.rename(old, target)
+    for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raises unless a folder is new, empty or holds a report alone."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise FileError(f"{target} must be a folder, but is a file.", hint="choose another --out.")
+    others = [p.name for p in target.iterdir() if p.name not in _OURS and p.suffix != ".png"]
+    if others:
+        raise FileError(
+            f"{target} must be a new folder or that of a report, but holds {others[0]}.",
+            hint="choose another --out.",
+        )
+
+
+def _pictures(comparison: Comparison) -> dict[str, tuple[str, bytes]]:
+    """Returns the PNG files by name, each with what it shows."""
+    drawn = {
+        "scores.png": ("Scores", draw_scores(comparison)),
+        "curves_steps.png": ("Learning curves against steps", draw_curves(comparison, "steps")),
+        "curves_time.png": (
+            "Learning curves against training time",
+            draw_curves(comparison, "wall"),
+        ),
+        "profiles.png": ("Performance profiles", draw_profiles(comparison)),
+    }
+    if comparison.pairs:
+        drawn["improvement.png"] = ("Probability of improvement", draw_improvement(comparison))
+    found = {}
+    for name, (text, figure) in drawn.items():
+        if figure is not None:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            found[name] = (text, buffer.getvalue())
+    return found
