@@ -5,7 +5,7 @@ READY := .venv/.ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo/LunarLander-v3/lander-1
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup native demo test test-all lint clean
 
 setup: $(READY)
 
@@ -16,7 +16,15 @@ $(READY): pyproject.toml constraints.txt $(wildcard src/clipper/engine/native/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
 	@$(PIP) --no-build-isolation -e ".[dev]"
+	@$(BIN)/python -c 'import importlib.util as u; raise SystemExit(not u.find_spec("clipper.engine._native"))' || \
+		if command -v c++ || command -v g++ || command -v clang++; then echo "the native engine does not compile:"; $(MAKE) native; \
+		else echo "no C++ compiler: the reference engine will be used, which is slower"; fi
 	@touch $(READY)
+
+# compiles the native engine by itself, aside, with all that the compiler says
+native:
+	@PATH="$(abspath $(BIN)):$$PATH" cmake -S src/clipper/engine/native -B build/native -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	@PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native --parallel 2
 
 # the main job: train LunarLander-v3 until it is solved, examine it, film it, draw its curve
 demo: setup

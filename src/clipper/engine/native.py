@@ -31,7 +31,7 @@ ABSENCE: str | None = None
 try:
     import clipper.engine._native as _native
 except ModuleNotFoundError:
-    ABSENCE = "the native engine was not built, for want of a C++ compiler"
+    ABSENCE = "the native engine was not built: no C++ compiler, or one that failed"
 except ImportError as error:
     ABSENCE = f"the native engine cannot be loaded: {error}"
 else:
