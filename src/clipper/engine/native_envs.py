@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clipper.engine import native
 from clipper.engine.classic import classic_library
+from clipper.engine.gym_envs import GymEnvs
 from clipper.envs.library import is_library, load_library
 from clipper.envs.make import EnvSource
 from clipper.envs.replay import Ending, ReplayableEnvs
@@ -188,7 +189,9 @@ def step_envs(
     source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int, vectorization: str
 ) -> VectorEnv | NativeEnvs:
     """Returns N environments of a source, stepped as `vectorization` says."""
-    kind = NativeEnvs if is_native(source, vectorization) else VectorEnv
+    kind: type[VectorEnv] | type[NativeEnvs] = VectorEnv if native.ABSENCE else GymEnvs
+    if is_native(source, vectorization):
+        kind = NativeEnvs
     return kind(source, num_envs, seeds, first_env)
 
 

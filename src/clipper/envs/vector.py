@@ -175,8 +175,8 @@ class VectorEnv(ReplayableEnvs):
         return Episode(
             self.first_env + i,
             self._episodes[i],
-            self._returns[i],
-            self._lengths[i],
+            float(self._returns[i]),
+            int(self._lengths[i]),
             was_truncated,
             0,
             extras,
