@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard src/clipper/engine/native/*)
 		{ echo "Clipper needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 2; }
 	@echo "setting up .venv (about two minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
+	@$(PIP) scikit-build-core nanobind numpy $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
 	@$(PIP) --no-build-isolation -e ".[dev]"
 	@$(BIN)/python -c 'import importlib.util as u; raise SystemExit(not u.find_spec("clipper.engine._native"))' || \
 		if command -v c++ || command -v g++ || command -v clang++; then echo "the native engine does not compile:"; $(MAKE) native; \

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipper.advantages import Estimates
-from clipper.envs.replay import Ending, Mark, ReplayableEnvs
+from clipper.envs.replay import Mark, ReplayableEnvs
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, Play
@@ -308,7 +308,7 @@ class LocalSampler:
                 self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
             )
             play = policy.play(obs, noise, actions)
-        endings = self._run(play, obs, actions, rewards, terminated, truncated)
+        endings = envs.collect(play.act, obs, actions, rewards, terminated, truncated)
         self._steps += num_steps
         finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
         final_at = [(t, ending.env) for t, ending in endings]
@@ -330,26 +330,6 @@ class LocalSampler:
             last_obs=torch.from_numpy(envs.obs.copy()),
             episodes=tuple(episodes),
         )
-
-    def _run(
-        self,
-        play: Play,
-        obs: NDArray[np.float32],
-        actions: NDArray[Any],
-        rewards: NDArray[np.float32],
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-    ) -> list[tuple[int, Ending]]:
-        """Acts and steps until the blocks [T, N, ...] are full; returns endings with their steps."""
-        envs, act = self._envs, self._profiler.timed("act", play.act)
-        found: list[tuple[int, Ending]] = []
-        rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
-        for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
-            obs_N[...] = envs.obs
-            act(t)
-            for ending in envs.step(action_N, reward_N, terminated_N, truncated_N):
-                found.append((t, ending))
-        return found
 
     def _judged(
         self,

@@ -134,6 +134,57 @@ def play(native: Any, task: Path) -> None:
     assert batch.replay(0, np.ascontiguousarray(actions[:5, 0]))
 
 
+def loop(native: Any, action_type: Any) -> None:
+    """Collects from environments in Python: plain answers, odd ones, endings, and an error."""
+    steps, envs, obs_size = 40, 3, 2
+    now, returns, lengths = (
+        np.zeros((envs, obs_size), np.float32),
+        np.zeros(envs),
+        np.zeros(envs, int),
+    )
+    is_box = action_type is not None
+    shape = (steps, envs)
+    found = native.GymLoop(
+        obs=now, returns=returns, lengths=lengths, obs_type=np.dtype(np.float64),
+        choices=None if is_box else [np.int64(0), np.int64(1)],
+        scale=(False, [[-1.0] * 3, [1.0] * 3, [0.5] * 3, [0.1] * 3]) if is_box else None,
+        action_type=np.dtype(action_type) if is_box else None, action_shape=[3, 1] if is_box else [],
+    )  # fmt: skip
+    actions = np.ones((*shape, 3), np.float32) if is_box else np.ones((*shape, 1), np.int64)
+    rewards, obs = np.zeros(shape, np.float32), np.zeros((*shape, obs_size), np.float32)
+    flags = np.zeros((2, *shape), np.bool_)
+    ended: list[tuple[int, int]] = []
+    count = 0
+
+    def step(action: Any) -> Any:
+        nonlocal count
+        count += 1
+        seen = np.arange(4.0)[::2]
+        if count == 200:
+            raise KeyError(count)
+        return (seen, np.float32(1), count % 7 == 0, np.False_, {}) if count % 5 else [0] * 5
+
+    def read(i: int, answer: Any) -> Any:
+        now[i] = 1
+        return 1.0, False, False, None
+
+    def end(t: int, i: int, terminated: bool, info: Any) -> None:
+        ended.append((t, i))
+        lengths[i] = 0
+
+    blocks = (obs, actions, rewards, *flags)
+    calls = (lambda t: None, [step] * envs, np.array([0, 3, 0]), list, read, end)
+    found.collect(*calls, *blocks)
+    assert np.argwhere(flags.any(0)).tolist() == [list(at) for at in ended]
+    assert len(ended) > steps / 3
+    try:
+        found.collect(*calls, *blocks)
+    except KeyError:
+        assert found.stepping == (200 - 1) % envs
+    else:
+        raise AssertionError("the error must pass through")
+
+
 def main() -> None:
     """Drives every variant, head and activation."""
     native = load(sys.argv[1])
@@ -142,6 +193,8 @@ def main() -> None:
             drive(native, variant, head, activation, shared)
     for name in ("cartpole", "acrobot", "pendulum"):
         play(native, Path(sys.argv[1]).with_name(f"{name}.so"))
+    for action_type in (None, np.float32, np.float64):
+        loop(native, action_type)
     print("fine:", " ".join(native.variants()))
 
 

@@ -1,5 +1,6 @@
 """The kernels in C++; see native/module.cpp. Arrays are C-contiguous and are not copied."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,35 @@ class Envs:
     def endings(self) -> list[tuple[int, int, int, int, float, bool]]: ...
     def final_obs(self, out: Float32) -> None: ...
     def failure(self) -> tuple[int, bool, str]: ...
+
+class GymLoop:
+    stepping: int
+    def __init__(
+        self,
+        *,
+        obs: Float32,
+        returns: Float64,
+        lengths: Int64,
+        obs_type: np.dtype[Any] | None,
+        choices: list[Any] | None,
+        scale: tuple[bool, list[list[float]]] | None,
+        action_type: np.dtype[Any] | None,
+        action_shape: list[int],
+    ) -> None: ...
+    def collect(
+        self,
+        act: Callable[[int], None],
+        steps: list[Callable[[Any], Any]],
+        limits: Int64,
+        to_env: Callable[[NDArray[Any]], list[Any]],
+        read: Callable[[int, Any], tuple[float, bool, bool, Any]],
+        end: Callable[[int, int, bool, Any], None],
+        obs: Float32,
+        actions: NDArray[Any],
+        rewards: Float32,
+        terminated: Bool,
+        truncated: Bool,
+    ) -> None: ...
 
 class Rollout:
     def __init__(

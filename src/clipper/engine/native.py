@@ -35,7 +35,7 @@ except ModuleNotFoundError:
 except ImportError as error:
     ABSENCE = f"the native engine cannot be loaded: {error}"
 else:
-    Envs, Stepper = _native.Envs, _native.Stepper
+    Envs, GymLoop, Stepper = _native.Envs, _native.GymLoop, _native.Stepper
 
 VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
 # numbers of one minibatch's report

@@ -8,26 +8,24 @@ Dimension key: T steps, N envs, D observation size, A action size, F episodes th
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper.engine import native
 from clipper.engine.classic import classic_library
+from clipper.engine.gym_envs import GymEnvs
 from clipper.envs.library import is_library, load_library
 from clipper.envs.make import EnvSource
 from clipper.envs.replay import Ending, ReplayableEnvs
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.metrics import Episode
-from clipper.policies.actor_critic import Play
-from clipper.profiling import Profiler
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler
-
-if TYPE_CHECKING:
-    from clipper.engine._native import Stepper
+from clipper.spaces import Float32
 
 VECTORIZATIONS = ("auto", "gymnasium", "native")
 
@@ -132,33 +130,24 @@ class NativeEnvs(ReplayableEnvs):
 
     def collect(
         self,
-        act: Stepper,
-        obs: NDArray[np.float32],
+        act: Callable[[int], None],
+        obs: Float32,
         actions: NDArray[Any],
-        rewards: NDArray[np.float32],
+        rewards: Float32,
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
     ) -> list[tuple[int, Ending]]:
-        """Acts and steps until blocks [T, N, ...] are full; returns endings with their steps.
+        """Acts and steps until blocks are full; as `ReplayableEnvs.collect`.
 
-        Args:
-            act: The policy, made for the blocks of observations and actions.
-            obs: Receives the observations, float32 [T, N, D].
-            actions: Receives the sampled actions, [T, N, A]; kept for replay.
-            rewards: Receives the raw rewards, float32 [T, N].
-            terminated: Receives where the environment's own rules ended the episode, [T, N].
-            truncated: Receives where a limit cut the episode off, [T, N].
-
-        Raises:
-            EnvironmentFault: An environment failed; names env and step.
+        With the native engine that is one call, which the profile counts as `env`.
         """
+        if not isinstance(act, native.Stepper):
+            return super().collect(act, obs, actions, rewards, terminated, truncated)
         self._log.extend(actions)
-        if not self._batch.collect(act, obs, rewards, terminated, truncated):
-            raise self._fault()
-        return self._endings()
-
-    def count_time(self, profiler: Profiler) -> None:
-        """Does nothing: acting and stepping are one call, which the profile counts as `env`."""
+        with self._profiler.part("env"):
+            if not self._batch.collect(act, obs, rewards, terminated, truncated):
+                raise self._fault()
+            return self._endings()
 
     def close(self) -> None:
         """Frees the environments."""
@@ -196,39 +185,13 @@ class NativeEnvs(ReplayableEnvs):
         )
 
 
-class NativeSampler(LocalSampler):
-    """Collects from environments of a library; with the native engine without entering Python.
-
-    Args:
-        envs: The environments.
-        seed: The run's seed.
-        num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
-    """
-
-    def __init__(self, envs: NativeEnvs, seed: int, num_envs_in_all: int | None = None) -> None:
-        super().__init__(envs, seed, num_envs_in_all)
-        self._native_envs = envs
-
-    def _run(
-        self,
-        play: Play,
-        obs: NDArray[np.float32],
-        actions: NDArray[Any],
-        rewards: NDArray[np.float32],
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-    ) -> list[tuple[int, Ending]]:
-        if not isinstance(play.act, native.Stepper):
-            return super()._run(play, obs, actions, rewards, terminated, truncated)
-        with self._profiler.part("env"):
-            return self._native_envs.collect(play.act, obs, actions, rewards, terminated, truncated)
-
-
 def step_envs(
     source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int, vectorization: str
 ) -> VectorEnv | NativeEnvs:
     """Returns N environments of a source, stepped as `vectorization` says."""
-    kind = NativeEnvs if is_native(source, vectorization) else VectorEnv
+    kind: type[VectorEnv] | type[NativeEnvs] = VectorEnv if native.ABSENCE else GymEnvs
+    if is_native(source, vectorization):
+        kind = NativeEnvs
     return kind(source, num_envs, seeds, first_env)
 
 
@@ -249,6 +212,4 @@ def local_sampler(
         num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
     """
     envs = step_envs(source, len(share), EpisodeSeeds(seed), share.start, vectorization)
-    kind: Any = NativeSampler if isinstance(envs, NativeEnvs) else LocalSampler
-    sampler: LocalSampler = kind(envs, seed, num_envs_in_all)
-    return sampler
+    return LocalSampler(envs, seed, num_envs_in_all)

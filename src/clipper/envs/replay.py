@@ -6,7 +6,7 @@ An environment is kept as its episode, which gives the seed, and the actions sin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper.metrics import Episode
-from clipper.profiling import Profiler
+from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.spaces import ActionLayout, Float32, ObservationLayout
 
 
@@ -78,6 +78,7 @@ class ReplayableEnvs(ABC):
         self.action_layout = action_layout
         self.obs: Float32 = np.zeros((num_envs, obs_layout.size), dtype=np.float32)
         self._log: list[NDArray[Any]] = []
+        self._profiler: Profiler = NO_STOPWATCH
 
     @abstractmethod
     def step(
@@ -89,9 +90,42 @@ class ReplayableEnvs(ABC):
     ) -> list[Ending]:
         """Steps every environment once and returns the endings."""
 
-    @abstractmethod
+    def collect(
+        self,
+        act: Callable[[int], None],
+        obs: Float32,
+        actions: NDArray[Any],
+        rewards: Float32,
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> list[tuple[int, Ending]]:
+        """Acts and steps until blocks [T, N, ...] are full; returns endings with their steps.
+
+        Args:
+            act: Fills row t of the actions from row t of the observations.
+            obs: Receives the observations acted on, float32 [T, N, D].
+            actions: Receives the sampled actions, [T, N, A]; kept for replay.
+            rewards: Receives the raw rewards, float32 [T, N].
+            terminated: All False; receives where the environment's own rules ended the episode,
+                [T, N].
+            truncated: All False; receives where a limit cut the episode off, [T, N].
+
+        Raises:
+            EnvironmentFault: An environment raised or broke the contract; names env and step.
+        """
+        act = self._profiler.timed("act", act)
+        found: list[tuple[int, Ending]] = []
+        rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
+        for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
+            obs_N[...] = self.obs
+            act(t)
+            for ending in self.step(action_N, reward_N, terminated_N, truncated_N):
+                found.append((t, ending))
+        return found
+
     def count_time(self, profiler: Profiler) -> None:
-        """Has the time within environments counted from now on, or no more."""
+        """Has the time of acting and within environments counted from now on, or no more."""
+        self._profiler = profiler
 
     @abstractmethod
     def close(self) -> None:

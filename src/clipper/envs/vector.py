@@ -123,7 +123,8 @@ class VectorEnv(ReplayableEnvs):
         return endings
 
     def count_time(self, profiler: Profiler) -> None:
-        """Has the time within environments counted from now on, or no more."""
+        """Has the time of acting and within environments counted from now on, or no more."""
+        super().count_time(profiler)
 
         def counted(env: Env) -> Env:
             return profiler.around(env, step="env", reset="env")
@@ -174,8 +175,8 @@ class VectorEnv(ReplayableEnvs):
         return Episode(
             self.first_env + i,
             self._episodes[i],
-            self._returns[i],
-            self._lengths[i],
+            float(self._returns[i]),
+            int(self._lengths[i]),
             was_truncated,
             0,
             extras,

@@ -158,5 +158,7 @@ class Stepper {
 
 // module_envs.cpp
 void bind_environments(nb::module_& m);
+// module_gym.cpp
+void bind_gym(nb::module_& m);
 
 }  // namespace clipper_python

@@ -220,4 +220,5 @@ NB_MODULE(_native, m) {
      "value_targets"_a, "counted"_a);
   bind_randomness(m);
   bind_environments(m);
+  bind_gym(m);
 }
