@@ -68,7 +68,7 @@ def _tell_random(subject: Subject, other: Instance, seed: int, at: int) -> None:
         again=subject.program(
             *EPISODE,
             f"print(episode(env, {seed}, {at}))",
-            *subject.source.as_code(),
+            *subject.make_again(),
             f"print(episode(env, {seed}, {at}))",
         ),
         seed=seed,

@@ -7,6 +7,7 @@ the first episode alone with the same while another instance is played (does tha
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,87 +30,112 @@ def look_at_repeats(subject: Subject, record: Record) -> None:
     is_decided = False
     with subject.part("whether a seed decides an episode"):
         is_decided = look_at_seeds(subject, record.episodes[0])
-    if not is_decided:
-        return
-    with subject.part("whether instances share a state"):
-        _shared(subject, record.episodes[0])
-    with subject.part("resets without a seed"):
-        look_at_unseeded(subject)
+    if is_decided:
+        with subject.part("whether instances share a state"):
+            _shared(subject, record.episodes[0])
+        with subject.part("resets without a seed"):
+            look_at_unseeded(subject)
+    else:
+        subject.skip("what instances share", "seeds do not decide episodes")
     with subject.part("whether the past decides an episode"):
-        _past(subject, record)
+        _past(subject, record, is_decided)
 
 
-def _past(subject: Subject, record: Record) -> None:
-    """Compares later episodes, played on a used instance, with the same on new ones."""
+def _past(subject: Subject, record: Record, is_decided: bool) -> None:
+    """Compares later episodes, played on a used instance, with the same on new ones.
+
+    Args:
+        subject: The environment.
+        record: What was played on one instance.
+        is_decided: Seeds decide the first episode; if not, the past is seen only where it goes on.
+    """
     later = [episode for episode in record.episodes[1:] if episode.moments]
     if not later:
         subject.skip("whether the past decides an episode", "there was one episode alone")
-    found: list[tuple[Played, Played, Replay, int]] = []
+    found: list[_Later] = []
     for episode in later:
         if subject.time_left() < 0.1:
             break
         with made(subject, "making the environment again") as fresh:
-            again = Replay(fresh, episode.seed).play(
-                min(len(episode.moments) + 1, subject.replay_steps)
-            )
-        before = record.episodes[episode.number - 1]
+            steps = min(len(episode.moments) + 1, subject.replay_steps)
+            again = Replay(fresh, episode.seed).play(steps)
         at = first_difference(episode, again)
-        if at is not None:
-            found.append((before, episode, again, at))
-    restarts = [_does_not_restart(*four) for four in found]
-    if restarts and all(restarts) and len(restarts) == len(later):
-        before, episode, again, at = found[0]
-        subject.tell(
-            "episode_does_not_restart",
-            f"reset must begin a new episode, but {restarts[0]} (episode {episode.number}, seed "
-            f"{episode.seed})",
-            "set everything back in reset that step changes: position, counters, flags, scores.",
-            again=_used(subject, record, episode, at),
-            episode=episode.number,
-            seed=episode.seed,
-            step=at,
-        )
-    elif found:
-        _tell_leak(subject, found[0][1].number, found[0][3], found[0][1].seed, record)
-    elif depends_on_past(subject.source.make):
-        _tell_leak(subject, None, None, None, record)
+        found.append(_Later(record.episodes[episode.number - 1], episode, again, at))
+    ended_early = [one for one in found if one.ends_early] if is_decided else []
+    going_on = [one for one in found if one.goes_on(is_decided) is not None]
+    differing = [one for one in found if one.at is not None]
+    if ended_early:
+        _tell_restart(subject, record, ended_early[0], _COUNTER)
+    elif len(going_on) == len(found) >= 2:
+        _tell_restart(subject, record, going_on[0], going_on[0].goes_on(is_decided) or "")
+    elif differing and is_decided:
+        _tell_leak(subject, record, differing[0].episode, differing[0].at)
+    elif is_decided and depends_on_past(subject.source.make):
+        _tell_leak(subject, record, None, None)
 
 
-def _does_not_restart(before: Played, episode: Played, again: Replay, at: int) -> str | None:
-    """Returns how an episode goes on from the one before it, or None if it only differs from new."""
-    if at == 0:
-        pairs = zip(episode.first, before.final, again.first, strict=True)
-        for used, final, fresh in pairs:
-            if used is None or final is None or fresh is None or used.shape != final.shape:
+_COUNTER = "it ends an episode that on a new instance goes on: a counter is not set back"
+
+
+@dataclass(frozen=True)
+class _Later:
+    """An episode on a used instance, the one before it, and the same on a new instance."""
+
+    before: Played
+    episode: Played
+    again: Replay
+    at: int | None
+
+    @property
+    def ends_early(self) -> bool:
+        """True if all is the same but that the used instance ends the episode."""
+        if not self.at or not self.episode.has_ended or self.at != self.episode.length:
+            return False
+        mine, other = self.episode.moments[self.at - 1], self.again.moments[self.at - 1]
+        return same(mine.obs, other.obs) and not any(other.ends)
+
+    def goes_on(self, is_decided: bool) -> str | None:
+        """Returns how the episode goes on from the one before it, or None if it does not."""
+        if self.episode.length == 1 and len(self.again.moments) > 1:
+            return "the next episode is over after one step, on a new instance it is not"
+        if same(self.episode.first, self.before.final) and not same(
+            self.again.first, self.before.final
+        ):
+            return "the observation that it returns is that in which the episode before ended"
+        return self._column_that_goes_on() if is_decided and self.at == 0 else None
+
+    def _column_that_goes_on(self) -> str | None:
+        for used, final, fresh in zip(
+            self.episode.first, self.before.final, self.again.first, strict=True
+        ):
+            if used is None or final is None or fresh is None:
                 continue
-            if used.shape != fresh.shape or used.dtype.kind not in "iuf":
+            if not used.shape == final.shape == fresh.shape or used.dtype.kind not in "iuf":
                 continue
-            moved = used != fresh
-            used, final, fresh = (x[moved].astype(np.float64) for x in (used, final, fresh))
-            if not moved.any():
-                continue
-            stays = np.abs(used - final) <= 0.05 * np.abs(fresh - final)
-            if stays.any():
-                column = np.flatnonzero(moved)[int(np.flatnonzero(stays)[0])]
-                whole = "the observation it begins with is that in which the one before ended"
+            used, final, fresh = (x.astype(np.float64).reshape(-1) for x in (used, final, fresh))
+            near = np.abs(used - final) <= 0.05 * np.abs(fresh - final)
+            stays = np.flatnonzero((used != fresh) & near)
+            if len(stays):
+                at = int(stays[0])
                 return (
-                    whole
-                    if stays.all() and moved.all()
-                    else (
-                        f"column {column} of the first observation goes on from the end of the episode "
-                        f"before ({final[stays][0]:g}; on a new instance {fresh[stays][0]:g})"
-                    )
+                    f"column {at} of the first observation goes on from the end of the episode before "
+                    f"({final[at]:g}; on a new instance {fresh[at]:g})"
                 )
-    elif episode.has_ended and at == episode.length:
-        mine, other = episode.moments[at - 1], again.moments[at - 1]
-        if same(mine.obs, other.obs) and any(mine.ends) and not any(other.ends):
-            return (
-                f"the episode ends at step {at}, on a new instance it goes on: a counter is not set "
-                "back"
-            )
-    if episode.length == 1 and len(again.moments) > 1:
-        return "the episode is over after one step, on a new instance it is not"
-    return None
+        return None
+
+
+def _tell_restart(subject: Subject, record: Record, later: _Later, how: str) -> None:
+    episode = later.episode
+    at = episode.length if later.at is None else later.at
+    subject.tell(
+        "episode_does_not_restart",
+        f"reset must begin a new episode, but {how} (episode {episode.number}, seed {episode.seed})",
+        "set everything back in reset that step changes: position, counters, flags, scores.",
+        again=_used(subject, record, episode, at),
+        episode=episode.number,
+        seed=episode.seed,
+        step=at,
+    )
 
 
 def _used(subject: Subject, record: Record, episode: Played, at: int) -> str:
@@ -119,24 +145,26 @@ def _used(subject: Subject, record: Record, episode: Played, at: int) -> str:
         *EPISODE,
         *(f"episode(env, {one.seed}, {one.length})" for one in before),
         f"print(episode(env, {episode.seed}, {at}))",
-        *subject.source.as_code(),
+        *subject.make_again(),
         f"print(episode(env, {episode.seed}, {at}))",
     )
 
 
-def _tell_leak(
-    subject: Subject, number: int | None, at: int | None, seed: int | None, record: Record
-) -> None:
+def _tell_leak(subject: Subject, record: Record, episode: Played | None, at: int | None) -> None:
     is_fresh = subject.source.is_fresh_per_episode
-    if number is None or at is None or seed is None:
+    again, where = "", {}
+    if episode is None or at is None:
         what = (
             "one of six repetitions of a short episode on the same instance differs from the first"
         )
-        again = ""
     else:
-        where = "its first observation" if at == 0 else f"step {at}"
-        what = f"episode {number} (seed {seed}) differs in {where} from the same on a new instance"
-        again = _used(subject, record, record.episodes[number], at)
+        place = "its first observation" if at == 0 else f"step {at}"
+        what = (
+            f"episode {episode.number} (seed {episode.seed}) differs in {place} from the same on a new "
+            "instance"
+        )
+        again = _used(subject, record, episode, at)
+        where = {"episode": episode.number, "step": at, "seed": episode.seed}
     mend = (
         "nothing: Clipper gives every episode a new instance."
         if is_fresh
@@ -150,9 +178,7 @@ def _tell_leak(
         mend,
         severity="note" if is_fresh else None,
         again=again,
-        episode=number,
-        step=at,
-        seed=seed,
+        **where,
     )
 
 
@@ -176,7 +202,7 @@ def _shared(subject: Subject, first: Played) -> None:
         return
     what = "was played" if at <= closed_at else "was closed"
     found = f"step {at} raised ({error})" if error else f"step {at} is another"
-    other = [line.replace("env = ", "other = ", 1) for line in subject.source.as_code()]
+    other = [line.replace("env = ", "other = ", 1) for line in subject.make_again()]
     play = f"print(episode(env, {first.seed}, {at}))"
     beside_it = "other.step(other.action_space.sample())" if at <= closed_at else "other.close()"
     subject.tell(

@@ -110,7 +110,7 @@ def look_at_second(subject: Subject, instance: Instance, before: tuple[Any, Any]
             "second_instance",
             f"a second instance must be possible in the same process, but {found.rstrip('.')}",
             "one environment in each process: --num-envs N --workers N-1 --eval-every 0. " + hint,
-            again=f"{subject.program()}\n{subject.program()}",
+            again=subject.program(*subject.make_again()),
         )
         return False
     for kind, old, now in zip(

@@ -184,6 +184,11 @@ class Subject:
         """Returns a Python program of these lines, with `env` made as it was here."""
         return "\n".join([*self.source.as_code(), *body])
 
+    def make_again(self) -> list[str]:
+        """Returns the lines that make another `env`, further down in a program."""
+        lines = self.source.as_code()
+        return [line for line in lines if not line.startswith(("import ", "from "))]
+
     def replay(self, seed: int, steps: int, *show: str) -> str:
         """Returns a program that plays an episode as the check did; see `replay`."""
         return replay(self.source, seed, steps, *show)
