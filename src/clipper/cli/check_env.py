@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         timeout=args.timeout,
     )
     print(dump_json(found.to_json()) if args.json else found)
-    if found.count("error"):
+    if found.num_errors:
         return EnvironmentFault.exit_code
     if not args.json:
         say(f"next: clipper train {shlex.quote(args.env)}")

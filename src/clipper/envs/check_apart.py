@@ -149,6 +149,8 @@ class _Apart:
             code = process.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             return "call_hangs", "does not end"
+        if code == -signal.SIGKILL:
+            return "process_crashes", "its process was killed (memory may have run out)"
         if code < 0:
             return "process_crashes", f"ended its process with {signal.Signals(-code).name}"
         return "process_crashes", f"ended its process with exit code {code}"

@@ -9,6 +9,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -99,11 +100,10 @@ class Finding:
     def __str__(self) -> str:
         indent = " " * 9
         head = f"{self.severity:<8} {self.name}: {self.message}"
-        lines = textwrap.wrap(head, _WIDTH, subsequent_indent=indent, break_long_words=False)
+        wrap = partial(textwrap.wrap, width=_WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines = wrap(head, subsequent_indent=indent)
         mend = f"mend: {self.mend}"
-        lines += textwrap.wrap(
-            mend, _WIDTH, initial_indent=indent, subsequent_indent=indent + " " * 6
-        )
+        lines += wrap(mend, initial_indent=indent, subsequent_indent=indent + " " * 6)
         if self.reproduce:
             lines += [f"{indent}again:", *(f"{indent}  {s}" for s in self.reproduce.splitlines())]
         return "\n".join(lines)
@@ -161,12 +161,16 @@ class Findings(list[Finding]):
         self.env = env
         self.coverage = coverage
 
-    def count(self, severity: Any) -> int:
-        """Returns how many findings are of a severity."""
+    @property
+    def num_errors(self) -> int:
+        """Errors: if there are any, training cannot be trusted."""
+        return self._num("error")
+
+    def _num(self, severity: Severity) -> int:
         return sum(found.severity == severity for found in self)
 
     def __str__(self) -> str:
-        counts = [(self.count(severity), severity) for severity in SEVERITIES]
+        counts = [(self._num(severity), severity) for severity in SEVERITIES]
         told = ", ".join(f"{n} {noun}{'s' * (n != 1)}" for n, noun in counts if n)
         parts = [f"{self.env}: {told or 'nothing is wrong with it'}", *map(str, self)]
         return "\n\n".join([*parts, str(self.coverage)])
@@ -175,7 +179,7 @@ class Findings(list[Finding]):
         """Returns it as JSON values."""
         return {
             "env": self.env,
-            **{f"{severity}s": self.count(severity) for severity in SEVERITIES},
+            **{f"{severity}s": self._num(severity) for severity in SEVERITIES},
             "findings": [found.to_json() for found in self],
             "looked_at": asdict(self.coverage),
         }

@@ -144,7 +144,9 @@ def test_the_end_of_its_process_is_found(
 ) -> None:
     """A crash and a hang are findings of a check that goes on, with the call and the seed."""
     started = time.monotonic()
-    found = check_env(f"flawed:{env.__name__}", steps=500, timeout=1.0)
+    found = check_env(
+        f"flawed:{env.__name__}", steps=500, timeout=2.0 if env is flawed.Hangs else 60.0
+    )
     assert time.monotonic() - started < PROCESS_SECONDS / 2
     assert names(found) == [("error", FATAL[env])]
     assert len(found.coverage.skipped) == 1
@@ -286,7 +288,7 @@ def test_the_budget_is_kept() -> None:
     assert short.coverage.steps < 50 + 1000
     started = time.monotonic()
     slow = looked_at(flawed.Slow, steps=100_000, seconds=1.0)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 5.0
     assert any("the time was over" in what for what in slow.coverage.skipped)
 
 
@@ -303,7 +305,7 @@ def test_check_env_is_public_and_prints_as_a_report() -> None:
     """`clipper.check_env` takes what PPO takes; the result is a list, and a report as text."""
     found = clipper.check_env(flawed.NanLate, steps=2000)
     assert isinstance(found, list)
-    assert found.count("error") == 1
+    assert found.num_errors == 1
     text = str(found)
     assert text.startswith("NanLate: 1 error\n\nerror    obs_not_finite: an observation must")
     assert "\n         mend: look for a division" in text
@@ -433,10 +435,22 @@ def test_no_false_alarm_on_gymnasiums_own(name: str) -> None:
     """Nothing worse than a note is found in an environment that thousands have trained in."""
     if "mujoco" in str(gymnasium.spec(name).entry_point):
         pytest.importorskip("mujoco")
+    if name.startswith("phys2d/"):
+        pytest.importorskip("jax")
     found = check_env(name, steps=5000, seconds=20.0)
     bad = {one.name for one in found if one.severity != "note"}
     assert bad <= EXPECTED.get(name, set()), str(found)
     assert found.coverage.steps > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("obs_type", ["ram", "rgb"])
+def test_no_false_alarm_on_atari(obs_type: str) -> None:
+    """The memory as a vector is sound; images are not learnt from, which is told."""
+    pytest.importorskip("ale_py")
+    found = check_env("ale_py:ALE/Pong-v5", env_kwargs={"obs_type": obs_type}, seconds=30.0)
+    bad = {one.name for one in found if one.severity != "note"}
+    assert bad <= ({"space_not_supported"} if obs_type == "rgb" else set()), str(found)
 
 
 def test_gymnasiums_environments_were_found() -> None:
