@@ -48,11 +48,10 @@ test-all: lint
 bench: $(BENCH_READY)
 	@$(BENCH) benchmarks/speed/run.py $(ROWS)
 
-$(BENCH_READY): pyproject.toml $(wildcard benchmarks/speed/requirements*.txt src/clipper/engine/native/*)
+$(BENCH_READY): pyproject.toml $(wildcard benchmarks/speed/requirements.txt src/clipper/engine/native/*)
 	@echo "setting up .venv-bench (about five minutes the first time)"
 	@test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
 	@$(BENCH_PIP) -r benchmarks/speed/requirements.txt
-	@$(BENCH_PIP) --no-deps -r benchmarks/speed/requirements-gymnax.txt
 	@$(BENCH_PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
 	@$(BENCH_PIP) --no-build-isolation -e ".[box2d,mujoco]"
 	@touch $(BENCH_READY)

@@ -16,12 +16,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pages
 import report
 import store
-from works import ROWS, STEPS, Row
+from works import LEAST_SCALING, LEAST_SHARE, ROWS, STEPS, TWO_CORES
 
 HERE = Path(__file__).resolve().parent
 PEERS_PYTHON = HERE.parents[1] / ".venv-bench" / "bin" / "python"
@@ -30,9 +32,13 @@ RUNNERS = {
     "clipper": "runner_clipper.py",
     "sb3": "runner_sb3.py",
     "sbx": "runner_sb3.py",
+    "tianshou": "runner_tianshou.py",
+    "rejax": "runner_rejax.py",
+    "loops": "runner_alone.py",
+    "workers": "runner_clipper.py",
 }
-LEAST_SHARE = 0.95
-MINUTES = 10
+OWN = ("alone", "loops", "clipper", "workers")
+MINUTES = 15
 
 
 def main() -> int:
@@ -45,6 +51,9 @@ def main() -> int:
     parser.add_argument("--engine", default="auto", help="Clipper's: auto, native, reference")
     parser.add_argument("--core", type=int, help="the core to use (the last that is allowed)")
     parser.add_argument("--table", action="store_true", help="print what was measured so far")
+    parser.add_argument(
+        "--readme", action="store_true", help="write it into the READMEs and draw the chart"
+    )
     args = parser.parse_args()
     unknown = [name for name in args.rows if name not in ROWS]
     if unknown:
@@ -52,16 +61,19 @@ def main() -> int:
     strangers = set(filter(None, args.only.split(","))) - RUNNERS.keys()
     if strangers:
         parser.error(f"there is no library {min(strangers)!r}; there are {', '.join(RUNNERS)}")
-    if args.table:
+    if args.table or args.readme:
         print(report.markdown(store.read()))
+        if args.readme:
+            pages.write(store.read())
         return 0
+    run = store.date()
     is_whole = args.steps == STEPS and args.engine == "auto"
     found: dict[str, Any] = {}
     try:
         for name in args.rows or ROWS:
             found[name] = measure_row(name, args)
             if is_whole:
-                store.update({name: found[name]}, command_of(name, args))
+                store.update({name: found[name]}, command_of(name, args), run)
     except KeyboardInterrupt:
         print("stopped; rows that were finished are kept", file=sys.stderr)
         return 130
@@ -82,33 +94,52 @@ def measure_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     row = ROWS[name]
     wanted = [library for library in args.only.split(",") if library] or row.libraries
     libraries = [library for library in row.libraries if library in wanted]
+    cores = allowed_cores()
+    if len(cores) < 2 and not set(libraries).isdisjoint(TWO_CORES):
+        print(f"{name} needs two cores and is left out", file=sys.stderr)
+        return {}
     taken: dict[str, list[dict[str, Any]]] = {library: [] for library in libraries}
     for repetition in range(args.repeat):
         for library in libraries:
-            found = measure(name, library, args)
-            note = "" if found["core_share"] >= LEAST_SHARE * row.cores else "  void: "
-            note += f"had {found['core_share']:.2f} of the core" if note else ""
+            found = measure(name, library, args, cores)
+            why = why_void(library, found)
             print(
                 f"{name} {library} {repetition + 1}/{args.repeat}: "
-                f"{found['value']:,.1f} {row.unit}{note}",
+                f"{found['value']:,.6g} {'times' if library == 'loops' else row.unit}"
+                f"{f'  void: {why}' if why else ''}",
                 file=sys.stderr,
                 flush=True,
             )
-            found["void"] = bool(note)
-            taken[library].append(found)
+            taken[library].append({**found, "void": bool(why)})
     check_equal(name, taken)
+    if any(found["void"] for found in taken.get("loops", ())):
+        for found in (found for all_found in taken.values() for found in all_found):
+            found["void"] = True
     return {library: store.entry(row, all_found) for library, all_found in taken.items()}
 
 
-def measure(name: str, library: str, args: argparse.Namespace) -> dict[str, Any]:
+def why_void(library: str, found: dict[str, Any]) -> str:
+    """Returns why a figure says nothing, or an empty text."""
+    if library == "loops" and found["value"] < LEAST_SCALING:
+        return "two independent loops do not scale, so two cores cannot be judged"
+    if library not in TWO_CORES and found["core_share"] < LEAST_SHARE:
+        return f"others had {1 - found['core_share']:.0%} of the core"
+    return ""
+
+
+def measure(name: str, library: str, args: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
     """Returns what one runner found in a process of its own."""
-    row = ROWS[name]
     job: dict[str, Any] = {"row": name, "library": library, "steps": args.steps}
-    if library == "clipper":
-        job["options"] = {"engine": args.engine, **row.options}
-    words = [python_of(library), str(HERE / RUNNERS[library]), json.dumps(job)]
+    if library in ("clipper", "workers"):
+        job["options"] = {**ROWS[name].options, "engine": args.engine}
+    if library == "workers":
+        job["options"]["workers"] = 1
+    used = set(cores[-2:] if library in TWO_CORES else cores[-1:])
+    if library not in TWO_CORES and args.core is not None:
+        used = {args.core}
+    python = sys.executable if library in OWN else str(PEERS_PYTHON)
+    words = [python, str(HERE / RUNNERS[library]), json.dumps({**job, "spawned": time.time()})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    cores = cores_for(row, args.core)
     try:
         done = subprocess.run(
             words,
@@ -116,27 +147,18 @@ def measure(name: str, library: str, args: argparse.Namespace) -> dict[str, Any]
             text=True,
             env=environment,
             timeout=60 * MINUTES,
-            preexec_fn=lambda: pin(cores),
+            preexec_fn=lambda: pin(used),
         )
     except FileNotFoundError:
-        raise SystemExit(f"{words[0]} is not there: `make bench` makes it") from None
+        raise SystemExit(f"{python} is not there: `make .venv-bench/.ready` makes it") from None
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def python_of(library: str) -> str:
-    """Returns the interpreter: this one for Clipper and the bare environments, the peers' own."""
-    return sys.executable if library in ("alone", "clipper") else str(PEERS_PYTHON)
-
-
-def cores_for(row: Row, core: int | None) -> set[int]:
-    """Returns the cores of a measurement: the last that this process may use."""
-    if not hasattr(os, "sched_getaffinity"):
-        return set()
-    if row.cores == 1 and core is not None:
-        return {core}
-    return set(sorted(os.sched_getaffinity(0))[-row.cores :])
+def allowed_cores() -> list[int]:
+    """Returns the cores this process may use; on systems without affinity none are named."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def pin(cores: set[int]) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ class Job:
     row: str
     library: str
     steps: int
+    spawned: float = 0.0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -108,7 +110,11 @@ class Laps:
     """Times a run of training: the first iteration, in which compilers work, and the others."""
 
     def __init__(self) -> None:
-        self._marks = [(0, time.perf_counter(), time.process_time())]
+        self._marks: list[tuple[int, float, float]] = []
+
+    def begin(self) -> None:
+        """Starts the clock."""
+        self.mark(0)
 
     def mark(self, step: int) -> None:
         """Notes the end of an iteration after so many steps."""
@@ -133,3 +139,22 @@ class Laps:
             "updates": updates,
             "parameters": parameters,
         }
+
+
+def repeated(once: Callable[[], Any], calls: int, seconds: float = 2.0) -> dict[str, Any]:
+    """Returns the microseconds of one of the calls that `once` does, median over many goes."""
+    once()
+    taken = []
+    cpu, began = time.process_time(), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        since = time.perf_counter()
+        once()
+        taken.append(1e6 * (time.perf_counter() - since) / calls)
+    share = (time.process_time() - cpu) / (time.perf_counter() - began)
+    return {"value": statistics.median(taken), "core_share": share}
+
+
+def started(job: Job) -> dict[str, Any]:
+    """Returns the seconds since the process was spawned."""
+    wall, cpu = time.time() - job.spawned, time.process_time()
+    return {"value": wall, "cpu_seconds": cpu, "core_share": cpu / wall}

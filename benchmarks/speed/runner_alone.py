@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 from typing import Any
 
 from runner import Job, main
 
 MOST_STEPS = 40_000
+LOOP_SECONDS = 1.0
 
 
 def training(job: Job) -> dict[str, Any]:
@@ -43,5 +46,38 @@ def training(job: Job) -> dict[str, Any]:
     return {"value": max(bare, sync), "bare": bare, "sync": sync, "core_share": share}
 
 
+def cores(job: Job) -> dict[str, Any]:
+    """Returns how many times one loop's steps two independent loops do on two cores in a time.
+
+    Below `works.LEAST_SCALING` the second core is no core of its own, and no figure about two cores
+    means anything.
+    """
+    both = sorted(os.sched_getaffinity(0))
+    alone, together = sum(_loops(both[:1])), sum(_loops(both[:2]))
+    return {"value": together / alone, "core_share": 1.0}
+
+
+def _loops(cores: list[int]) -> list[float]:
+    """Returns the rounds a second that a loop does on each of the cores at the same time."""
+    context = multiprocessing.get_context("spawn")
+    barrier, found = context.Barrier(len(cores)), context.SimpleQueue()
+    loops = [context.Process(target=_loop, args=(core, barrier, found)) for core in cores]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+    return [found.get() for _ in loops]
+
+
+def _loop(core: int, barrier: Any, found: Any) -> None:
+    os.sched_setaffinity(0, {core})
+    barrier.wait(timeout=60)
+    began, rounds = time.perf_counter(), 0
+    while time.perf_counter() - began < LOOP_SECONDS:
+        sum(range(1000))
+        rounds += 1
+    found.put(rounds / (time.perf_counter() - began))
+
+
 if __name__ == "__main__":
-    main((), {"training": training})
+    main((), {"training": training, "cores": cores})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from typing import Any
 
-from runner import Job, Laps, compare, main
+from runner import Job, Laps, compare, main, repeated, started
 from works import Settings
 
 
@@ -90,6 +92,7 @@ def training(job: Job) -> dict[str, Any]:
 
     model = build(job)
     laps = Laps()
+    laps.begin()
     model.learn(job.total_steps, callback=Marks())
     laps.mark(model.num_timesteps)
     return laps.found(job, *_counts(model))
@@ -108,5 +111,59 @@ def _counts(model: Any) -> tuple[int, int]:
     return updates, sum(leaf.size for part in parts for leaf in jax.tree.leaves(part.params))
 
 
+def timed(job: Job) -> dict[str, Any]:
+    """Returns the microseconds of one update, or of the advantages of one rollout."""
+    model = build(job)
+    owner, name, times = {
+        "update": (model, "train", job.settings.updates_per_rollout),
+        "gae": (model.rollout_buffer, "compute_returns_and_advantage", 1),
+    }[job.kind]
+    function, taken = getattr(owner, name), []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        since = time.perf_counter()
+        found = function(*args, **kwargs)
+        taken.append(1e6 * (time.perf_counter() - since) / times)
+        return found
+
+    setattr(owner, name, call)
+    cpu, began = time.process_time(), time.perf_counter()
+    model.learn(job.total_steps)
+    share = (time.process_time() - cpu) / (time.perf_counter() - began)
+    # JAX compiles in the first
+    return {"value": statistics.fmean(taken[1:]), "core_share": share}
+
+
+def act(job: Job) -> dict[str, Any]:
+    """Returns the microseconds in which all envs get their actions, values and log-probabilities."""
+    import numpy as np
+    import torch
+
+    model = build(job)
+    obs = np.random.default_rng(0).normal(size=(job.settings.num_envs, 4)).astype(np.float32)
+
+    def by_torch() -> None:
+        with torch.no_grad():
+            actions, _, _ = model.policy(torch.as_tensor(obs))
+        actions.numpy()
+
+    def by_jax() -> None:
+        model.policy.reset_noise()
+        found = model.policy.predict_all(obs, model.policy.noise_key)
+        _ = [np.asarray(array) for array in found]
+
+    once = by_jax if job.library == "sbx" else by_torch
+    return repeated(lambda: [once() for _ in range(64)], 64)
+
+
+def start(job: Job) -> dict[str, Any]:
+    """Returns the seconds from the start of the process to the end of the first iteration."""
+    build(job).learn(job.settings.rollout_size)
+    return started(job)
+
+
 if __name__ == "__main__":
-    main(("stable-baselines3", "sbx-rl"), {"training": training})
+    main(
+        ("stable-baselines3", "sbx-rl"),
+        {"training": training, "update": timed, "gae": timed, "act": act, "start": start},
+    )

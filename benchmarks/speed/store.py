@@ -42,10 +42,22 @@ def read() -> Results:
     return dict(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"])
 
 
-def update(found: Results, command: str) -> None:
-    """Replaces the measurements of some rows and libraries, but for void ones."""
+def update(found: Results, command: str, run: str) -> None:
+    """Replaces the measurements of some rows and libraries, but for void ones.
+
+    Args:
+        found: By row and library.
+        command: What repeats them.
+        run: When the run began: figures of one run may be compared.
+    """
     rows = read()
-    about = {"machine": machine(), "commit": commit(), "date": date(), "command": command}
+    about = {
+        "machine": machine(),
+        "commit": commit(),
+        "date": date(),
+        "run": run,
+        "command": command,
+    }
     for name, by_library in found.items():
         for library, measured in by_library.items():
             if not measured["void"]:

@@ -5,10 +5,18 @@ Imported by every runner, in any of the environments: the standard library alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 STEPS = 100_000
 """Steps from a fresh agent that a training row takes, rounded up to whole rollouts."""
+LEAST_SHARE = 0.95
+"""Of its core that a measurement must have had; below that it is void."""
+LEAST_SCALING = 1.9
+"""Of two independent loops on two cores; below that no figure about two cores means anything."""
+TWO_CORES = ("loops", "workers")
+"""Those that are measured on two cores."""
+PEERS = ("sb3", "sbx", "tianshou", "rejax")
+"""Whom Clipper is compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +90,12 @@ class Row:
     """One row of the benchmark.
 
     Attributes:
-        kind: Which measure of the runners it is.
+        kind: Which measure of the runners it is: `training`, `cores` (the same with and without
+            worker processes), `update`, `act`, `gae`, `start`.
         title: What stands in the table.
-        libraries: Who runs it; `alone` is the environments with actions drawn beforehand.
-        cores: Cores a measurement may use.
-        options: What else a runner must know.
+        libraries: Who runs it; `alone` is the environments with actions drawn beforehand, `loops`
+            two such loops at once, `workers` Clipper with a worker process on another core.
+        options: What else Clipper is given.
     """
 
     kind: str
@@ -95,14 +104,11 @@ class Row:
     settings: Settings
     libraries: tuple[str, ...]
     goals: Goals = Goals()
-    cores: int = 1
     options: dict[str, int | str] = field(default_factory=dict)
 
 
 _CARTPOLE = Settings(env="CartPole-v1", num_envs=8, num_steps=128, num_epochs=4, minibatch_size=256)
-_CARTPOLE_ZOO = Settings(
-    env="CartPole-v1", num_envs=8, num_steps=32, num_epochs=20, minibatch_size=256
-)
+_CARTPOLE_ZOO = replace(_CARTPOLE, num_steps=32, num_epochs=20)
 _CHEETAH = Settings(
     env="HalfCheetah-v5", num_envs=1, num_steps=2048, num_epochs=10, minibatch_size=64,
     normalize=True, ent_coef=0.0,
@@ -110,29 +116,87 @@ _CHEETAH = Settings(
 _LANDER = Settings(
     env="LunarLander-v3", num_envs=16, num_steps=1024, num_epochs=4, minibatch_size=64
 )
+_NATIVE: dict[str, int | str] = {"vectorization": "native"}
+_TORCH = ("alone", "clipper", "sb3", "sbx", "tianshou")
+_CORES = ("loops", "clipper", "workers")
+
 ROWS = {
     "CartPole-v1": Row(
-        kind="training", unit="steps/s", settings=_CARTPOLE,
+        kind="training", unit="steps/s", settings=_CARTPOLE, libraries=_TORCH,
         title="CartPole-v1, 8 envs x 128 steps, 4 epochs of 256",
-        libraries=("alone", "clipper", "sb3", "sbx"),
         goals=Goals(alone=0.65, peers=8),
     ),
     "CartPole-v1-zoo": Row(
-        kind="training", unit="steps/s", settings=_CARTPOLE_ZOO,
+        kind="training", unit="steps/s", settings=_CARTPOLE_ZOO, libraries=_TORCH,
         title="CartPole-v1, 8 x 32, 20 epochs of 256",
-        libraries=("alone", "clipper", "sb3", "sbx"),
         goals=Goals(sbx=6),
     ),
     "HalfCheetah-v5": Row(
         kind="training", unit="steps/s", settings=_CHEETAH,
-        title="HalfCheetah-v5, 1 x 2048, 10 epochs of 64, normalised",
         libraries=("alone", "clipper", "sb3", "sbx"),
+        title="HalfCheetah-v5, 1 x 2048, 10 epochs of 64, obs and rewards normalised",
         goals=Goals(alone=0.75, peers=14),
     ),
     "LunarLander-v3": Row(
-        kind="training", unit="steps/s", settings=_LANDER,
+        kind="training", unit="steps/s", settings=_LANDER, libraries=_TORCH,
         title="LunarLander-v3, 16 x 1024, 4 epochs of 64",
-        libraries=("alone", "clipper", "sb3", "sbx"),
         goals=Goals(alone=0.86, peers=3.5),
+    ),
+    "CartPole-v1-native": Row(
+        kind="training", unit="steps/s", settings=_CARTPOLE, libraries=("clipper", "rejax"),
+        title="CartPole-v1 compiled, 8 x 128, 4 epochs of 256",
+        goals=Goals(least=380_000), options=_NATIVE,
+    ),
+    "CartPole-v1-zoo-native": Row(
+        kind="training", unit="steps/s", settings=_CARTPOLE_ZOO, libraries=("clipper", "rejax"),
+        title="CartPole-v1 compiled, 8 x 32, 20 epochs of 256",
+        goals=Goals(least=85_000), options=_NATIVE,
+    ),
+    "LunarLander-v3-cores": Row(
+        kind="cores", unit="steps/s", settings=_LANDER, libraries=_CORES,
+        title="LunarLander-v3, 16 x 1024, two cores", goals=Goals(scaling=1.8),
+    ),
+    "HalfCheetah-v5-cores": Row(
+        kind="cores", unit="steps/s", libraries=_CORES,
+        settings=replace(_CHEETAH, num_envs=8, num_steps=256),
+        title="HalfCheetah-v5, 8 x 256, 10 epochs of 64, two cores", goals=Goals(scaling=1.7),
+    ),
+    "CartPole-v1-cores": Row(
+        kind="cores", unit="steps/s", settings=_CARTPOLE, libraries=_CORES,
+        title="CartPole-v1, 8 x 128, two cores", goals=Goals(scaling=1.6),
+    ),
+    "update-64": Row(
+        kind="update", unit="us", settings=replace(_CARTPOLE, minibatch_size=64),
+        libraries=("clipper", "sb3", "sbx", "rejax"),
+        title="one update, minibatch of 64 (4 observations, 2 actions)", goals=Goals(most=50),
+    ),
+    "update-256": Row(
+        kind="update", unit="us", settings=_CARTPOLE, libraries=("clipper", "sb3", "sbx", "rejax"),
+        title="one update, minibatch of 256", goals=Goals(most=150),
+    ),
+    "module-256": Row(
+        kind="update", unit="us", settings=_CARTPOLE, libraries=("clipper", "sb3"),
+        title="one update of an own nn.Module, minibatch of 256", goals=Goals(most=500),
+        options={"module": "own"},
+    ),
+    "act-1": Row(
+        kind="act", unit="us", settings=replace(_CARTPOLE, num_envs=1, minibatch_size=64),
+        libraries=("clipper", "sb3", "sbx"),
+        title="action, value and log-probability for 1 env", goals=Goals(most=2),
+    ),
+    "act-8": Row(
+        kind="act", unit="us", settings=_CARTPOLE, libraries=("clipper", "sb3", "sbx"),
+        title="the same for 8 envs", goals=Goals(most=4),
+    ),
+    "gae": Row(
+        kind="gae", unit="us",
+        settings=replace(_CARTPOLE, num_envs=1, num_steps=2048),
+        libraries=("clipper", "sb3", "tianshou"),
+        title="GAE of 2048 x 1", goals=Goals(most=20),
+    ),
+    "start": Row(
+        kind="start", unit="s", settings=_CARTPOLE,
+        libraries=("clipper", "sb3", "sbx", "tianshou"),
+        title="from process start to the end of the first iteration of CartPole-v1",
     ),
 }  # fmt: skip
