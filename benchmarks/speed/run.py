@@ -23,7 +23,7 @@ from typing import Any
 import pages
 import report
 import store
-from works import LEAST_SCALING, LEAST_SHARE, ROWS, STEPS, TWO_CORES
+from works import LEAST_SCALING, LEAST_SHARE, LEAST_SHARE_OF_PROCESS, ROWS, STEPS, TWO_CORES
 
 HERE = Path(__file__).resolve().parent
 PEERS_PYTHON = HERE.parents[1] / ".venv-bench" / "bin" / "python"
@@ -102,7 +102,7 @@ def measure_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     for repetition in range(args.repeat):
         for library in libraries:
             found = measure(name, library, args, cores)
-            why = why_void(library, found)
+            why = why_void(row.kind, library, found)
             print(
                 f"{name} {library} {repetition + 1}/{args.repeat}: "
                 f"{found['value']:,.6g} {'times' if library == 'loops' else row.unit}"
@@ -118,11 +118,12 @@ def measure_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return {library: store.entry(row, all_found) for library, all_found in taken.items()}
 
 
-def why_void(library: str, found: dict[str, Any]) -> str:
+def why_void(kind: str, library: str, found: dict[str, Any]) -> str:
     """Returns why a figure says nothing, or an empty text."""
+    least = LEAST_SHARE_OF_PROCESS if kind == "start" else LEAST_SHARE
     if library == "loops" and found["value"] < LEAST_SCALING:
         return "two independent loops do not scale, so two cores cannot be judged"
-    if library not in TWO_CORES and found["core_share"] < LEAST_SHARE:
+    if library not in TWO_CORES and found["core_share"] < least:
         return f"others had {1 - found['core_share']:.0%} of the core"
     return ""
 

@@ -11,6 +11,8 @@ STEPS = 100_000
 """Steps from a fresh agent that a training row takes, rounded up to whole rollouts."""
 LEAST_SHARE = 0.95
 """Of its core that a measurement must have had; below that it is void."""
+LEAST_SHARE_OF_PROCESS = 0.85
+"""The same where the start of a process counts, which waits for the disk as well."""
 LEAST_SCALING = 1.9
 """Of two independent loops on two cores; below that no figure about two cores means anything."""
 TWO_CORES = ("loops", "workers")
