@@ -4,8 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo/LunarLander-v3/lander-1
+# Clipper and the libraries it is compared with, in one environment: the same torch, numpy and gymnasium
+BENCH := .venv-bench/bin/python
+BENCH_READY := .venv-bench/.ready
+BENCH_PIP = $(BENCH) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup native demo test test-all lint clean
+.PHONY: setup native demo test test-all lint bench clean
 
 setup: $(READY)
 
@@ -40,6 +44,18 @@ test: lint
 test-all: lint
 	@$(BIN)/python -m pytest -n 2
 
+# hours of a quiet machine; rows: make bench ROWS="CartPole-v1 gae"
+bench: $(BENCH_READY)
+	@$(BENCH) benchmarks/speed/run.py $(ROWS)
+
+$(BENCH_READY): pyproject.toml $(wildcard benchmarks/speed/requirements.txt src/clipper/engine/native/*)
+	@echo "setting up .venv-bench (about five minutes the first time)"
+	@test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
+	@$(BENCH_PIP) -r benchmarks/speed/requirements.txt
+	@$(BENCH_PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
+	@$(BENCH_PIP) --no-build-isolation -e ".[box2d,mujoco]"
+	@touch $(BENCH_READY)
+
 lint: setup
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -48,4 +64,4 @@ lint: setup
 	@$(BIN)/vulture
 
 clean:
-	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-bench demo build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

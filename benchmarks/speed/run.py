@@ -1,192 +1,184 @@
-"""How much of an environment's own speed is left when an agent trains in it.
+"""How much of an environment's own speed is left when an agent trains in it, and what peers leave.
 
-    python benchmarks/speed/run.py                      # every work, three times, interleaved
-    python benchmarks/speed/run.py CartPole-v1 --repeat 5 --out results.csv
+    make bench                                                     # every row, three times
+    python benchmarks/speed/run.py CartPole-v1 --only clipper      # one row, one library
+    python benchmarks/speed/run.py --table                         # what was measured so far
 
-For every work: the environments alone with random actions drawn beforehand (the faster of a bare
-loop and Gymnasium's SyncVectorEnv), then training from a fresh agent over the first 100,000 steps,
-in turns, in a process each, on one core. The ratio is what carries over between machines; the
-microseconds of one update and of one act stand beside it.
+The libraries of a row take turns, each measurement in a process of its own, pinned to one core (two
+in the rows about two). A figure during which others had more than a twentieth of the core is void.
+Full measurements replace their part of `results.json` and leave the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-STEPS = 100_000
-# settings of the table that the project is measured by; the goal is a share of the env's speed
-WORKS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": {
-        "goal": 0.65, "num_envs": 8, "num_steps": 128, "num_epochs": 4, "minibatch_size": 256,
-    },
-    "HalfCheetah-v5": {
-        "goal": 0.75, "num_envs": 1, "num_steps": 2048, "num_epochs": 10, "minibatch_size": 64,
-        "normalize_reward": True,
-    },
-    "LunarLander-v3": {
-        "goal": 0.86, "num_envs": 16, "num_steps": 1024, "num_epochs": 4, "minibatch_size": 64,
-    },
-}  # fmt: skip
-COLUMNS = ("work", "what", "repetition", "value", "unit", "engine", "command")
+import pages
+import report
+import store
+from works import LEAST_SCALING, LEAST_SHARE, LEAST_SHARE_OF_PROCESS, ROWS, STEPS, TWO_CORES
+
+HERE = Path(__file__).resolve().parent
+PEERS_PYTHON = HERE.parents[1] / ".venv-bench" / "bin" / "python"
+RUNNERS = {
+    "alone": "runner_alone.py",
+    "clipper": "runner_clipper.py",
+    "sb3": "runner_sb3.py",
+    "sbx": "runner_sb3.py",
+    "tianshou": "runner_tianshou.py",
+    "rejax": "runner_rejax.py",
+    "loops": "runner_alone.py",
+    "workers": "runner_clipper.py",
+}
+OWN = ("alone", "loops", "clipper", "workers")
+MINUTES = 15
 
 
 def main() -> int:
-    """Measures and prints CSV rows, then a table of medians on stderr."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("works", nargs="*", choices=[*WORKS, []], metavar="WORK", default=[])
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--engine", default="auto", help="auto, native or reference")
-    parser.add_argument("--out", help="CSV file; stdout without it")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    """Measures what is asked for and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)} (all)")
+    parser.add_argument("--only", default="", help="libraries, as clipper,sb3 (those of the row)")
+    parser.add_argument("--repeat", type=int, default=3, help="measurements of each (3)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of a training ({STEPS})")
+    parser.add_argument("--engine", default="auto", help="Clipper's: auto, native, reference")
+    parser.add_argument("--core", type=int, help="the core to use (the last that is allowed)")
+    parser.add_argument("--table", action="store_true", help="print what was measured so far")
+    parser.add_argument(
+        "--readme", action="store_true", help="write it into the READMEs and draw the chart"
+    )
     args = parser.parse_args()
-    if args.one:
-        work, what = args.one.split(":")
-        print(json.dumps(MEASURES[what](work, args)))
+    unknown = [name for name in args.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    strangers = set(filter(None, args.only.split(","))) - RUNNERS.keys()
+    if strangers:
+        parser.error(f"there is no library {min(strangers)!r}; there are {', '.join(RUNNERS)}")
+    if args.table or args.readme:
+        print(report.markdown(store.read()))
+        if args.readme:
+            pages.write(store.read())
         return 0
-    with open(args.out or os.dup(sys.stdout.fileno()), "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for work in args.works or WORKS:
-            found: dict[str, list[float]] = {}
-            for repetition in range(args.repeat):
-                for what in MEASURES:
-                    for name, value, unit, engine in _in_a_process(work, what, args):
-                        found.setdefault(name, []).append(value)
-                        command = f"run.py {work} --steps {args.steps} --engine {args.engine}"
-                        row = (work, name, repetition, f"{value:.6g}", unit, engine, command)
-                        writer.writerow(row)
-                        file.flush()
-            _report(work, found)
+    run = store.date()
+    is_whole = args.steps == STEPS and args.engine == "auto"
+    found: dict[str, Any] = {}
+    try:
+        for name in args.rows or ROWS:
+            found[name] = measure_row(name, args)
+            if is_whole:
+                store.update({name: found[name]}, command_of(name, args), run)
+    except KeyboardInterrupt:
+        print("stopped; rows that were finished are kept", file=sys.stderr)
+        return 130
+    if not is_whole:
+        print("not kept: these are not the settings of the record", file=sys.stderr)
+    print(report.markdown(found))
     return 0
 
 
-def _in_a_process(work: str, what: str, args: argparse.Namespace) -> list[Any]:
-    command = [
-        sys.executable, __file__, "--one", f"{work}:{what}",
-        "--steps", str(args.steps), "--engine", args.engine,
-    ]  # fmt: skip
+def command_of(name: str, args: argparse.Namespace) -> str:
+    """Returns the command that repeats a row."""
+    only = f" --only {args.only}" if args.only else ""
+    return f"python benchmarks/speed/run.py {name}{only} --repeat {args.repeat}"
+
+
+def measure_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the measurements of a row by library, taken in turns."""
+    row = ROWS[name]
+    wanted = [library for library in args.only.split(",") if library] or row.libraries
+    libraries = [library for library in row.libraries if library in wanted]
+    cores = allowed_cores()
+    if len(cores) < 2 and not set(libraries).isdisjoint(TWO_CORES):
+        print(f"{name} needs two cores and is left out", file=sys.stderr)
+        return {}
+    taken: dict[str, list[dict[str, Any]]] = {library: [] for library in libraries}
+    for repetition in range(args.repeat):
+        for library in libraries:
+            found = measure(name, library, args, cores)
+            why = why_void(row.kind, library, found)
+            print(
+                f"{name} {library} {repetition + 1}/{args.repeat}: "
+                f"{found['value']:,.6g} {'times' if library == 'loops' else row.unit}"
+                f"{f'  void: {why}' if why else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
+            taken[library].append({**found, "void": bool(why)})
+    check_equal(name, taken)
+    if any(found["void"] for found in taken.get("loops", ())):
+        for found in (found for all_found in taken.values() for found in all_found):
+            found["void"] = True
+    return {library: store.entry(row, all_found) for library, all_found in taken.items()}
+
+
+def why_void(kind: str, library: str, found: dict[str, Any]) -> str:
+    """Returns why a figure says nothing, or an empty text."""
+    least = LEAST_SHARE_OF_PROCESS if kind == "start" else LEAST_SHARE
+    if library == "loops" and found["value"] < LEAST_SCALING:
+        return "two independent loops do not scale, so two cores cannot be judged"
+    if library not in TWO_CORES and found["core_share"] < least:
+        return f"others had {1 - found['core_share']:.0%} of the core"
+    return ""
+
+
+def measure(name: str, library: str, args: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
+    """Returns what one runner found in a process of its own."""
+    job: dict[str, Any] = {"row": name, "library": library, "steps": args.steps}
+    if library in ("clipper", "workers"):
+        job["options"] = {**ROWS[name].options, "engine": args.engine}
+    if library == "workers":
+        job["options"]["workers"] = 1
+    used = set(cores[-2:] if library in TWO_CORES else cores[-1:])
+    if library not in TWO_CORES and args.core is not None:
+        used = {args.core}
+    python = sys.executable if library in OWN else str(PEERS_PYTHON)
+    words = [python, str(HERE / RUNNERS[library]), json.dumps({**job, "spawned": time.time()})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60 * MINUTES,
+            preexec_fn=lambda: pin(used),
+        )
+    except FileNotFoundError:
+        raise SystemExit(f"{python} is not there: `make .venv-bench/.ready` makes it") from None
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    return list(json.loads(done.stdout.splitlines()[-1]))
+        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _report(work: str, found: dict[str, list[float]]) -> None:
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    alone = max(medians["env alone, bare loop"], medians["env alone, SyncVectorEnv"])
-    ratio = medians["training"] / alone
-    lines = [f"{work}: {ratio:.2f} of the environment alone (goal {WORKS[work]['goal']})"]
-    lines += [
-        f"  {name}: {medians[name]:,.1f} ({min(values):,.1f} to {max(values):,.1f})"
-        for name, values in found.items()
-    ]
-    print("\n".join(lines), file=sys.stderr)
+def allowed_cores() -> list[int]:
+    """Returns the cores this process may use; on systems without affinity none are named."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def _pin() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def pin(cores: set[int]) -> None:
+    """Keeps this process on some cores, where the system can."""
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
-def measure_alone(work: str, args: argparse.Namespace) -> list[Any]:
-    """Returns the steps per second of both ways to step the environments without an agent."""
-    _pin()
-    import gymnasium
-    import numpy as np
+def check_equal(name: str, taken: dict[str, list[dict[str, Any]]]) -> None:
+    """Raises unless all libraries took as many steps and updates of as many parameters."""
+    for what in ("steps", "updates", "parameters"):
+        values = {
+            library: all_found[0][what]
+            for library, all_found in taken.items()
+            if what in all_found[0]
+        }
+        if len(set(values.values())) > 1:
+            raise SystemExit(f"{name}: {what} must be equal, but are {values}")
 
-    num_envs = WORKS[work]["num_envs"]
-    rounds = min(args.steps, 40_000) // num_envs
-    envs = [gymnasium.make(work) for _ in range(num_envs)]
-    envs[0].action_space.seed(0)
-    drawn = [[envs[0].action_space.sample() for _ in envs] for _ in range(rounds)]
-    for i, env in enumerate(envs):
-        env.reset(seed=i)
-    started = time.perf_counter()
-    for actions in drawn:
-        for env, action in zip(envs, actions, strict=True):
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                env.reset()
-    bare = rounds * num_envs / (time.perf_counter() - started)
-
-    vector = gymnasium.make_vec(work, num_envs=num_envs, vectorization_mode="sync")
-    blocks = [np.asarray(actions) for actions in drawn]
-    vector.reset(seed=0)
-    started = time.perf_counter()
-    for block in blocks:
-        vector.step(block)
-    sync = rounds * num_envs / (time.perf_counter() - started)
-    return [
-        ("env alone, bare loop", bare, "steps/s", "none"),
-        ("env alone, SyncVectorEnv", sync, "steps/s", "none"),
-    ]
-
-
-def _agent(work: str, args: argparse.Namespace, **changes: Any) -> Any:
-    import clipper
-
-    settings = {k: v for k, v in WORKS[work].items() if k != "goal"}
-    settings |= {"total_timesteps": args.steps, "eval_every": 0, "engine": args.engine, **changes}
-    return clipper.PPO(work, preset="none", hidden_sizes=(64, 64), **settings)
-
-
-def measure_training(work: str, args: argparse.Namespace) -> list[Any]:
-    """Returns the steps per second of the first steps from a fresh agent."""
-    _pin()
-    agent = _agent(work, args)
-    started = time.perf_counter()
-    agent.train(progress=False)
-    speed = agent.step / (time.perf_counter() - started)
-    return [("training", speed, "steps/s", agent.engine)]
-
-
-def measure_update(work: str, args: argparse.Namespace) -> list[Any]:
-    """Returns the microseconds of one update and of one vector step's actions, best of many."""
-    _pin()
-    import numpy as np
-    import torch
-
-    torch.set_num_threads(1)
-    agent = _agent(work, args)
-    algorithm, policy = agent._run.algorithm, agent.policy
-    rollout = agent._playground.ready(policy)[0].collect(policy, agent.config.num_steps)
-    updates = agent.config.num_epochs * (rollout.num_rows // agent.config.minibatch_size)
-    seconds = []
-    for _ in range(20):
-        log_probs, values = policy.evaluate(rollout.obs, rollout.actions)
-        rollout.log_probs.copy_(log_probs)
-        rollout.values.copy_(values)
-        started = time.perf_counter()
-        algorithm.improve(rollout, 0.0)
-        seconds.append((time.perf_counter() - started) / updates)
-    shape = (128, agent.config.num_envs)
-    layout = policy.action_layout
-    noise = np.zeros((*shape, policy.distribution.noise_size), dtype=np.float32)
-    obs = np.zeros((*shape, policy.obs_layout.size), dtype=np.float32)
-    act = policy.play(obs, noise, np.zeros((*shape, layout.size), dtype=layout.dtype)).act
-    acting = []
-    for _ in range(50):
-        started = time.perf_counter()
-        for t in range(128):
-            act(t)
-        acting.append((time.perf_counter() - started) / 128)
-    return [
-        ("one update", 1e6 * min(seconds), "us", agent.engine),
-        ("one act of all envs", 1e6 * min(acting), "us", agent.engine),
-    ]
-
-
-MEASURES = {"alone": measure_alone, "training": measure_training, "update": measure_update}
 
 if __name__ == "__main__":
     sys.exit(main())

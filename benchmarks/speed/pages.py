@@ -1,0 +1,72 @@
+"""Writes the tables between their marks in the READMEs, and the bar chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import report
+from store import Results
+from works import ROWS
+
+HERE = Path(__file__).resolve().parent
+CHART = HERE / "speed.png"
+TOP_README = HERE.parents[1] / "README.md"
+COLOURS = {
+    "clipper": "#c2410c",
+    "sb3": "#64748b",
+    "sbx": "#94a3b8",
+    "tianshou": "#cbd5e1",
+}
+
+
+def write(results: Results) -> None:
+    """Writes both tables and the chart."""
+    origin = report.provenance(results)
+    put_between(TOP_README, f"{report.markdown(results, is_wide=False)}\n\n{origin}")
+    put_between(HERE / "README.md", f"{report.markdown(results)}\n\n{origin}")
+    draw(results, CHART)
+
+
+def put_between(path: Path, text: str, name: str = "speed") -> None:
+    """Replaces what stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->` in a file."""
+    before, start, rest = path.read_text(encoding="utf-8").partition(f"<!-- {name}:")
+    how, arrow, rest = rest.partition("-->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    if not (start and arrow and end):
+        raise SystemExit(f"{path} has no marks for the table of {name}")
+    path.write_text(f"{before}{start}{how}{arrow}{text}\n{end}{after}", encoding="utf-8")
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draws what each library leaves of the speed of the environments alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [name for name in ROWS if "alone" in results.get(name, {})]
+    if not names:
+        return
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 1.15 * len(names)), layout="constrained")
+    height, ticks = 0.8 / len(COLOURS), []
+    for place, name in enumerate(names):
+        entries = results[name]
+        alone = report.median(entries["alone"])
+        for i, (library, colour) in enumerate(COLOURS.items()):
+            if library not in entries:
+                continue
+            speed, y = report.median(entries[library]), place + (i - 1.5) * height
+            label = report.NAMES[library] if library not in ticks else None
+            ticks.append(library)
+            axes.barh(y, speed / alone, 0.9 * height, color=colour, label=label)
+            words = f" {report.figure(speed)} steps/s"
+            axes.text(speed / alone, y, words, va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), [ROWS[name].title.replace(", ", "\n", 1) for name in names])
+    axes.tick_params(axis="y", labelsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("training speed / speed of the environments alone, one core")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    pyplot.close(figure)
