@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "clipper" / "engine" / "native"
-KERNELS = ("dense", "activations", "network", "heads", "objective", "adam", "kernels")
+KERNELS = ("dense", "activations", "network", "heads", "divergence", "objective", "adam", "kernels")
 PLAIN = ("dispatch", "layout", "improve", "estimators", "philox", "environments")
 X86_VARIANTS = {"avx512": (16, "x86-64-v4"), "avx2": (8, "x86-64-v3"), "sse2": (4, "x86-64")}
 WARNINGS = (
