@@ -22,6 +22,7 @@ import pytest
 from clipper.cli.arguments import Parser
 from clipper.cli.main import VERBS, module_of
 from clipper.config import PPOConfig
+from clipper.experiments.study import read_study
 from clipper.presets import PRESETS, Preset, find_preset
 from clipper.settings import describe_field, show
 from commands import TINY, Clip
@@ -79,6 +80,7 @@ SHELL = [
     for command in commands_of(block)
     if command.startswith("clipper ")
 ]
+TOML = [block for block in blocks() if block.language == "toml"]
 PYTHON = [block for block in blocks() if block.language == "python"]
 
 
@@ -105,10 +107,26 @@ def test_the_blocks_were_found() -> None:
         "README.md",
         "docs/concepts/seeds.md",
     }
-    readme = [line.split()[1] for line in commands_of(CONSOLE[0])]
+    readme = [
+        line.split()[1]
+        for block in CONSOLE
+        if block.where.startswith("README.md")
+        for line in commands_of(block)
+    ]
     assert set(readme) == set(VERBS) - {"presets", "check-env"}
     assert len(SHELL) > 15
     assert len(PYTHON) >= 6
+
+
+@pytest.mark.parametrize("block", TOML, ids=lambda block: block.where)
+def test_toml_blocks_are_studies(block: Block, tmp_path: Path) -> None:
+    """A study in the docs is read, and has as many runs as the command below it says."""
+    file = tmp_path / "study.toml"
+    file.write_text(block.text)
+    page = (ROOT / block.where.split(":")[0]).read_text()
+    stated = re.search(r"--dry-run +# (\d+) runs", page)
+    assert stated
+    assert len(read_study(file).runs()) == int(stated[1])
 
 
 def parser_of(verb: str) -> Parser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from clipper.experiments.states import RunState
 _ORDER = {"running": 0, "failed": 1, "stopped": 2, "finished": 3, "waiting": 4}
 _STYLE = {"running": "bold", "failed": "red", "stopped": "yellow", "finished": "green"}
 _LINE_SECONDS = 30.0
+_FRAME_SECONDS = 1.0
 
 
 def seconds_left(
@@ -91,7 +93,7 @@ class SweepDisplay:
         self._console = Console(stderr=True)
         self._live: Live | None = None
         self._told: set[tuple[str, str, int]] = set()
-        self._line_at = time.monotonic()
+        self._line_at = -math.inf
         self._has_begun = False
 
     def __enter__(self) -> Self:
@@ -113,7 +115,11 @@ class SweepDisplay:
     def __call__(self, runs: Sequence[RunState]) -> None:
         """Shows the runs as they are now."""
         if self._live is not None:
-            self._live.update(self._table(runs), refresh=True)
+            # drawing takes milliseconds that the runs have a better use for
+            is_over = all(run.status not in ("running", "waiting") for run in runs)
+            if is_over or time.monotonic() - self._line_at >= _FRAME_SECONDS:
+                self._line_at = time.monotonic()
+                self._live.update(self._table(runs), refresh=True)
             return
         if not self._has_begun and not self._is_quiet:
             self._has_begun = True

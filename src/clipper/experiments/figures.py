@@ -61,7 +61,14 @@ def _draw_intervals(
         jitter = np.linspace(-0.2, 0.2, len(seeds[name])) if len(seeds[name]) > 1 else [0.0]
         axes.plot(seeds[name], row + np.array(jitter), ".", ms=4, mew=0, color=colour, alpha=0.45)
         if not math.isnan(found.low):
-            axes.plot([found.low, found.high], [row, row], color=colour, lw=5, alpha=0.35)
+            axes.plot(
+                [found.low, found.high],
+                [row, row],
+                color=colour,
+                lw=5,
+                alpha=0.35,
+                solid_capstyle="butt",
+            )
         axes.plot([found.value], [row], "|", ms=15, mew=2.5, color=colour)
     axes.set_yticks(range(len(settings)), [_short(name) for name in settings])
     axes.set_ylim(len(settings) - 0.5, -0.5)
@@ -81,7 +88,14 @@ def draw_improvement(comparison: Comparison) -> Figure:
     for row, pair in enumerate(pairs):
         found, colour = pair.improvement, _colour(settings.index(pair.setting))
         if not math.isnan(found.low):
-            axes.plot([found.low, found.high], [row, row], color=colour, lw=5, alpha=0.35)
+            axes.plot(
+                [found.low, found.high],
+                [row, row],
+                color=colour,
+                lw=5,
+                alpha=0.35,
+                solid_capstyle="butt",
+            )
         axes.plot([found.value], [row], "|", ms=15, mew=2.5, color=colour)
     axes.set_yticks(range(len(pairs)), [_short(pair.setting) for pair in pairs])
     axes.set_ylim(len(pairs) - 0.5, -0.5)

@@ -8,7 +8,7 @@ from html import escape
 
 from clipper import __version__
 from clipper.experiments.comparison import METRICS, Comparison
-from clipper.experiments.tables import Table, number, tables_of
+from clipper.experiments.tables import Table, number, share, tables_of
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1b1f24; --soft: #5b6470; --line: #d9dee4; --good: #00684a;
@@ -89,7 +89,7 @@ def _verdicts(comparison: Comparison) -> str:
     items = []
     for pair in comparison.pairs:
         kind = pair.verdict if pair.verdict in ("better", "worse") else "open"
-        difference = number(pair.difference.value)
+        difference = (share if comparison.overall else number)(pair.difference.value)
         sign = "+" if pair.difference.value > 0 else ""
         items.append(
             f"<li><b>{escape(pair.setting)}</b> against {escape(pair.baseline)}: "

@@ -53,7 +53,7 @@ def write_report(comparison: Comparison, folder: str | Path, title: str) -> list
         raise FileError(f"{target} must be writable, but {error.strerror or error}.") from error
     finally:
         _tidy(target)
-    return sorted(target.iterdir(), key=lambda path: (path.suffix, path.name))
+    return sorted(target.iterdir(), key=lambda path: (path.name != PAGE, path.name))
 
 
 def _tidy(target: Path) -> None:

@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import subprocess
@@ -73,10 +74,17 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 def _preload() -> None:
-    """Imports what every run needs; nothing is computed, and no thread started."""
-    for name in ("matplotlib.backends.backend_agg", "matplotlib.figure"):
-        importlib.import_module(name)  # a run draws its curve at the end
-    importlib.import_module("clipper.experiments.one_run")
+    """Imports what runs need; nothing is computed, no environment made and no thread started."""
+    import clipper.algorithms
+
+    names = [
+        f"clipper.algorithms.{m.name}" for m in pkgutil.iter_modules(clipper.algorithms.__path__)
+    ]
+    # a run draws its curve at the end
+    names += ["matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.Image"]
+    for name in ("clipper.experiments.jobs", *names):
+        importlib.import_module(name)
+    sys.modules["PIL.Image"].preinit()
     gc.collect()
     gc.freeze()  # a run's collections do not touch, and so copy, what all runs share
 

@@ -199,6 +199,10 @@ def improvement_interval(
 ) -> Interval:
     """Returns the probability of improvement and its stratified bootstrap interval.
 
+    Where all runs of one lie above all of the other, resampling sees no doubt. The end of the
+    interval is then the probability p at which runs would part so with a chance of the tail,
+    taken to be p^k, with k so that p = 1/2 has the chance of the rank test, 1 / (n + m over n).
+
     Args:
         first: One array a task.
         second: The same tasks, in the same order.
@@ -215,7 +219,15 @@ def improvement_interval(
         of_y = rng.multinomial(len(y), np.full(len(y), 1 / len(y)), size=resamples) / len(y)
         drawn += ((of_x @ above) * of_y).sum(1) / len(first)
     value = probability_of_improvement(first, second)
-    return _interval(value, drawn, [first, second], confidence)
+    interval = _interval(value, drawn, [first, second], confidence)
+    if 0 < value < 1 or math.isnan(interval.low):
+        return interval
+    power = sum(
+        math.log2(math.comb(len(x) + len(y), len(x))) for x, y in zip(first, second, strict=True)
+    )
+    furthest = ((1 - confidence) / 2) ** (1 / power)
+    low, high = (0.0, 1 - furthest) if value == 0 else (furthest, 1.0)
+    return Interval(value, low, high, confidence)
 
 
 def performance_profile(scores: Scores, thresholds: Array) -> Array:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clipper.experiments.comparison import METRICS, Comparison, Overall, Summary
@@ -71,7 +71,8 @@ def _overall_table(comparison: Comparison) -> Table:
         caption=f"normalised scores of {len(comparison.common)} tasks, 95 % intervals over seeds",
         header=("setting", "IQM", "", "mean", "", "median", ""),
         rows=[
-            (o.setting, *_both(o.iqm), *_both(o.mean), *_both(o.median)) for o in comparison.overall
+            (o.setting, *(cell for i in (o.iqm, o.mean, o.median) for cell in _both(i, share)))
+            for o in comparison.overall
         ],
     )
 
@@ -112,29 +113,34 @@ def _task_table(comparison: Comparison, env: str, rows: Sequence[Summary], in_fu
 
 def _pair_table(comparison: Comparison) -> Table:
     baseline = comparison.pairs[0].baseline
-    share = f"{100 * comparison.confidence:.4g} % intervals"
+    intervals = f"{100 * comparison.confidence:.4g} % intervals"
     if len(comparison.pairs) > 1:
-        share += f" ({len(comparison.pairs)} at a time hold at 95 %)"
+        intervals += f" ({len(comparison.pairs)} at a time hold at 95 %)"
+    show = share if comparison.overall else number
     return Table(
         title=f"against {baseline}",
-        caption=f"difference of the IQM, probability that a run scores above one of it; {share}",
+        caption=f"difference of the IQM, probability that a run scores above one of it; {intervals}",
         header=("setting", "verdict", "difference", "", "P(above)", ""),
         rows=[
-            (p.setting, p.verdict, *_both(p.difference), *_both(p.improvement))
+            (p.setting, p.verdict, *_both(p.difference, show), *_both(p.improvement, share))
             for p in comparison.pairs
         ],
         num_texts=2,
     )
 
 
-def _both(interval: Interval) -> tuple[str, str]:
-    return number(interval.value), _ends(interval)
+def _both(interval: Interval, show: Callable[[float], str] | None = None) -> tuple[str, str]:
+    return (show or number)(interval.value), _ends(interval, show)
 
 
-def _ends(interval: Interval) -> str:
-    if math.isnan(interval.low):
-        return "-"
-    return f"{number(interval.low)} to {number(interval.high)}"
+def _ends(interval: Interval, show: Callable[[float], str] | None = None) -> str:
+    show = show or number
+    return "-" if math.isnan(interval.low) else f"{show(interval.low)} to {show(interval.high)}"
+
+
+def share(value: float) -> str:
+    """Returns a probability or a normalised score, `-` for NaN."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def number(value: float) -> str:

@@ -118,6 +118,33 @@ def test_improvement_interval_is_that_of_drawn_runs() -> None:
     assert (ours.low, ours.high) == pytest.approx(np.quantile(drawn, (tail, 1 - tail)), abs=0.02)
 
 
+def test_runs_that_part_wholly_leave_doubt() -> None:
+    """Five runs above five others: the rank test's chance is 1/252, and p = 1/2 just possible there.
+
+    At a tail of 1/252 the interval ends at 1/2, at the usual 0.025 nearer to 1: 0.025^(1/7.977).
+    """
+    above, below = [np.arange(5.0) + 10], [np.arange(5.0)]
+    edge = st.improvement_interval(above, below, confidence=1 - 2 / 252)
+    assert (edge.value, edge.low, edge.high) == (1.0, pytest.approx(0.5), 1.0)
+    usual = st.improvement_interval(above, below)
+    assert usual.low == pytest.approx(0.025 ** (1 / math.log2(252)))
+    mirrored = st.improvement_interval(below, above)
+    assert (mirrored.low, mirrored.high) == (0.0, pytest.approx(1 - usual.low))
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.5, 2.5])
+def test_improvement_intervals_hold_the_truth(shift: float) -> None:
+    """Normal scores a shift apart: P(X > Y) = Phi(shift / sqrt 2); 95 of 100 intervals hold it."""
+    rng = np.random.default_rng(7)
+    truth = scipy.stats.norm.cdf(shift / math.sqrt(2))
+    hits = 0
+    for i in range(600):
+        a, b = rng.normal(shift, 1, size=8), rng.normal(0, 1, size=8)
+        hits += truth in st.improvement_interval([a], [b], resamples=1000, seed=i)
+    print(shift, hits / 600)
+    assert hits / 600 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 600)
+
+
 def test_profile_is_the_share_of_runs_above() -> None:
     """Scores 1, 2, 3 of one task and 2 of another: above 1.5 are 2/3 and 1, mean 5/6."""
     scores = [np.array([1.0, 2.0, 3.0]), np.array([2.0])]

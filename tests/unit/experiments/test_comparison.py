@@ -1,0 +1,401 @@
+"""What is compared with what, what is said of it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clipper
+from clipper.errors import ClipperError, ConfigError, FileError
+from clipper.experiments.collect import collect
+from clipper.experiments.comparison import Comparison, compare, read_ranges
+from clipper.experiments.page import page_of
+from clipper.experiments.report import write_report
+from clipper.experiments.results import ResultsFiles
+from clipper.experiments.rows import CurvePoint, Row
+from clipper.experiments.tables import number, pairs_csv, summary_csv, tables_of, time_text
+
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+NORMAL = np.random.default_rng(0).normal(size=(20, 10))
+
+
+def write_sweep(folder: Path, scores: Scores, **changes: Any) -> Path:
+    """Writes the results of a sweep with these scores by setting and task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = ResultsFiles(folder)
+    for setting, by_env in scores.items():
+        for env, values in by_env.items():
+            for seed, score in enumerate(values):
+                row = Row(
+                    **{
+                        "setting": setting,
+                        "env": env,
+                        "seed": seed,
+                        "algo": "ppo",
+                        "score": float(score),
+                        "score_all": float(score) / 2,
+                        "episodes": 5,
+                        "eval_mean": math.nan,
+                        "eval_episodes": 0,
+                        "steps": 1000,
+                        "wall_seconds": 60.0,
+                        "cpu_seconds": 30.0,
+                        "config_hash": f"{setting}{env}"[:12],
+                        "parameters_sha256": "0",
+                        "engine": "native avx2",
+                        "exact": True,
+                        "version": "0.1.0",
+                        "commit": "abc",
+                        **changes,
+                    }
+                )
+                points = [
+                    CurvePoint(
+                        setting=setting,
+                        env=env,
+                        seed=seed,
+                        step=100 * k,
+                        wall_seconds=6.0 * k,
+                        mean_return=float(score) * k / 10,
+                    )
+                    for k in range(1, 11)
+                ]
+                files.add(row, points)
+    return folder
+
+
+def compared(folder: Path, scores: Scores, **how: Any) -> Comparison:
+    return compare(collect([write_sweep(folder, scores)]), **how)
+
+
+def test_one_task_is_compared_in_returns(tmp_path: Path) -> None:
+    """Two settings five standard deviations apart: better, by as much as their IQMs differ."""
+    low, high = NORMAL[0], NORMAL[1] + 5
+    found = compared(tmp_path, {"a": {"E-v0": low}, "b": {"E-v0": high}})
+    (pair,) = found.pairs
+    assert (pair.setting, pair.baseline, pair.verdict, pair.further) == ("b", "a", "better", 0)
+    a, b = (found.summaries[s, "E-v0"] for s in "ab")
+    assert pair.difference.value == pytest.approx(b.iqm.value - a.iqm.value)
+    assert pair.improvement.value == pytest.approx(1.0)
+    assert a.mean.value == pytest.approx(low.mean())
+    assert a.median.value == pytest.approx(np.median(low))
+    assert a.all == pytest.approx(low.mean() / 2)
+    assert found.overall == []
+    mirrored = compare(found.collection, baseline="b").pairs[0]
+    assert (mirrored.setting, mirrored.verdict) == ("a", "worse")
+
+
+def test_little_apart_is_said_with_a_number_of_seeds(tmp_path: Path) -> None:
+    """A fifth of a standard deviation with ten seeds is not distinguishable, and it says for how long.
+
+    About 2 (2.8 / 0.2)^2 = 392 seeds in all; the measured difference and spread vary around it.
+    """
+    found = compared(tmp_path, {"a": {"E-v0": NORMAL[2]}, "b": {"E-v0": NORMAL[2] + 0.2}})
+    (pair,) = found.pairs
+    assert 100 < pair.further < 1500
+    assert "not distinguishable with these seeds, about" in pair.verdict
+    assert "more would tell" in pair.verdict
+    equal = compared(tmp_path / "x", {"a": {"E-v0": NORMAL[2]}, "b": {"E-v0": NORMAL[2]}})
+    assert equal.pairs[0].verdict == "not distinguishable: the scores are equal"
+
+
+def test_several_tasks_are_normalised_over_the_runs(tmp_path: Path) -> None:
+    """0 is the lowest run of a task and 1 the highest; given ranges take their place."""
+    scores = {"a": {"E-v0": [0, 10], "F-v0": [5, 5]}, "b": {"E-v0": [5, 20], "F-v0": [1, 9]}}
+    found = compared(tmp_path, scores)
+    assert found.ranges == {"E-v0": (0, 20), "F-v0": (1, 9)}
+    assert [list(x) for x in found.normalised["a"]] == [[0, 0.5], [0.5, 0.5]]
+    assert [o.mean.value for o in found.overall] == [0.375, 0.5625]
+    given = compare(found.collection, ranges={"E-v0": (0, 100), "F-v0": (-1, 1)})
+    assert [list(x) for x in given.normalised["a"]] == [[0, 0.1], [3, 3]]
+
+
+def test_intervals_of_many_settings_are_wider(tmp_path: Path) -> None:
+    """Bonferroni: with four settings against the baseline each has 1 - 0.05 / 4."""
+    scores = {name: {"E-v0": NORMAL[i]} for i, name in enumerate("abcde")}
+    found = compared(tmp_path, scores)
+    assert found.confidence == pytest.approx(0.9875)
+    assert {pair.difference.confidence for pair in found.pairs} == {0.9875}
+    two = compared(tmp_path / "two", {name: scores[name] for name in "ab"})
+    assert two.confidence == 0.95
+
+
+def test_tasks_that_not_all_have_stay_out_of_the_whole(tmp_path: Path) -> None:
+    """They have a table of their own and a note; the comparison is over the common ones."""
+    scores = {
+        "a": {"E-v0": NORMAL[0], "F-v0": NORMAL[1], "G-v0": NORMAL[2]},
+        "b": {"E-v0": NORMAL[3], "F-v0": NORMAL[4]},
+    }
+    found = compared(tmp_path, scores)
+    assert found.common == ["E-v0", "F-v0"]
+    assert any("G-v0" in note for note in found.notes)
+    assert [t.title for t in tables_of(found)] == ["all tasks", "E-v0", "F-v0", "G-v0", "against a"]
+
+
+def test_settings_of_different_tasks_are_refused(tmp_path: Path) -> None:
+    """Nothing in common, nothing to compare: the error lists who has what."""
+    with pytest.raises(ConfigError, match="a has E-v0; b has F-v0"):
+        compared(tmp_path, {"a": {"E-v0": [1, 2]}, "b": {"F-v0": [1, 2]}})
+
+
+def test_settings_of_one_name_in_two_places_are_told_apart(tmp_path: Path) -> None:
+    """They get the folder's name before theirs; others keep their names."""
+    first = write_sweep(tmp_path / "one", {"a": {"E-v0": [1, 2]}, "b": {"E-v0": [1, 2]}})
+    second = write_sweep(tmp_path / "two", {"a": {"E-v0": [3, 4]}})
+    found = collect([first, second / "results.csv"])
+    assert found.settings == ["one: a", "b", "two: a"]
+    assert {p.setting for p in found.points} == {"one: a", "b", "two: a"}
+    with pytest.raises(ConfigError, match="given twice"):
+        collect([first, first / "../one"])
+
+
+def test_one_name_for_two_settings_is_refused(tmp_path: Path) -> None:
+    """Rows of one setting and task must have one hash."""
+    write_sweep(tmp_path, {"a": {"E-v0": [1, 2]}})
+    text = (tmp_path / "results.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "results.csv").write_text("".join(text[:2]) + text[2].replace("aE-v0", "other"))
+    with pytest.raises(ConfigError, match="one and the same"):
+        collect([tmp_path])
+
+
+def test_runs_without_a_score_are_left_out_and_named(tmp_path: Path) -> None:
+    """No episode ended: no score. One such run is noted; if there is no other, that is an error."""
+    found = compared(tmp_path, {"a": {"E-v0": [1.0, math.nan, 3.0]}})
+    assert list(found.summaries["a", "E-v0"].scores) == [1.0, 3.0]
+    assert any("a, E-v0, seed 1" in note for note in found.notes)
+    with pytest.raises(FileError, match="must have a score"):
+        compare(found.collection, metric="eval")
+    with pytest.raises(ConfigError, match="metric must be"):
+        compare(found.collection, metric="lats")
+    with pytest.raises(ConfigError, match="no 'q'"):
+        compare(found.collection, baseline="q")
+
+
+def test_one_seed_claims_nothing(tmp_path: Path) -> None:
+    """One seed a setting: numbers, no intervals, and a verdict that says so."""
+    found = compared(tmp_path, {"a": {"E-v0": [1.0]}, "b": {"E-v0": [9.0]}})
+    assert found.pairs[0].verdict == "one seed tells nothing; run at least 5"
+    assert any("1 seed of a task" in note for note in found.notes)
+    assert "nan" not in "".join(str(table) for table in tables_of(found))
+
+
+def test_unequal_lengths_are_noted(tmp_path: Path) -> None:
+    """Settings trained for different numbers of steps are compared with a warning."""
+    first = write_sweep(tmp_path / "one", {"a": {"E-v0": [1, 2]}})
+    second = write_sweep(tmp_path / "two", {"b": {"E-v0": [1, 2]}}, steps=5000)
+    found = compare(collect([first, second]))
+    assert any("1,000 and 5,000 steps" in note for note in found.notes)
+
+
+def test_order_is_that_of_the_study(tmp_path: Path) -> None:
+    """`sweep.json` has the order; without it numbers in names count as numbers."""
+    scores = {name: {"E-v0": [1, 2]} for name in ("x=10", "x=9", "y")}
+    write_sweep(tmp_path, scores)
+    assert collect([tmp_path]).settings == ["x=9", "x=10", "y"]
+    entries = [
+        {"setting": n, "env": "E-v0", "config": {"gamma": 0.9}} for n in ("y", "x=10", "x=9")
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"format": 1, "settings": entries}))
+    assert collect([tmp_path]).settings == ["y", "x=10", "x=9"]
+
+
+SMALL: dict[str, Any] = {
+    "num_envs": 2,
+    "num_steps": 32,
+    "minibatch_size": 64,
+    "num_epochs": 1,
+    "hidden_sizes": (8,),
+    "eval_every": 0,
+}
+
+
+def test_run_folders_are_compared_too(tmp_path: Path) -> None:
+    """Finished runs become rows by their names; stopped ones are left out and named."""
+    for name, seed in (("x", 0), ("x", 1), ("y", 0)):
+        agent = clipper.PPO("CartPole-v1", seed=seed, total_timesteps=256, **SMALL)
+        agent.train(progress=False, run_dir=tmp_path / f"CartPole-v1/{name}-{seed}")
+    agent = clipper.PPO("CartPole-v1", seed=1, total_timesteps=256, **SMALL)
+    folder = tmp_path / "CartPole-v1/y-1"
+    agent.train(progress=False, run_dir=folder)
+    log = (folder / "log.txt").read_text().splitlines(keepends=True)
+    (folder / "log.txt").write_text(
+        "".join(log[:-1]) + "2026-01-01 00:00:00 ended at step 64: stopped by SIGINT\n"
+    )
+    found = collect([tmp_path])
+    assert [row.key for row in found.rows] == [
+        ("x", "CartPole-v1", 0),
+        ("x", "CartPole-v1", 1),
+        ("y", "CartPole-v1", 0),
+    ]
+    assert {row.steps for row in found.rows} == {256}
+    assert len({row.config_hash for row in found.rows}) == 1
+    assert any("y-1" in note for note in found.notes)
+    assert found.points[-1].step == 256
+    with pytest.raises(FileError, match="finished run"):
+        collect([folder])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match="run folder or hold some"):
+        collect([tmp_path / "empty"])
+    with pytest.raises(FileError, match="does not exist"):
+        collect([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    "text", ["env,low\nE-v0,1\n", "env,low,high\nE-v0,1,x\n", "env,low,high\nE-v0,2,1\n"]
+)
+def test_wrong_ranges_are_refused(text: str, tmp_path: Path) -> None:
+    """A column that is missing, what is no number, and a range upside down."""
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(FileError):
+        read_ranges(tmp_path / "r.csv")
+    (tmp_path / "r.csv").write_text("env,low,high\nE-v0,1,2.5\n")
+    assert read_ranges(tmp_path / "r.csv") == {"E-v0": (1, 2.5)}
+
+
+def test_numbers_as_they_are_read() -> None:
+    """Three or four digits that count, no minus before nothing, a dash for what is not known."""
+    values = (1234567.8, 98.76, -9.876, 0.12345, -0.0001, math.nan)
+    assert [number(v) for v in values] == ["1,234,568", "98.8", "-9.88", "0.123", "0.000", "-"]
+    assert [time_text(s) for s in (3.14, 300, 7200, math.nan)] == ["3.1 s", "5.0 min", "2.0 h", "-"]
+
+
+class Outside(HTMLParser):
+    """Finds what a page takes from elsewhere, and tags that are not closed."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.open: list[str] = []
+        self.images = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href") and not (value or "").startswith("data:image/png;base64,"):
+                self.outside.append(f"{tag} {name}={value}")
+        self.images += tag == "img"
+        if tag in ("script", "link", "iframe"):
+            self.outside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_report_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
+    """Pictures are pictures, the page holds them all, and takes nothing from anywhere.
+
+    A name that is HTML stands in it as text, and dollar signs in pictures are no formula.
+    """
+    name = "<script>alert('$x_$')</script>"
+    scores = {
+        name: {"E-v0": NORMAL[0], "F-v0": NORMAL[1]},
+        "b": {"E-v0": NORMAL[2], "F-v0": NORMAL[3] + 1},
+    }
+    found = compared(tmp_path / "s", scores)
+    paths = write_report(found, tmp_path / "report", "A & B")
+    assert [path.name for path in paths] == [
+        "report.html",
+        "curves_steps.png",
+        "curves_time.png",
+        "improvement.png",
+        "pairs.csv",
+        "profiles.png",
+        "scores.png",
+        "summary.csv",
+    ]
+    for path in paths:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+                assert min(image.size) > 100
+    page = (tmp_path / "report/report.html").read_text()
+    checker = Outside()
+    checker.feed(page)
+    assert checker.outside == []
+    assert checker.open == []
+    assert checker.images == 5
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert 'name="viewport"' in page
+    assert "http" not in page.replace("arXiv", "")
+    assert found.pairs[0].verdict in page
+    assert summary_csv(found).count("\n") == 1 + 2 + 4
+    assert pairs_csv(found).count("\n") == 2
+
+
+def test_a_report_replaces_a_report_alone(tmp_path: Path) -> None:
+    """An older report goes when the new one is there; a folder of something else is left alone."""
+    found = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0]}})
+    target = tmp_path / "report"
+    write_report(found, target, "old")
+    write_report(found, target, "new")
+    assert "<h1>new</h1>" in (target / "report.html").read_text()
+    assert not list(tmp_path.glob(".report*"))
+    (target / "mine.txt").touch()
+    with pytest.raises(FileError, match=r"holds mine\.txt"):
+        write_report(found, target, "newer")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="is a file"):
+        write_report(found, tmp_path / "file", "x")
+
+
+def test_an_interrupted_report_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it draws: nothing half-written. Killed between two names: put right later."""
+    found = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0]}, "b": {"E-v0": NORMAL[1]}})
+    target = tmp_path / "report"
+    write_report(found, target, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr("clipper.experiments.report.page_of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(found, target, "new")
+    assert "<h1>old</h1>" in (target / "report.html").read_text()
+    assert not list(tmp_path.glob(".report*"))
+    # what kill -9 can leave: the old folder renamed, the new one not yet in its place
+    target.rename(tmp_path / ".report.old-123")
+    (tmp_path / ".report.tmp-123").mkdir()
+    (tmp_path / ".report.tmp-123/scores.png").touch()
+    write_report(found, target, "newer")
+    assert "<h1>newer</h1>" in (target / "report.html").read_text()
+    assert not list(tmp_path.glob(".report*"))
+
+
+def interrupted(*_: object) -> str:
+    raise KeyboardInterrupt
+
+
+def test_many_settings_and_tasks_are_drawn(tmp_path: Path) -> None:
+    """Eleven settings on seven tasks, one of them unfinished on one: the size of a paper's table."""
+    rng = np.random.default_rng(1)
+    envs = [f"Task{i}-v5" for i in range(7)]
+    scores = {
+        f"setting {i} of a long name": {e: rng.normal(i, 2, 3) for e in envs} for i in range(11)
+    }
+    del scores["setting 3 of a long name"]["Task2-v5"]  # type: ignore[attr-defined]
+    found = compared(tmp_path / "s", scores)
+    assert len(found.common) == 6
+    paths = write_report(found, tmp_path / "report", "large")
+    assert len(paths) == 8
+    assert len(page_of(found, {}, "x")) > 1000
+
+
+def test_every_error_is_ours(tmp_path: Path) -> None:
+    """A folder whose results file is a folder, or of bytes that are no text."""
+    (tmp_path / "a/results.csv").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/results.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("a", "b", "b/results.csv"):
+        with pytest.raises(ClipperError):
+            collect([tmp_path / name])
