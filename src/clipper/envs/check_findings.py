@@ -5,7 +5,7 @@ A finding is named for what is wrong; `FINDINGS` lists every name with its sever
 
 from __future__ import annotations
 
-import json
+import math
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -187,11 +187,10 @@ class Findings(list[Finding]):
 
 def as_json(value: Any) -> Any:
     """Returns a value as JSON has it: numpy's numbers as Python's, what JSON lacks as text."""
-    try:
-        return json.loads(json.dumps(value, default=_plain, allow_nan=False))
-    except ValueError:
-        return str(value)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)

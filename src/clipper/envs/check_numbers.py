@@ -34,7 +34,7 @@ def _observations(subject: Subject, record: Record) -> None:
         label = f"observation part {name}" if name else "the observation"
         if is_constant.any():
             still = np.flatnonzero(is_constant)
-            value = f", {mean[still[0]]:g}" if len(still) == 1 else ""
+            value = f" (it is {mean[still[0]]:g})" if len(still) == 1 else ""
             subject.tell(
                 "obs_constant",
                 f"{_columns(still)} of {label} never changed in {steps:,} steps{value}",

@@ -99,8 +99,9 @@ class Play:
         try:
             obs, info = self._instance.begin(seed)
         except Exception as error:
-            again = self._subject.replay(seed, 0)
-            self._subject.tell_fault("reset", error, str(where), again, **where._asdict())
+            self._subject.tell_fault(
+                "reset", error, str(where), self._second_reset(seed), **where._asdict()
+            )
             raise Unplayable("reset fails") from error
         self._look_at_obs(obs, where)
         self._look_at_info("reset", info, where)
@@ -112,6 +113,13 @@ class Play:
                 self._num_faults += 1
                 return
         self._record.resources.append(resources())
+
+    def _second_reset(self, seed: int) -> str:
+        """Returns a program that resets, after the episode before if there was one."""
+        if not self._record.episodes:
+            return self._subject.replay(seed, 0)
+        last = self._record.episodes[-1]
+        return self._subject.replay(last.seed, last.length, f"env.reset(seed={seed})")
 
     def _step(self, played: Played, action: Any) -> bool:
         """Takes a step; returns False if it failed."""
@@ -297,4 +305,4 @@ def plain(action: Any) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, {value!r}"[:80]
-    return "None" if value is None else f"{value!r}, a {type(value).__name__}"[:80]
+    return "None" if value is None else f"{value!r} ({type(value).__name__})"[:80]

@@ -201,7 +201,7 @@ def _shared(subject: Subject, first: Played) -> None:
     if at is None:
         return
     what = "was played" if at <= closed_at else "was closed"
-    found = f"step {at} raised ({error})" if error else f"step {at} is another"
+    found = f"in step {at} {error}" if error else f"step {at} is another"
     other = [line.replace("env = ", "other = ", 1) for line in subject.make_again()]
     play = f"print(episode(env, {first.seed}, {at}))"
     beside_it = "other.step(other.action_space.sample())" if at <= closed_at else "other.close()"

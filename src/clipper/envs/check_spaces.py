@@ -109,7 +109,8 @@ def look_at_second(subject: Subject, instance: Instance, before: tuple[Any, Any]
         subject.tell(
             "second_instance",
             f"a second instance must be possible in the same process, but {found.rstrip('.')}",
-            "one environment in each process: --num-envs N --workers N-1 --eval-every 0. " + hint,
+            "one environment in each process: --num-envs N --workers N-1 --eval-every 0"
+            + (f" ({hint.rstrip('.')})." if hint else "."),
             again=subject.program(*subject.make_again()),
         )
         return False

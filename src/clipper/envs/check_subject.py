@@ -169,8 +169,15 @@ class Subject:
         told = fault(self.source.name, call, error, where)
         breach = breach_of(call, error)
         name = f"{call}_raises" if breach is None else breach.name
-        mend = told.hint or f"let {call} work for every legal action and seed."
-        self.tell(name, told.message, mend, again=again, error=brief(error), **evidence)
+        mend = told.hint or ""
+        if breach is None:
+            law = (
+                "at any time, for every seed"
+                if call == "reset"
+                else "for every action of its space"
+            )
+            mend = f"{call} must work {law}. {mend}".strip()
+        self.tell(name, told.message, mend, again=again, **evidence)
 
     def skip(self, what: str, why: str) -> None:
         """Notes that something was not looked at."""

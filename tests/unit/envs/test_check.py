@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -178,6 +179,13 @@ def test_evidence_names_the_step_the_seed_and_the_part() -> None:
     assert "part ['body'][0] must have finite numbers" in found.message
 
 
+def test_evidence_is_json() -> None:
+    """Infinite bounds are text, for JSON has no infinity."""
+    evidence = looked_at(flawed.UnboundedActions)[0].evidence
+    assert evidence == {"low": ["-inf", "-inf"], "high": ["inf", "inf"]}
+    assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
+
+
 def test_the_global_generator_is_named() -> None:
     """What makes an environment repeat is said: numpy's or Python's, or none of them."""
     for env, named in (
@@ -216,6 +224,7 @@ SHOWN = {
     "FlagsArray": lambda out, err: out.startswith("array(["),
     "StepOfFour": lambda out, err: "expected 5, got 4" in err,
     "ResetOldSignature": lambda out, err: "unexpected keyword argument 'seed'" in err,
+    "ResetRaises": lambda out, err: "KeyError: 'level 2'" in err,
     "ResetObsOnly": lambda out, err: "too many values to unpack" in err,
     "RaisesAtHigh": lambda out, err: "index 10 is out of bounds" in err,
     "RaisesLate": lambda out, err: "ZeroDivisionError" in err,
