@@ -62,9 +62,10 @@ def main() -> int:
     if strangers:
         parser.error(f"there is no library {min(strangers)!r}; there are {', '.join(RUNNERS)}")
     if args.table or args.readme:
-        print(report.markdown(store.read()))
-        if args.readme:
-            pages.write(store.read())
+        results = store.read()
+        print(report.markdown(results) if results else "nothing was measured yet")
+        if args.readme and results:
+            pages.write(results)
         return 0
     run = store.date()
     is_whole = args.steps == STEPS and args.engine == "auto"
@@ -78,7 +79,9 @@ def main() -> int:
         print("stopped; rows that were finished are kept", file=sys.stderr)
         return 130
     if not is_whole:
-        print("not kept: these are not the settings of the record", file=sys.stderr)
+        print("not kept: the record is of other steps or another engine", file=sys.stderr)
+    elif any(entry["void"] for by_library in found.values() for entry in by_library.values()):
+        print("void figures are not kept", file=sys.stderr)
     print(report.markdown(found))
     return 0
 
@@ -150,6 +153,8 @@ def measure(name: str, library: str, args: argparse.Namespace, cores: list[int])
             timeout=60 * MINUTES,
             preexec_fn=lambda: pin(used),
         )
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"{name} {library} took more than {MINUTES} minutes") from None
     except FileNotFoundError:
         raise SystemExit(f"{python} is not there: `make .venv-bench/.ready` makes it") from None
     if done.returncode:

@@ -5,9 +5,10 @@
     python benchmarks/speed/solve.py --readme
 
 Every library has the settings it is tuned with: Clipper its presets, Stable-Baselines3 and sbx those of
-RL Baselines3 Zoo. All are looked at by the same rule. As soon as `interval` more steps are done, at
-the end of an iteration, the most likely actions play 10 episodes; if their mean reaches the bar, they
-play 100 fresh ones, and if that mean reaches it too, the task is solved and the clock stands.
+RL Baselines3 Zoo. All are looked at by the same rule: when `interval` more steps are done, at the end
+of an iteration, and the last 100 training episodes are at a quarter of the bar or above, the most
+likely actions play 10 episodes; if their mean reaches the bar, they play 100 fresh ones, and if that
+mean reaches it too, the task is solved and the clock stands.
 """
 
 from __future__ import annotations
@@ -98,9 +99,10 @@ def main() -> int:
         if name not in TASKS:
             parser.error(f"there is no task {name!r}; there are {', '.join(TASKS)}")
     if args.table or args.readme:
-        text = markdown(read())
+        record = read()
+        text = markdown(record) if record else "nothing was measured yet"
         print(text)
-        if args.readme:
+        if args.readme and record:
             for path in (pages.TOP_README, HERE / "README.md"):
                 pages.put_between(path, text, "solve")
         return 0
@@ -149,10 +151,12 @@ def solve(task: str, library: str, seed: int) -> dict[str, Any]:
 def words(run: dict[str, Any]) -> str:
     """Returns a run in words."""
     state = "solved" if run["is_solved"] else "NOT solved"
+    mean = f" ({run['mean']:.1f})" if "mean" in run else ""
     void = "" if is_quiet(run) else f"  void: others had {1 - run['cpu'] / run['wall']:.0%}"
     return (
-        f"{state} at {run['steps']:,} steps ({run['mean']:.1f}), {run['wall']:.1f} s wall, "
-        f"{run['cpu']:.1f} s CPU, {run['looks']} looks{void}"
+        f"{state} at {run['steps']:,} steps{mean}, {run['wall']:.1f} s wall, "
+        f"{run['cpu']:.1f} s CPU, {run.get('cpu_of_looks', 0.0):.1f} of them in "
+        f"{run['looks']} looks{void}"
     )
 
 
