@@ -6,7 +6,7 @@
 
 Every library has the settings it is tuned with: Clipper its presets, Stable-Baselines3 and sbx those of
 RL Baselines3 Zoo. All are looked at by the same rule: when `interval` more steps are done, at the end
-of an iteration, and the last 100 training episodes are at a quarter of the bar or above, the most
+of an iteration, and the last 100 training episodes are at a tenth of the bar or above, the most
 likely actions play 10 episodes; if their mean reaches the bar, they play 100 fresh ones, and if that
 mean reaches it too, the task is solved and the clock stands.
 """
@@ -65,7 +65,7 @@ TASKS = {
         },
     ),
     "LunarLander-v3": Task(
-        bar=200, interval=30_000, total_timesteps=1_000_000, goals={"cpu": 14.0},
+        bar=200, interval=15_000, total_timesteps=1_000_000, goals={"cpu": 14.0},
         zoo={
             "n_envs": 16, "n_steps": 1024, "batch_size": 64, "n_epochs": 4, "gamma": 0.999,
             "gae_lambda": 0.98, "ent_coef": 0.01,

@@ -39,7 +39,7 @@ class Examiner:
             training_mean: Mean return of the last 100 training episodes, NaN before the first.
         """
         self.found |= {"steps": step, "looks": self._looks}
-        if step < self._next or not training_mean >= self._task.bar / 4:
+        if step < self._next or not training_mean >= self._task.bar / 10:
             return False
         self._next = step + self._task.interval
         self._looks += 1
