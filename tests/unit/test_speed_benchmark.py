@@ -125,16 +125,30 @@ def test_two_cores_that_do_not_scale_void_their_row(
     def measure(name: str, library: str, *_: object) -> dict[str, Any]:
         return {
             "value": values[library], "core_share": 1.0, "memory_mb": 1.0, "versions": {},
+            "is_pinned": True,
         }  # fmt: skip
 
     monkeypatch.setattr(run, "measure", measure)
     monkeypatch.setattr(run, "allowed_cores", lambda: [0, 1])
-    arguments = type("Arguments", (), {"only": "", "repeat": 2})()
+    arguments = type("Arguments", (), {"only": "", "repeat": 2, "steps": 5000})()
     found = run.measure_row("CartPole-v1-cores", arguments)
     assert all(found[library]["void"] for library in values)
     values["loops"] = 1.95
     found = run.measure_row("CartPole-v1-cores", arguments)
     assert not any(found[library]["void"] for library in values)
+
+
+def test_disturbed_figures_are_void(bench: dict[str, ModuleType]) -> None:
+    """Law: less than 95 % of the core (85 % where a start counts), or another core, is void."""
+    why_void = bench["run"].why_void
+
+    def found(share: float, is_pinned: bool = True) -> dict[str, Any]:
+        return {"core_share": share, "is_pinned": is_pinned, "value": 1.0}
+
+    assert not why_void("training", "sb3", found(0.96))
+    assert "others had 10% of the core" in why_void("training", "sb3", found(0.90))
+    assert not why_void("start", "sb3", found(0.90))
+    assert "moved" in why_void("training", "sb3", found(1.0, is_pinned=False))
 
 
 def test_unequal_work_is_refused(bench: dict[str, ModuleType]) -> None:
