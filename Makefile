@@ -44,16 +44,20 @@ test: lint
 test-all: lint
 	@$(BIN)/python -m pytest -n 2
 
-# hours of a quiet machine; rows: make bench ROWS="CartPole-v1 gae"
+# about an hour of a quiet machine; some rows alone: make bench ROWS="CartPole-v1 gae"
 bench: $(BENCH_READY)
 	@$(BENCH) benchmarks/speed/run.py $(ROWS)
+	@test -n "$(ROWS)" || $(BENCH) benchmarks/speed/solve.py
+	@$(BENCH) benchmarks/speed/run.py --readme
+	@$(BENCH) benchmarks/speed/solve.py --readme
 
-$(BENCH_READY): pyproject.toml $(wildcard benchmarks/speed/requirements.txt src/clipper/engine/native/*)
+$(BENCH_READY): pyproject.toml benchmarks/speed/requirements.txt $(wildcard src/clipper/engine/native/*)
 	@echo "setting up .venv-bench (about five minutes the first time)"
 	@test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
 	@$(BENCH_PIP) -r benchmarks/speed/requirements.txt
 	@$(BENCH_PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
 	@$(BENCH_PIP) --no-build-isolation -e ".[box2d,mujoco]"
+	@$(BENCH) -c 'import clipper.engine._native' || { echo "without the native engine there is nothing to compare"; exit 1; }
 	@touch $(BENCH_READY)
 
 lint: setup

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import resource
 import statistics
 import sys
@@ -65,6 +66,8 @@ def main(packages: tuple[str, ...], measures: Mapping[str, Measure]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found["memory_mb"] = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     found["versions"] = _versions((*packages, *PACKAGES))
+    if hasattr(os, "sched_getaffinity"):
+        found["cores"] = sorted(os.sched_getaffinity(0))
     print(json.dumps(found))
 
 

@@ -69,6 +69,7 @@ def _settings(config: Any) -> dict[str, Any]:
         "max_grad_norm", "hidden_sizes",
     )  # fmt: skip
     assert config.normalize_obs == config.normalize_reward
+    assert (config.objective, config.advantage) == ("clip", "gae")
     assert config.normalize_advantage == "minibatch"
     assert config.clip_value is None
     assert config.target_kl is None

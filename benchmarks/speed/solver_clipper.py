@@ -20,7 +20,12 @@ def run(job: dict[str, Any], task: Task) -> dict[str, Any]:
         return agent.evaluate(episodes, seed=1000 * job["seed"] + seed).mean
 
     examiner = Examiner(task, play)
-    agent.train(progress=False, callback=lambda report: not examiner.look(report.step))
+
+    def look(report: clipper.Report) -> bool:
+        mean = report.metrics.get("rollout/episode_return", float("nan"))
+        return not examiner.look(report.step, mean)
+
+    agent.train(progress=False, callback=look)
     return examiner.found
 
 

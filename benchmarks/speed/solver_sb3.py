@@ -30,13 +30,16 @@ def run(job: dict[str, Any], task: Task) -> dict[str, Any]:
     model = PPO("MlpPolicy", env, seed=job["seed"], device="cpu", **settings)
 
     def play(episodes: int, seed: int) -> float:
-        exam = make_vec_env(
-            job["task"], min(episodes, EVALUATION_ENVS), seed=1000 * (1 + seed), **quiet
-        )
+        width = min(episodes, EVALUATION_ENVS)
+        exam = make_vec_env(job["task"], width, seed=1000 * (1 + seed), **quiet)
         mean, _ = evaluate_policy(model, exam, n_eval_episodes=episodes, deterministic=True)
         return float(mean)
 
     examiner = Examiner(task, play)
+
+    def look() -> bool:
+        returns = [episode["r"] for episode in model.ep_info_buffer]
+        return examiner.look(model.num_timesteps, sum(returns) / max(len(returns), 1))
 
     class Looks(BaseCallback):
         """Looks when the next iteration begins, and ends training at the step after."""
@@ -44,14 +47,14 @@ def run(job: dict[str, Any], task: Task) -> dict[str, Any]:
         is_solved = False
 
         def _on_rollout_start(self) -> None:
-            self.is_solved = examiner.look(self.num_timesteps)
+            self.is_solved = look()
 
         def _on_step(self) -> bool:
             return not self.is_solved
 
     model.learn(task.total_timesteps, callback=Looks())
     if not examiner.found["is_solved"]:
-        examiner.look(model.num_timesteps)
+        look()
     return examiner.found
 
 

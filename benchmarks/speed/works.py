@@ -188,7 +188,7 @@ ROWS = {
     ),
     "act-8": Row(
         kind="act", unit="us", settings=_CARTPOLE, libraries=("clipper", "sb3", "sbx"),
-        title="the same for 8 envs", goals=Goals(most=4),
+        title="action, value and log-probability for 8 envs", goals=Goals(most=4),
     ),
     "gae": Row(
         kind="gae", unit="us",
