@@ -63,6 +63,8 @@ class Agent:
             the classic tasks), `gymnasium` Python, `auto` the engine for libraries alone.
         isolate: Steps environments in worker processes alone (one at least), which a crash of theirs
             takes down in place of this one; periodic evaluations and `evaluate` too.
+        env_timeout: Seconds after which a step in a worker counts as hanging and the worker is
+            replaced, or as `10min`; None for the larger of 10 s and 20 times the 99th percentile.
         **config: Any field of the algorithm's config (`PPOConfig`); it overrides the preset.
 
     Attributes:
@@ -91,6 +93,7 @@ class Agent:
         workers: int | str = 0,
         vectorization: str = "auto",
         isolate: bool = False,
+        env_timeout: float | str | None = None,
         **config: Any,
     ) -> None:
         source = env_source(
@@ -116,7 +119,14 @@ class Agent:
             algorithm=self.algorithm,
         )
         playground = Playground(
-            source, identity.env, identity.seed, identity.config, workers, vectorization, isolate
+            source,
+            identity.env,
+            identity.seed,
+            identity.config,
+            workers,
+            vectorization,
+            isolate,
+            None if env_timeout is None else read_duration("env_timeout", env_timeout),
         )
         playground.episode_limit = limit
         where = check_device(device)
@@ -401,6 +411,7 @@ class Agent:
         workers: int | str = 0,
         vectorization: str = "auto",
         isolate: bool = False,
+        env_timeout: float | str | None = None,
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
         obs_space, action_space = agent_file.spaces(meta, arrays, where)
@@ -419,7 +430,14 @@ class Agent:
             algorithm=meta["algorithm"],
         )
         playground = Playground(
-            source, identity.env, identity.seed, identity.config, workers, vectorization, isolate
+            source,
+            identity.env,
+            identity.seed,
+            identity.config,
+            workers,
+            vectorization,
+            isolate,
+            None if env_timeout is None else read_duration("env_timeout", env_timeout),
         )
         layouts = ObservationLayout(obs_space), ActionLayout(action_space)
         agent._adopt(identity, layouts, module, check_device(device), playground)

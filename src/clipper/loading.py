@@ -59,6 +59,7 @@ def resume(
     workers: int | str = 0,
     vectorization: str = "auto",
     isolate: bool = False,
+    env_timeout: float | str | None = None,
 ) -> Agent:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
@@ -73,6 +74,7 @@ def resume(
         workers: Worker processes, or `auto`; what is learnt does not depend on it.
         vectorization: What steps environments: `native`, `gymnasium` or `auto`.
         isolate: Steps environments in worker processes alone, so that a crash of theirs is theirs.
+        env_timeout: Seconds after which a step in a worker counts as hanging, or as `10min`.
 
     Raises:
         ConfigError: The engine does not cover the policy.
@@ -99,6 +101,7 @@ def resume(
             workers,
             vectorization,
             isolate,
+            env_timeout,
         )
         agent.go_on_from(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")

@@ -9,6 +9,7 @@ so that a message is not overwritten before the next one but one.
 from __future__ import annotations
 
 import os
+import select
 import struct
 import tempfile
 import threading
@@ -47,6 +48,10 @@ class Mailbox:
             rest, at = rest[count:], at + count
         os.write(self.pipe, _NOTE.pack(number, len(content)))
 
+    def wait(self, seconds: float) -> bool:
+        """Returns True as soon as there is a message or the other process has ended, else False."""
+        return bool(select.select([self.pipe], [], [], seconds)[0])
+
     def read(self, number: int = 0) -> tuple[int, bytes]:
         """Waits for a message of that number or a later one, and returns its number and content.
 
@@ -74,12 +79,16 @@ class Mailbox:
 def mailbox() -> tuple[Mailbox, Mailbox]:
     """Returns the two ends of a new mailbox: to write and to read; neither is inherited."""
     reading, writing = os.pipe()
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("clipper")
-    else:  # macOS
-        with tempfile.TemporaryFile() as named:
-            file = os.dup(named.fileno())
+    file = unnamed_file()
     return Mailbox(file, writing), Mailbox(os.dup(file), reading)
+
+
+def unnamed_file() -> int:
+    """Returns the descriptor of a new file in memory, or without a name on the disk."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("clipper")
+    with tempfile.TemporaryFile() as named:  # macOS
+        return os.dup(named.fileno())
 
 
 def end_with(parent: int) -> None:

@@ -25,6 +25,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "fraction",
         "mean of is_success over the last 100 episodes that give it",
     ),
+    "rollout/env_faults": ("faults", "faults of environments in workers, which were replaced"),
     "rollout/reward_mean": ("reward", "mean raw reward per step of the rollout"),
     "rollout/complete_fraction": (
         "fraction",

@@ -16,6 +16,7 @@ from clipper.errors import ConfigError, EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate
 from clipper.policies.actor_critic import ActorCritic
 from clipper.rollout import LocalSampler, SamplerMark
+from clipper.supervision import Fault
 from clipper.worker_choice import choose_workers, read_workers
 from clipper.workers import ProcessSampler, share_out
 
@@ -33,6 +34,8 @@ class Playground:
         workers: Worker processes, or `auto`.
         vectorization: What steps environments: `auto`, `gymnasium` or `native`.
         is_isolated: True to step environments in worker processes alone, one at least.
+        env_timeout: Seconds after which a step in a worker counts as hanging, or None to judge by
+            its pace.
 
     Raises:
         ConfigError: The number of workers is wrong.
@@ -47,7 +50,9 @@ class Playground:
         workers: int | str,
         vectorization: str = "auto",
         is_isolated: bool = False,
+        env_timeout: float | None = None,
     ) -> None:
+        self._env_timeout = env_timeout
         self._source = source
         self._env = env
         self._seed = seed
@@ -140,6 +145,7 @@ class Playground:
                 self._config,
                 self._vectorization,
                 self._is_isolated,
+                self._env_timeout,
             )
         else:
             everyone = range(num_envs)
@@ -155,6 +161,10 @@ class Playground:
         if self._is_isolated and isinstance(sampler := self.ready(policy)[0], ProcessSampler):
             return sampler.call(evaluate, policy, **how)
         return evaluate(policy, self.source, **how)
+
+    def take_faults(self) -> list[Fault]:
+        """Returns what went wrong in workers since this was last asked."""
+        return self._sampler.take_faults() if isinstance(self._sampler, ProcessSampler) else []
 
     def leave_at(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Begins at a saved point when environments are needed next."""

@@ -250,6 +250,37 @@ class Sampler(Protocol):
         ...
 
 
+def block_shapes(
+    num_steps: int, num_envs: int, obs_layout: ObservationLayout, action_layout: ActionLayout
+) -> list[tuple[tuple[int, ...], Any]]:
+    """Returns shapes and types of the blocks that are filled step by step: [T, N, ...].
+
+    Observations acted on, sampled actions, raw rewards, `terminated` and `truncated`.
+    """
+    shape = (num_steps, num_envs)
+    return [
+        ((*shape, obs_layout.size), np.float32),
+        ((*shape, action_layout.size), action_layout.dtype),
+        (shape, np.float32),
+        (shape, np.bool_),
+        (shape, np.bool_),
+    ]
+
+
+class Board(Protocol):
+    """Memory that another process can see.
+
+    Attributes:
+        position: The row and the environment that are being filled, int64 [2].
+    """
+
+    position: NDArray[np.int64]
+
+    def blocks(self, num_steps: int) -> tuple[NDArray[Any], ...]:
+        """Returns blocks of `block_shapes`, endings all False; the same memory every time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SamplerMark:
     """A point in time of a sampler."""
@@ -277,6 +308,7 @@ class LocalSampler:
         self._steps = 0
         self._started = False
         self._profiler: Profiler = NO_STOPWATCH
+        self._board: Board | None = None
 
     def count_time(self, profiler: Profiler) -> None:
         """Has the time in environments and in the policy counted from now on, or no more."""
@@ -295,20 +327,16 @@ class LocalSampler:
             self._started = True
         first_step = self._steps
         positions = self._envs.positions()
-        shape = (num_steps, self.num_envs)
-        layout = self.action_layout
-        obs = np.empty((*shape, self.obs_layout.size), dtype=np.float32)
-        actions = np.empty((*shape, layout.size), dtype=layout.dtype)
-        rewards = np.empty(shape, dtype=np.float32)
-        terminated = np.zeros(shape, dtype=np.bool_)
-        truncated = np.zeros(shape, dtype=np.bool_)
         envs = self._envs
+        obs, actions, rewards, terminated, truncated = self._blocks(num_steps)
         with self._profiler.part("act"):
             noise = policy.noise(
                 self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
             )
             play = policy.play(obs, noise, actions)
         endings = envs.collect(play.act, obs, actions, rewards, terminated, truncated)
+        if self._board is not None:
+            envs.own(actions)
         self._steps += num_steps
         finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
         final_at = [(t, ending.env) for t, ending in endings]
@@ -330,6 +358,28 @@ class LocalSampler:
             last_obs=torch.from_numpy(envs.obs.copy()),
             episodes=tuple(episodes),
         )
+
+    def show_on(self, board: Board) -> None:
+        """Lays what is collected from now on where another process can see it."""
+        self._board = board
+        self._envs.position = board.position
+
+    def _blocks(self, num_steps: int) -> tuple[NDArray[Any], ...]:
+        """Returns room for observations, actions, rewards and the two kinds of endings, [T, N]."""
+        if self._board is not None:
+            return self._board.blocks(num_steps)
+        shapes = block_shapes(num_steps, self.num_envs, self.obs_layout, self.action_layout)
+        return tuple(np.zeros(shape, dtype) for shape, dtype in shapes)
+
+    def begin_at(self, steps: int, episodes: NDArray[np.int64]) -> None:
+        """Starts these episodes, int64 [N], after so many steps of the run."""
+        self._steps = steps
+        self._started = True
+        self._envs.begin_at(episodes)
+
+    def standing(self) -> dict[str, NDArray[Any]]:
+        """Returns each environment's episode index, steps and return in it, [N] each."""
+        return self._envs.standing()
 
     def _judged(
         self,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipper import agent_file
 from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
+from clipper.fault_file import write_fault
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profile_files import write_profile
 from clipper.profiling import RunProfile
 from clipper.run_folder import RunFolder, provenance, read_config, versions
+from clipper.supervision import Fault
 from clipper.training import Outcome, Report, TrainingState
 
 
@@ -106,6 +109,12 @@ class RunKeeper:
         checkpoint = Checkpoint(state.step, agent, agent_meta, training, written)
         write_checkpoint(self.folder.checkpoints, checkpoint)
         write_tensors(self.folder.agent_file, agent, agent_meta)
+
+    def write_fault(self, fault: Fault) -> None:
+        """Writes a fault of an environment, and what it takes to see it again, into `faults/`."""
+        file = write_fault(fault, self._describe()["env"], self.folder.path / "faults")
+        self.folder.log(f"{fault}")
+        self.folder.log(f"to see it again: clipper replay {shlex.quote(str(file))}")
 
     def finish(self, outcome: Outcome) -> None:
         """Notes how the run ended and draws its curve."""

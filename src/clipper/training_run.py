@@ -21,7 +21,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder
 from clipper.run_keeper import RunKeeper, changes_since
-from clipper.training import Callback, Outcome, StopRules, Trainer, TrainingState
+from clipper.training import Callback, Outcome, Report, StopRules, Trainer, TrainingState
 
 
 class TrainingRun:
@@ -76,7 +76,10 @@ class TrainingRun:
             self.state,
             evaluate=scores if can_evaluate else None,
             keeper=store and profiler.around(store, write="log", save="save", save_best="save"),
-            observers=[profiler.timed("log", observer) for observer in observers],
+            observers=[
+                self._note_faults,
+                *(profiler.timed("log", observer) for observer in observers),
+            ],
         )
         self.algorithm.profiler = profiler
         sampler.count_time(profiler)
@@ -94,6 +97,16 @@ class TrainingRun:
         if store is not None and profile is not None and profile.num_steps:
             store.write_profile(profile)
         return replace(outcome, profile=profile)
+
+    def _note_faults(self, report: Report) -> None:
+        """Writes down what went wrong in worker processes, if anything did."""
+        faults = self._playground.take_faults()
+        for fault in faults:
+            self.state.note_inexact("a worker was replaced after a fault of an environment")
+            if self._store is not None:
+                self._store.write_fault(fault)
+        if faults:
+            report.log("rollout/env_faults", len(faults))
 
     def rebudget(self, total_timesteps: int) -> None:
         """Sets another number of steps for the whole run.

@@ -11,13 +11,16 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from clipper.board import Board
 from clipper.engine.choice import build_engine
 from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError
 from clipper.mailbox import Mailbox
-from clipper.rollout import SamplerMark
+from clipper.rollout import LocalSampler, SamplerMark, block_shapes
 
 # importing torch takes seconds, in which the parent may end too
 START = (
@@ -27,21 +30,49 @@ START = (
 )
 
 
+class ShownBlocks:
+    """The blocks of a sampler on a board.
+
+    Args:
+        board: Where they lie.
+        sampler: Whose they are.
+    """
+
+    def __init__(self, board: Board, sampler: LocalSampler) -> None:
+        self.position = board.position
+        self._board = board
+        self._sampler = sampler
+
+    def blocks(self, num_steps: int) -> tuple[NDArray[Any], ...]:
+        """Returns blocks of `block_shapes`, endings all False; the same memory every time."""
+        sampler = self._sampler
+        shapes = block_shapes(
+            num_steps, sampler.num_envs, sampler.obs_layout, sampler.action_layout
+        )
+        found = self._board.arrays(shapes)
+        for ended in found[-2:]:
+            ended[...] = False
+        return found
+
+
 class Share:
     """A share of a run's environments with a copy of its policy.
 
     Args:
         content: The pickle of environment source, indices of the environments, their number in all,
             the run's seed, policy, settings and vectorization.
+        board: Where another process can see what is collected.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, board: Board | None = None) -> None:
         source, share, num_envs, seed, policy, config, vectorization = pickle.loads(content)
         torch.set_num_threads(1)
         self._policy = policy
         self._source = source
         self._engine = build_engine(policy, config)
         self._sampler = local_sampler(source, share, seed, vectorization, num_envs)
+        if board is not None:
+            self._sampler.show_on(ShownBlocks(board, self._sampler))
         self._before: SamplerMark | None = None
 
     def answer(self, name: str, *arguments: Any) -> Any:
@@ -54,7 +85,17 @@ class Share:
         self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
         rollout = self._sampler.collect(self._policy, num_steps)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
-        return {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
+        found = {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
+        return {**found, "standing": self._sampler.standing()}
+
+    def answer_begin(self, steps: int, episodes: NDArray[np.int64]) -> None:
+        """Starts these episodes after so many steps of the run."""
+        self._before = None
+        self._sampler.begin_at(steps, episodes)
+
+    def answer_standing(self) -> dict[str, Any]:
+        """Returns where each environment is in its episodes."""
+        return self._sampler.standing()
 
     def answer_call(
         self, weights: dict[str, Any], function: Callable[..., Any], keywords: dict[str, Any]
@@ -81,7 +122,7 @@ def main(words: list[int]) -> None:
     Args:
         words: Descriptors of the questions' file and pipe, of the answers'; more is not read.
     """
-    questions, answers = Mailbox(*words[:2]), Mailbox(*words[2:4])
+    questions, answers, board = Mailbox(*words[:2]), Mailbox(*words[2:4]), Board(words[4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     share: Share | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -89,14 +130,15 @@ def main(words: list[int]) -> None:
             number, content = questions.read()
             try:
                 if share is None:
-                    share, found = Share(content), None
+                    share, found = Share(content, board), None
                 else:
                     found = share.answer(*pickle.loads(content))
                 answer: tuple[Any, ...] = ("answer", found)
             except ClipperError as error:
-                answer = ("error", type(error).__name__, error.message, error.hint)
+                report = traceback.format_exc()
+                answer = ("error", type(error).__name__, error.message, error.hint, report)
             except Exception:
-                answer = ("error", "EnvironmentFault", "", traceback.format_exc())
+                answer = ("error", "EnvironmentFault", "", None, traceback.format_exc())
             answers.write(number, pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
     # what environments left behind, threads and windows, must not keep the process
     os._exit(0)

@@ -9,13 +9,8 @@ a rollout has the same bits however the environments are shared out.
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -23,21 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipper import errors
 from clipper.config import Config
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import EnvSource
-from clipper.errors import ConfigError, EnvironmentFault
-from clipper.mailbox import mailbox
+from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
-from clipper.worker_process import START
+from clipper.supervision import Fault, SupervisedShare
+from clipper.worker_handle import Worker, WorkerLost
 
 T = TypeVar("T")
 
-# a worker that was asked to end gets this long
-_PATIENCE_SECONDS = 2.0
 # what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
 
@@ -54,6 +46,7 @@ class ProcessSampler:
         config: The settings; workers compute with the same engine.
         vectorization: See `clipper.engine.native_envs.is_native`.
         is_isolated: Steps no environment in this process, so that none can take it down.
+        timeout: Seconds after which a worker's step counts as hanging, or None to judge by its pace.
 
     Raises:
         ConfigError: There are more workers than environments to share, or env is an instance.
@@ -70,6 +63,7 @@ class ProcessSampler:
         config: Config,
         vectorization: str = "gymnasium",
         is_isolated: bool = False,
+        timeout: float | None = None,
     ) -> None:
         if source.instance is not None:
             raise ConfigError(
@@ -78,7 +72,7 @@ class ProcessSampler:
             )
         self.num_envs = num_envs
         self._shares = share_out(num_envs, num_workers, is_isolated)
-        self._workers: list[_Worker] = []
+        self._workers: list[SupervisedShare] = []
         self._profiler: Profiler = NO_STOPWATCH
         self._steps = 0
         self._local: LocalSampler | None = None
@@ -91,9 +85,10 @@ class ProcessSampler:
         try:
             for number, share in enumerate(shares, start=1):
                 payload = (source, share, num_envs, seed, policy, config, vectorization)
-                self._workers.append(_Worker(number, share, _portable(payload)))
-            for worker in self._workers:
-                worker.receive()  # its environments are built
+                make = partial(Worker, number, share, _portable(payload))
+                self._workers.append(SupervisedShare(make, share, num_envs, seed, timeout))
+            for supervised in self._workers:
+                _answer(supervised.worker)  # its environments are built
         except BaseException:
             self.close()
             raise
@@ -107,19 +102,21 @@ class ProcessSampler:
     def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
         """Returns what the policy does in `num_steps` steps of every environment.
 
+        A worker that is lost on the way is replaced, see `clipper.supervision`.
+
         Raises:
-            EnvironmentFault: An environment raised or broke the contract, or a worker died.
+            EnvironmentFault: An environment of this process raised or broke the contract, or one of a
+                worker failed too often.
             NumericsError: A number in the block is not finite.
         """
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
-        for worker in self._workers:
-            worker.ask("collect", weights, num_steps)
+        for supervised in self._workers:
+            supervised.ask_to_collect(weights, num_steps)
         rollouts = []
         if self._local is not None:  # while the workers collect theirs
             rollouts.append(self._local.collect(policy, num_steps))
         with self._profiler.part("workers"):
-            answers = [worker.receive() for worker in self._workers]
-        rollouts += map(_rollout, answers)
+            rollouts += [each.collected(policy, self._steps) for each in self._workers]
         self._steps += num_steps
         return joined(rollouts, [share.start for share in self._shares])
 
@@ -135,8 +132,16 @@ class ProcessSampler:
             EnvironmentFault: The worker died, or an environment raised.
         """
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
-        self._workers[0].ask("call", weights, function, keywords)
-        found: T = self._workers[0].receive()
+        worker = self._workers[0].worker
+        _ask(worker, "call", weights, function, keywords)
+        found: T = _answer(worker)
+        return found
+
+    def take_faults(self) -> list[Fault]:
+        """Returns what went wrong in workers since this was last asked."""
+        found = [fault for each in self._workers for fault in each.faults]
+        for each in self._workers:
+            each.faults.clear()
         return found
 
     def mark(self) -> SamplerMark:
@@ -153,10 +158,10 @@ class ProcessSampler:
             EnvironmentFault: A worker died, and the state of its environments with it.
         """
         mark = mark or self.mark()
-        for worker in self._workers:
-            worker.ask("state", mark.steps)
+        for each in self._workers:
+            _ask(each.worker, "state", mark.steps)
         states = [] if self._local is None else [self._local.state_dict(mark)]
-        states += [worker.receive() for worker in self._workers]
+        states += [_answer(each.worker) for each in self._workers]
         names = [name for name in states[0] if name != "steps"]
         joint = {name: np.concatenate([state[name] for state in states]) for name in names}
         return {"steps": states[0]["steps"], **joint}
@@ -171,103 +176,54 @@ class ProcessSampler:
         self._steps = int(state["steps"][0])
         found: list[str | None] = []
         own = None if self._local is None else parts.pop(0)
-        for worker, part in zip(self._workers, parts, strict=True):
-            worker.ask("load", part)
+        for each, part in zip(self._workers, parts, strict=True):
+            _ask(each.worker, "load", part)
         if self._local is not None and own is not None:
             found.append(self._local.load_state_dict(own))
-        found += [worker.receive() for worker in self._workers]
+        for each, part in zip(self._workers, parts, strict=True):
+            found.append(_answer(each.worker))
+            if "episodes" in part:
+                _ask(each.worker, "standing")
+                standing, ends = _answer(each.worker), np.cumsum(part["replayed"])
+                is_there = standing["lengths"] == part["lengths"]
+                since = np.split(part["actions"], ends[:-1])
+                kept = [a if ok else a[:0] for a, ok in zip(since, is_there, strict=True)]
+                each.stand_at(standing, kept)
         return "; ".join(reason for reason in found if reason is not None) or None
 
     def close(self) -> None:
         """Closes the environments and ends the workers."""
-        for worker in self._workers:
-            worker.ask_to_end()
-        for worker in self._workers:
-            worker.end()
+        for each in self._workers:
+            each.worker.ask_to_end()
+        for each in self._workers:
+            each.worker.end()
         self._workers = []
         if self._local is not None:
             self._local.close()
 
 
-class _Worker:
-    """A process with a share of the environments, a mailbox there and one back."""
+def _ask(worker: Worker, *question: Any) -> None:
+    """Asks a worker.
 
-    def __init__(self, number: int, share: range, content: bytes) -> None:
-        self._name = f"worker {number}, with the environments {share.start} to {share.stop - 1},"
-        self._number = 0
-        self._questions, there = mailbox()
-        back, self._answers = mailbox()
-        descriptors = (there.file, there.pipe, back.file, back.pipe)
-        # not by multiprocessing, whose children run an unguarded script a second time; in a session
-        # of its own, so that Ctrl-C reaches the parent alone
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START, json.dumps(sys.path)]
-            + [str(word) for word in (*descriptors, os.getpid())],
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-        there.close()
-        back.close()
-        self._send(content)
+    Raises:
+        EnvironmentFault: It is dead.
+    """
+    try:
+        worker.ask(*question)
+    except WorkerLost as lost:
+        raise worker.as_error(lost) from lost
 
-    def ask(self, *question: Any) -> None:
-        """Sends a question: its name and its arguments.
 
-        Raises:
-            EnvironmentFault: The worker is dead.
-        """
-        self._send(pickle.dumps(question, protocol=pickle.HIGHEST_PROTOCOL))
+def _answer(worker: Worker) -> Any:
+    """Returns a worker's answer.
 
-    def _send(self, content: bytes) -> None:
-        self._number += 1
-        try:
-            self._questions.write(self._number, content)
-        except BrokenPipeError as error:
-            raise self._death() from error
-
-    def receive(self) -> Any:
-        """Returns the answer to the last question.
-
-        Raises:
-            ClipperError: What went wrong in the worker, or that it is dead.
-        """
-        try:
-            _, content = self._answers.read(self._number)
-        except EOFError as error:
-            raise self._death() from error
-        kind, *answer = pickle.loads(content)
-        if kind == "answer":
-            return answer[0]
-        name, message, hint = answer
-        raise getattr(errors, name)(message or f"{self._name} must not fail, but did.", hint=hint)
-
-    def _death(self) -> EnvironmentFault:
-        try:
-            code = self._process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            how = "does not answer any more"
-        else:
-            how = f"ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
-        return EnvironmentFault(
-            f"{self._name} must stay alive, but {how}.",
-            hint="an environment may have crashed it, or memory ran out; with workers 0 the "
-            "environments are stepped in this process.",
-        )
-
-    def ask_to_end(self) -> None:
-        """Closes the mailboxes, which a worker takes as the end."""
-        self._questions.close()
-        self._answers.close()
-
-    def end(self) -> None:
-        """Waits a moment for the process, then kills it."""
-        try:
-            self._process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    Raises:
+        ClipperError: What went wrong in the worker, or that it is dead.
+    """
+    try:
+        return worker.receive()
+    except WorkerLost as lost:
+        raise worker.as_error(lost) from lost
 
 
 def share_out(num_envs: int, num_workers: int, is_isolated: bool = False) -> list[range]:
@@ -301,12 +257,6 @@ def _portable(payload: tuple[Any, ...]) -> bytes:
             f"that raised {type(error).__name__}: {error}.",
             hint="open files, locks and connections within the callable; or set workers to 0.",
         ) from error
-
-
-def _rollout(columns: dict[str, Any]) -> Rollout:
-    """Returns the rollout whose tensors came as arrays."""
-    episodes = columns.pop("episodes")
-    return Rollout(episodes=episodes, **{k: torch.from_numpy(v) for k, v in columns.items()})
 
 
 def joined(rollouts: Sequence[Rollout], first_envs: Sequence[int]) -> Rollout:

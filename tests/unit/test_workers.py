@@ -21,7 +21,7 @@ import clipper
 from clipper.config import PPOConfig
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
-from clipper.errors import ConfigError, EnvironmentFault
+from clipper.errors import ConfigError
 from clipper.mailbox import mailbox
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout
@@ -140,45 +140,6 @@ def test_an_interrupted_rollout_is_taken_back(tmp_path: Path) -> None:
     agent.close()
     assert agent.inexact is None
     assert torch.equal(parameters(agent), parameters(expected))
-
-
-class Failing(DictEnv):
-    """Raises or ends its process in its fifth step, where it was told to by the file's content."""
-
-    def __init__(self, plan: str) -> None:
-        super().__init__()
-        self.plan = plan
-        self.home = int(plan.split()[1])
-        self.count = 0
-
-    def step(self, action: int) -> Any:
-        self.count += 1
-        if self.count == 5 and os.getpid() != self.home:
-            if self.plan.startswith("kill"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError("the cable is out")
-        return super().step(action)
-
-
-@pytest.mark.parametrize(
-    ("plan", "message"),
-    [
-        ("raise", r"the cable is out.*environment [23], episode 0, step 5"),
-        (
-            "kill",
-            r"worker 1, with the environments 2 to 3, must stay alive, but ended with SIGKILL",
-        ),
-    ],
-)
-def test_what_goes_wrong_in_a_worker_is_said_here(plan: str, message: str, tmp_path: Path) -> None:
-    """An error keeps its words and names the environment by its index in the run."""
-    agent = clipper.PPO(
-        Failing, env_kwargs={"plan": f"{plan} {os.getpid()}"}, seed=1, workers=1, **SMALL
-    )
-    with pytest.raises(EnvironmentFault, match=message):
-        agent.train(progress=False, run_dir=tmp_path)
-    assert agent.step == 0
-    agent.close()
 
 
 def processes_of(marker: str) -> list[int]:

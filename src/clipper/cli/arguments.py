@@ -166,6 +166,12 @@ def add_training_arguments(group: Any) -> None:
         action="store_true",
         help="step environments in another process, so that a crash of theirs does not end this one",
     )
+    group.add_argument(
+        "--env-timeout",
+        metavar="TIME",
+        help="a worker whose step takes longer is replaced: 30s, 2min (the larger of 10 s and 20 times "
+        "the 99th percentile of its steps)",
+    )
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
 
 

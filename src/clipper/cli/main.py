@@ -27,6 +27,7 @@ VERBS = {
     "plot": "draw learning curves of runs",
     "check-env": "say what is wrong with an environment",
     "inspect": "say what a run or an agent file is",
+    "replay": "play the episode again in which an environment failed",
     "presets": "list tuned settings",
 }
 EXIT_CODES = """exit codes: 0 done; 1 unexpected error; 2 wrong usage, setting, space or environment

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         vectorization=args.vectorization,
         isolate=args.isolate,
+        env_timeout=args.env_timeout,
     )
     done = agent.step
     say(f"resuming at step {done:,}")

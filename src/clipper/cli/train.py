@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         vectorization=args.vectorization,
         isolate=args.isolate,
+        env_timeout=args.env_timeout,
         **overrides,
     )
     if args.init_from:

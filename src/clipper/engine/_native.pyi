@@ -91,7 +91,13 @@ class Envs:
         self, actions: NDArray[Any], rewards: Float32, terminated: Bool, truncated: Bool
     ) -> bool: ...
     def collect(
-        self, stepper: Stepper, obs: Float32, rewards: Float32, terminated: Bool, truncated: Bool
+        self,
+        stepper: Stepper,
+        obs: Float32,
+        rewards: Float32,
+        terminated: Bool,
+        truncated: Bool,
+        position: Int64,
     ) -> bool: ...
     def replay(self, env: int, actions: NDArray[Any]) -> bool: ...
     def endings(self) -> list[tuple[int, int, int, int, float, bool]]: ...
@@ -125,6 +131,7 @@ class GymLoop:
         rewards: Float32,
         terminated: Bool,
         truncated: Bool,
+        position: Int64,
     ) -> None: ...
 
 class Rollout:

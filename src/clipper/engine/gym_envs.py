@@ -92,6 +92,7 @@ class GymEnvs(VectorEnv):
                 rewards,
                 terminated,
                 truncated,
+                self.position,
             )
         except Exception as error:
             i = self._loop.stepping

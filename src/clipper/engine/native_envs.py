@@ -145,7 +145,7 @@ class NativeEnvs(ReplayableEnvs):
             return super().collect(act, obs, actions, rewards, terminated, truncated)
         self._log.extend(actions)
         with self._profiler.part("env"):
-            if not self._batch.collect(act, obs, rewards, terminated, truncated):
+            if not self._batch.collect(act, obs, rewards, terminated, truncated, self.position):
                 raise self._fault()
             return self._endings()
 

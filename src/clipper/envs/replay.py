@@ -79,6 +79,8 @@ class ReplayableEnvs(ABC):
         self.obs: Float32 = np.zeros((num_envs, obs_layout.size), dtype=np.float32)
         self._log: list[NDArray[Any]] = []
         self._profiler: Profiler = NO_STOPWATCH
+        # the row and the environment that `collect` is at, for whoever watches from outside
+        self.position: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
 
     @abstractmethod
     def step(
@@ -119,6 +121,7 @@ class ReplayableEnvs(ABC):
         for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
             obs_N[...] = self.obs
             act(t)
+            self.position[0] = t
             for ending in self.step(action_N, reward_N, terminated_N, truncated_N):
                 found.append((t, ending))
         return found
@@ -138,6 +141,24 @@ class ReplayableEnvs(ABC):
     @abstractmethod
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
         """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""
+
+    def own(self, block: NDArray[Any]) -> None:
+        """Copies actions that are kept for replay out of a block whose memory will be used again."""
+        self._log = [np.array(e) if np.may_share_memory(e, block) else e for e in self._log]
+
+    def begin_at(self, episodes: NDArray[np.int64]) -> None:
+        """Starts these episodes, int64 [N], whatever was before."""
+        for i, episode in enumerate(episodes):
+            self._episodes[i] = int(episode) - 1
+        self.reset()
+
+    def standing(self) -> dict[str, NDArray[Any]]:
+        """Returns each environment's episode index, steps and return in it, [N] each."""
+        return {
+            "episodes": np.array(self._episodes, dtype=np.int64),
+            "lengths": np.array(self._lengths, dtype=np.int64),
+            "returns": np.array(self._returns, dtype=np.float64),
+        }
 
     def reset(self) -> None:
         """Starts the next episode in every environment."""

@@ -100,7 +100,9 @@ class VectorEnv(ReplayableEnvs):
         plain_type, plain_shape = self._plain_type, self._plain_shape
         # this loop is all that stands between a fast environment and its speed
         columns = zip(self.envs, self.action_layout.to_env(actions), self._rows, strict=True)
+        position = self.position
         for i, (env, action, row) in enumerate(columns):
+            position[1] = i
             try:
                 obs, reward, is_terminated, is_truncated, info = env.step(action)
                 rewards[i] = reward = float(reward)

@@ -216,12 +216,13 @@ def test_an_inexact_start_is_not_forgotten_when_an_examination_comes_first(tmp_p
 
 
 def test_a_crash_is_contained(tmp_path: Path) -> None:
-    """A library that aborts ends its worker; this process goes on from the last checkpoint."""
+    """A library that aborts ends its worker, which is replaced; three times is enough."""
     name = walk("BOX", "CRASH_AT=20")
     agent = clipper.PPO(name, seed=1, isolate=True, **{**SMALL, "num_steps": 8})
     with pytest.raises(EnvironmentFault, match="SIGABRT"):
         agent.train(progress=False, run_dir=tmp_path / "run")
-    assert agent.step == 64
+    assert agent.step % 32 == 0
+    assert agent.step >= 64
     agent.close()
     resumed = clipper.resume(tmp_path / "run", trust_env=True)
     resumed.train(progress=False, callback=lambda report: report.iteration != 1)

@@ -139,6 +139,7 @@ bool EnvBatch::step(int64_t t, ActionRow actions, float* rewards, bool* terminat
   for (int64_t i = 0; i < num_envs(); ++i) {
     const int64_t at = i * action_size_;
     ClipperStep result;
+    if (position != nullptr) position[1] = i;
     if (!advance(i, {actions.floats ? actions.floats + at : nullptr,
                      actions.ints ? actions.ints + at : nullptr}, &result))
       return false;

@@ -79,6 +79,7 @@ class EnvBatch {
   int64_t action_size() const { return action_size_; }
   const EnvStates& states() const { return states_; }
   EnvFailure failure;
+  int64_t* position = nullptr;     // if set, its second number is the environment being stepped
   std::vector<EnvEnding> endings;  // since they were cleared, with the observations they ended in
   std::vector<float> final_obs;    // [F][D]
 

@@ -55,7 +55,7 @@ class NativeEnvs {
 
   // The loop of `LocalSampler.collect`: observe, act, step.
   bool collect(Stepper& stepper, Out<float> obs, Out<float> rewards, Out<bool> terminated,
-               Out<bool> truncated) {
+               Out<bool> truncated, Out<int64_t> position) {
     const int64_t num_envs = batch_->num_envs(), num_steps = stepper.num_steps();
     const auto rows = static_cast<size_t>(num_envs * num_steps);
     const auto width = static_cast<size_t>(batch_->obs_size());
@@ -66,6 +66,8 @@ class NativeEnvs {
     require(obs.size() == rows * width && rewards.size() == rows && terminated.size() == rows &&
                 truncated.size() == rows,
             "columns must be [T, N]");
+    require(position.size() == 2, "the position must be step and environment");
+    batch_->position = position.data();
     begin_block();
     nb::gil_scoped_release released;
     for (int64_t t = 0; t < num_steps; ++t) {
@@ -73,6 +75,7 @@ class NativeEnvs {
       const float* const now = batch_->states().obs;
       std::copy(now, now + num_envs * batch_->obs_size(), obs.data() + row * batch_->obs_size());
       stepper.step(t);
+      position.data()[0] = t;
       const Actions& actions = stepper.actions();
       if (!batch_->step(t, {actions.floats ? actions.floats + cell : nullptr,
                             actions.ints ? actions.ints + cell : nullptr},
@@ -143,7 +146,7 @@ void bind_environments(nb::module_& m) {
       .def("begin", &NativeEnvs::begin, "env"_a)
       .def("step", &NativeEnvs::step, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a)
       .def("collect", &NativeEnvs::collect, "stepper"_a, "obs"_a, "rewards"_a, "terminated"_a,
-           "truncated"_a)
+           "truncated"_a, "position"_a)
       .def("replay", &NativeEnvs::replay, "env"_a, "actions"_a)
       .def("endings", &NativeEnvs::endings)
       .def("final_obs", &NativeEnvs::final_obs, "out"_a)

@@ -87,7 +87,8 @@ class GymLoop {
   void collect(nb::object act, nb::list steps, In<int64_t> limits, nb::object to_env,
                nb::object read, nb::object end, Out<float> obs,
                nb::ndarray<nb::numpy, nb::c_contig> actions, Out<float> rewards,
-               Out<bool> terminated, Out<bool> truncated) {
+               Out<bool> terminated, Out<bool> truncated, Out<int64_t> position) {
+    require(position.size() == 2, "the position must be step and environment");
     require(obs.ndim() == 3 && actions.ndim() == 3, "blocks are [T, N, ...]");
     const auto num_steps = static_cast<int64_t>(obs.shape(0));
     const auto rows = static_cast<size_t>(num_steps * num_envs_);
@@ -109,10 +110,11 @@ class GymLoop {
       memcpy(obs.data() + row * obs_size_, now_.data(), sizeof(float) * now_.size());
       if (stepper != nullptr) stepper->step(t);
       else act(t);
+      position.data()[0] = t;
       const nb::object made = made_in_python(to_env, actions, t);
       for (int64_t i = 0; i < num_envs_; ++i) {
         const int64_t at = row + i;
-        stepping = i;
+        stepping = position.data()[1] = i;
         const Result found = step(i, steps, made, at, read);
         rewards.data()[at] = static_cast<float>(found.reward);
         returns_.data()[i] += found.reward;
@@ -252,7 +254,7 @@ void bind_gym(nb::module_& m) {
            nb::kw_only(), "obs"_a, "returns"_a, "lengths"_a, "obs_type"_a.none(),
            "choices"_a.none(), "scale"_a.none(), "action_type"_a.none(), "action_shape"_a)
       .def("collect", &GymLoop::collect, "act"_a, "steps"_a, "limits"_a, "to_env"_a, "read"_a,
-           "end"_a, "obs"_a, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a)
+           "end"_a, "obs"_a, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a, "position"_a)
       .def_ro("stepping", &GymLoop::stepping);
 }
 

@@ -1,0 +1,69 @@
+"""`clipper replay`: the file of an environment's fault in, the same episode played again out."""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from pathlib import Path
+
+from clipper.cli.arguments import say
+from clipper.errors import ConfigError
+
+HELP = """Plays the episode again in which an environment failed in a worker: its seed, its actions.
+
+The environment is stepped in this process: what took the worker down may take this one down too, which
+a debugger can watch. Ends with exit code 3 if it raises, 0 if it does not fail again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("fault", metavar="FILE", help="a file of a run's folder faults/")
+    parser.add_argument("--env", metavar="ENV", help="the environment, if its name is not enough")
+    parser.add_argument(
+        "--trust-env",
+        action="store_true",
+        help="import the module of a module:EnvId that the file names",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plays and returns the exit code."""
+    from clipper.envs.make import env_source, imports_what_it_names
+    from clipper.fault_file import read_fault
+    from clipper.spaces import ActionLayout
+
+    fault = read_fault(Path(args.fault))
+    name = args.env or fault.env["name"]
+    if args.env is None and imports_what_it_names(name) and not args.trust_env:
+        raise ConfigError(
+            f"the environment {name} is named by a file, and a module is not imported unasked.",
+            hint="--trust-env does it; only with files you trust.",
+        )
+    source = env_source(
+        name,
+        env_kwargs=fault.env["kwargs"],
+        max_episode_steps=fault.env["max_episode_steps"],
+    )
+    say(
+        f"{name}: environment {fault.index}, episode {fault.episode}, seed {fault.seed}; "
+        f"then its worker {fault.how}"
+    )
+    if len(fault.actions) < fault.step:
+        say(f"note: only {len(fault.actions)} of {fault.step} actions were kept")
+    env = source.make()
+    layout = ActionLayout(env.action_space)
+    actions = layout.to_env(fault.actions.astype(layout.dtype)) if len(fault.actions) else []
+    step = 0
+    try:
+        env.reset(seed=fault.seed)
+        for step, action in enumerate(actions, start=1):
+            _, _, terminated, truncated, _ = env.step(action)
+            if (terminated or truncated) and step < len(actions):
+                print(f"the episode ended in step {step} of {len(actions)}: it is not the same one")
+                return 0
+    except Exception:
+        at = f"step {step}" if step else "reset"
+        print(f"failed in {at}:\n{traceback.format_exc().rstrip()}")
+        return 3
+    print(f"{step} steps were played without a fault")
+    return 0

@@ -1,0 +1,425 @@
+"""A share of environments in, its part of every rollout out, even if its worker dies on the way.
+
+What a worker has collected lies on a board that outlives it. When it is lost, the rows before the
+one it was at are kept, its open episodes end there as truncated, and a new worker collects the rest
+from new episodes: the rollout has the size it was to have. Dimension key: T steps, K envs of a share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipper.errors import EnvironmentFault
+from clipper.metrics import Episode
+from clipper.policies.actor_critic import ActorCritic
+from clipper.randomness import EpisodeSeeds
+from clipper.rollout import Rollout, block_shapes, successor_values
+from clipper.worker_handle import Worker, WorkerLost
+
+_LOG = logging.getLogger("clipper")
+
+# so many faults of one environment within an hour end the run
+MOST_FAULTS = 3
+_HOUR = 3600.0
+_LEAST_TIMEOUT = 10.0
+# a worker that does not move for so long is spoken of
+_SLOW_SECONDS = 5.0
+# of an episode longer than this the actions are not kept
+_MOST_ACTIONS = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What went wrong in an environment of a worker.
+
+    Attributes:
+        env: Index of the environment in the run.
+        episode: Index of its episode.
+        seed: Seed of that episode's reset.
+        step: The step it was at, from 1; 0 for the reset.
+        how: What happened, in words.
+        report: The traceback, where there is one.
+        actions: Sampled actions since the reset, the last one included, [step, A]; fewer if the
+            episode was too long to be kept.
+        num_lost: Episodes that were cut off, this one included.
+    """
+
+    env: int
+    episode: int
+    seed: int
+    step: int
+    how: str
+    report: str
+    actions: NDArray[Any]
+    num_lost: int
+
+    def __str__(self) -> str:
+        at = f"step {self.step}" if self.step else "the reset"
+        return (
+            f"environment {self.env} failed in episode {self.episode} (seed {self.seed}) at {at}: its "
+            f"worker {self.how}; it is replaced, and {self.num_lost} open episodes end as truncated"
+        )
+
+
+class SupervisedShare:
+    """A worker that is replaced when it is lost.
+
+    Args:
+        make: Starts the worker anew.
+        share: Indices of its environments.
+        num_envs_in_all: Environments of the run.
+        seed: The run's seed.
+        timeout: Seconds after which a step counts as hanging, or None for the larger of 10 s and 20
+            times the 99th percentile of its steps.
+
+    Attributes:
+        faults: What went wrong since it was last emptied.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Worker],
+        share: range,
+        num_envs_in_all: int,
+        seed: int,
+        timeout: float | None,
+    ) -> None:
+        self._make = make
+        self.share = share
+        self._num_envs_in_all = num_envs_in_all
+        self._seeds = EpisodeSeeds(seed)
+        self._pace = Pace(timeout)
+        self._times: dict[int, deque[float]] = {}
+        self.faults: list[Fault] = []
+        self.worker = make()
+        self._standing: dict[str, NDArray[Any]] | None = None
+        self._since: list[list[NDArray[Any]]] = [[] for _ in share]
+        self._question: tuple[dict[str, Any], int] = ({}, 0)
+
+    def ask_to_collect(self, weights: dict[str, Any], num_steps: int) -> None:
+        """Has the worker begin with its part of a rollout."""
+        self._question = (weights, num_steps)
+        self.worker.board.position[:] = -1
+        with contextlib.suppress(WorkerLost):  # `collected` finds it dead, and goes on with another
+            self.worker.ask("collect", *self._question)
+
+    def collected(self, policy: ActorCritic, steps: int) -> Rollout:
+        """Returns the part that was asked for, [T, K].
+
+        Args:
+            policy: The policy whose weights were sent.
+            steps: Steps of every environment before the rollout.
+
+        Raises:
+            EnvironmentFault: An environment failed too often.
+            ClipperError: Anything else that went wrong in the worker.
+        """
+        weights, left = self._question
+        parts: list[Rollout] = []
+        while True:
+            self._pace.begin()
+            try:
+                columns = self.worker.receive(partial(self._wrong, left))
+            except WorkerLost as lost:
+                kept = self._after(lost, policy, steps, left)
+            else:
+                self._standing = columns.pop("standing")
+                parts.append(_rollout(columns))
+                self._remember(parts[-1])
+                return joined_in_time(parts)
+            if kept is not None:
+                parts.append(kept)
+                left -= len(kept.rewards)
+                steps += len(kept.rewards)
+            try:
+                self._replace(steps)
+                self.worker.board.position[:] = -1
+                self.worker.ask("collect", weights, left)
+            except WorkerLost as lost:
+                raise self.worker.as_error(lost) from lost
+
+    def stand_at(self, standing: dict[str, NDArray[Any]], actions: list[NDArray[Any]]) -> None:
+        """Takes over where its environments are: episodes, lengths and returns, and their actions."""
+        self._standing = standing
+        self._since = [[block] for block in actions]
+
+    def _wrong(self, num_steps: int) -> str | None:
+        """Returns what is wrong with a worker that has not answered yet, or None."""
+        row, env = self.worker.board.position.tolist()
+        return self._pace.look(row * len(self.share) + env, row >= num_steps, self.worker.name)
+
+    def _replace(self, steps: int) -> None:
+        """Starts another worker, in new episodes."""
+        assert self._standing is not None
+        self.worker.ask_to_end()
+        self.worker.end()
+        self.worker = self._make()
+        self.worker.receive()
+        self.worker.ask("begin", steps, self._standing["episodes"])
+        self.worker.receive()
+
+    def _after(
+        self, lost: WorkerLost, policy: ActorCritic, steps: int, num_steps: int
+    ) -> Rollout | None:
+        """Returns the rows of a lost worker that are good, [T, K], or None; its episodes have ended.
+
+        Raises:
+            EnvironmentFault: It was the third time within an hour.
+        """
+        row, env = self.worker.board.position.tolist()
+        if row >= num_steps:  # all was collected, but not told
+            row, env = num_steps - 1, 0
+        num_envs = len(self.share)
+        before = self._standing or {
+            "episodes": np.zeros(num_envs, np.int64),
+            "lengths": np.zeros(num_envs, np.int64),
+            "returns": np.zeros(num_envs),
+        }
+        shapes = block_shapes(num_steps, num_envs, policy.obs_layout, policy.action_layout)
+        blocks = self.worker.board.arrays(shapes)
+        done = blocks[3] | blocks[4]
+        fault = self._fault(lost, before, blocks[1], done, max(row, -1), max(env, 0))
+        self._count(fault, lost)
+        # the observation that a limit cut an episode off in went with the worker: rows from there on
+        # are collected anew
+        cut = np.flatnonzero(blocks[4][: max(row, 0)].any(1))
+        good = int(cut[0]) if len(cut) else max(row, 0)
+        kept, standing = None, before
+        if good:
+            columns = cut_off([b[: good + 1] for b in blocks], before, self.share.start, steps,
+                              self._num_envs_in_all)  # fmt: skip
+            standing = columns.pop("standing")
+            kept = judged(policy, columns)
+        # no episode that was begun is begun a second time
+        begun = done[good : max(row, 0) + 1].sum(0)
+        self._standing = {
+            "episodes": standing["episodes"] + 1 + begun,
+            "lengths": np.zeros(num_envs, np.int64),
+            "returns": np.zeros(num_envs),
+        }
+        self._since = [[] for _ in self.share]
+        return kept
+
+    def _fault(
+        self,
+        lost: WorkerLost,
+        before: Mapping[str, NDArray[Any]],
+        actions: NDArray[Any],
+        done: NDArray[np.bool_],
+        row: int,
+        env: int,
+    ) -> Fault:
+        ends = np.flatnonzero(done[: max(row, 0), env])
+        episode = int(before["episodes"][env]) + len(ends)
+        if row < 0:
+            step, played = 0, actions[:0, env]
+        elif len(ends):
+            step, played = row - int(ends[-1]), actions[ends[-1] + 1 : row + 1, env]
+        else:
+            step = int(before["lengths"][env]) + row + 1
+            played = np.concatenate([*self._since[env], actions[: row + 1, env]])
+        return Fault(
+            env=self.share.start + env,
+            episode=episode,
+            seed=self._seeds.of(self.share.start + env, episode),
+            step=step,
+            how=lost.how,
+            report=lost.report,
+            actions=played.copy(),
+            num_lost=len(self.share),
+        )
+
+    def _count(self, fault: Fault, lost: WorkerLost) -> None:
+        """Counts a fault.
+
+        Raises:
+            EnvironmentFault: It was the third of its environment within an hour.
+        """
+        _LOG.warning("%s%s", fault, f"\n{fault.report.rstrip()}" if fault.report else "")
+        self.faults.append(fault)
+        now = time.monotonic()
+        times = self._times.setdefault(fault.env, deque(maxlen=MOST_FAULTS))
+        times.append(now)
+        if len(times) == MOST_FAULTS and now - times[0] < _HOUR:
+            error = self.worker.as_error(lost)
+            raise EnvironmentFault(
+                f"an environment must not fail {MOST_FAULTS} times within an hour, but {fault}"
+                f"{': ' + error.message if lost.error is not None else '.'}",
+                hint=error.hint,
+            ) from lost
+
+    def _remember(self, rollout: Rollout) -> None:
+        """Keeps the actions of the episodes that are open at the end of a rollout."""
+        done = (rollout.terminated | rollout.truncated).numpy()
+        actions = rollout.actions.numpy()
+        for i, blocks in enumerate(self._since):
+            ends = np.flatnonzero(done[:, i])
+            if len(ends):
+                blocks.clear()
+            blocks.append(actions[ends[-1] + 1 if len(ends) else 0 :, i])
+            if sum(map(len, blocks)) > _MOST_ACTIONS:
+                blocks.clear()
+
+
+class Pace:
+    """Tells a hanging worker from a slow one by how long it stays where it is.
+
+    Args:
+        timeout: Seconds, or None for the larger of 10 s and 20 times the 99th percentile.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._num_moves = 0
+        self._waits: deque[float] = deque(maxlen=1000)  # of the steps that took long
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts from now on."""
+        self._place, self._since, self._is_told = -1, time.monotonic(), False
+
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a step counts as hanging."""
+        if self._timeout is not None:
+            return self._timeout
+        # steps too short to be seen here are among the rest
+        num_long = max(1, self._num_moves // 100)
+        slowest = sorted(self._waits, reverse=True)
+        percentile = slowest[num_long - 1] if len(slowest) >= num_long else 0.0
+        return max(_LEAST_TIMEOUT, 20.0 * percentile)
+
+    def look(self, place: int, is_done: bool, name: str) -> str | None:
+        """Returns what is wrong, or None.
+
+        Args:
+            place: A number that grows with every step.
+            is_done: True if no step is left.
+            name: Of the worker, for the log.
+        """
+        now = time.monotonic()
+        waited = now - self._since
+        if place != self._place or is_done:
+            if self._place >= 0:
+                self._num_moves += max(place - self._place, 0)
+                if waited > 0.2:
+                    self._waits.append(waited)
+            self._place, self._since, self._is_told = place, now, False
+            return None
+        if waited > self.timeout:
+            return f"did not move for {waited:.1f} s, which is more than {self.timeout:.1f} s"
+        if waited > _SLOW_SECONDS and not self._is_told:
+            self._is_told = True
+            _LOG.warning(
+                "%s is slow: it has been in a step for %.1f s (it is replaced after %.1f s)",
+                name, waited, self.timeout,
+            )  # fmt: skip
+        return None
+
+
+def cut_off(
+    blocks: list[NDArray[Any]],
+    before: Mapping[str, NDArray[Any]],
+    first_env: int,
+    steps: int,
+    num_envs_in_all: int,
+) -> dict[str, Any]:
+    """Returns the columns of a rollout whose open episodes end in its last row, as truncated.
+
+    Args:
+        blocks: Of `block_shapes`, with one row more than are kept: its observations are those that
+            the episodes are cut off in. No episode is truncated before.
+        before: Episodes, lengths and returns before the first row, [K] each.
+        first_env: Index of the first environment.
+        steps: Steps of every environment before the first row.
+        num_envs_in_all: Environments of the run.
+
+    Returns:
+        Columns of `Rollout` but values and log-probabilities, and `standing` at the end.
+    """
+    obs, actions, rewards, terminated, truncated = (block[:-1].copy() for block in blocks)
+    last_obs = blocks[0][-1].copy()
+    num_steps = len(rewards)
+    truncated[-1] = ~terminated[-1]
+    episodes, lengths = before["episodes"].copy(), before["lengths"].copy()
+    returns = before["returns"].copy()
+    found, final_at, final_obs = [], [], []
+    for t in range(num_steps):
+        lengths += 1
+        returns += rewards[t].astype(np.float64)
+        for i in np.flatnonzero(terminated[t] | truncated[t]):
+            step = (steps + t + 1) * num_envs_in_all
+            found.append(
+                Episode(first_env + int(i), int(episodes[i]), float(returns[i]), int(lengths[i]),
+                        bool(truncated[t, i]), step)
+            )  # fmt: skip
+            final_at.append((t, int(i)))
+            # of one that terminated no value is asked: any finite observation will do
+            final_obs.append(last_obs[i] if truncated[t, i] else obs[t, i])
+            if not truncated[t, i]:
+                episodes[i] += 1
+            lengths[i], returns[i] = 0, 0.0
+    return {
+        "obs": obs,
+        "actions": actions,
+        "rewards": rewards,
+        "terminated": terminated,
+        "truncated": truncated,
+        "final_obs": np.stack(final_obs),
+        "final_at": np.array(final_at, dtype=np.int64).reshape(-1, 2),
+        "last_obs": last_obs,
+        "episodes": tuple(found),
+        "standing": {"episodes": episodes, "lengths": lengths, "returns": returns},
+    }
+
+
+def judged(policy: ActorCritic, columns: Mapping[str, Any]) -> Rollout:
+    """Returns the rollout of what `cut_off` kept, with log-probabilities and values."""
+    tensors = {k: torch.from_numpy(v) for k, v in columns.items() if k != "episodes"}
+    log_probs, values = policy.evaluate(tensors["obs"], tensors["actions"])
+    next_values = successor_values(
+        values,
+        policy.values(tensors["final_obs"]),
+        policy.values(tensors["last_obs"]),
+        tensors["final_at"],
+    )
+    return Rollout(
+        episodes=columns["episodes"],
+        log_probs=log_probs,
+        values=values,
+        next_values=next_values,
+        **tensors,
+    )
+
+
+def joined_in_time(parts: list[Rollout]) -> Rollout:
+    """Returns one rollout of parts that follow each other; all but the last end in endings."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0] + [len(part.rewards) for part in parts[:-1]]).tolist()
+    rows = ("obs", "actions", "log_probs", "rewards", "terminated", "truncated", "values",
+            "next_values", "final_obs")  # fmt: skip
+    pairs = zip(parts, starts, strict=True)
+    return Rollout(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in rows},
+        final_at=torch.cat([part.final_at + torch.tensor([start, 0]) for part, start in pairs]),
+        last_obs=parts[-1].last_obs,
+        episodes=tuple(episode for part in parts for episode in part.episodes),
+    )
+
+
+def _rollout(columns: dict[str, Any]) -> Rollout:
+    """Returns the rollout whose tensors came as arrays."""
+    episodes = columns.pop("episodes")
+    return Rollout(episodes=episodes, **{k: torch.from_numpy(v) for k, v in columns.items()})

@@ -1,0 +1,149 @@
+"""A share of environments in, a worker process with them out: questions there, answers back."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from clipper import errors
+from clipper.board import Board
+from clipper.errors import ClipperError, EnvironmentFault
+from clipper.mailbox import mailbox
+from clipper.worker_process import START
+
+# a worker that was asked to end gets this long
+_PATIENCE_SECONDS = 2.0
+
+
+class WorkerLost(Exception):
+    """A worker died, was killed for not moving, or failed in an environment.
+
+    Attributes:
+        how: What happened, in words.
+        report: The traceback, where there is one.
+        error: The worker's own error, where it could tell it.
+    """
+
+    def __init__(self, how: str, report: str = "", error: ClipperError | None = None) -> None:
+        super().__init__(how)
+        self.how = how
+        self.report = report
+        self.error = error
+
+
+class Worker:
+    """A process with a share of the environments, a mailbox there and one back, and a board.
+
+    Args:
+        number: Of the worker, from 1, for messages.
+        share: Indices of its environments.
+        content: What `worker_process.Share` is made from.
+
+    Attributes:
+        name: For messages.
+        board: What it is collecting, as far as it has come.
+    """
+
+    def __init__(self, number: int, share: range, content: bytes) -> None:
+        self.name = f"worker {number}, with the environments {share.start} to {share.stop - 1},"
+        self._number = 0
+        self._questions, there = mailbox()
+        back, self._answers = mailbox()
+        self.board = Board()
+        descriptors = (there.file, there.pipe, back.file, back.pipe, self.board.file)
+        # not by multiprocessing, whose children run an unguarded script a second time; in a session
+        # of its own, so that Ctrl-C reaches the parent alone
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", START, json.dumps(sys.path)]
+            + [str(word) for word in (*descriptors, os.getpid())],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        there.close()
+        back.close()
+        self._send(content)
+
+    def ask(self, *question: Any) -> None:
+        """Sends a question: its name and its arguments.
+
+        Raises:
+            WorkerLost: The worker is dead.
+        """
+        self._send(pickle.dumps(question, protocol=pickle.HIGHEST_PROTOCOL))
+
+    def _send(self, content: bytes) -> None:
+        self._number += 1
+        try:
+            self._questions.write(self._number, content)
+        except BrokenPipeError as error:
+            raise self._death() from error
+
+    def receive(self, is_well: Callable[[], str | None] | None = None) -> Any:
+        """Returns the answer to the last question.
+
+        Args:
+            is_well: Asked a few times a second while there is none: what is wrong, or None; then the
+                worker is killed.
+
+        Raises:
+            WorkerLost: It is dead, was killed, or failed in an environment.
+            ClipperError: Anything else that went wrong in the worker.
+        """
+        while is_well is not None and not self._answers.wait(0.1):
+            wrong = is_well()
+            if wrong is not None:
+                self._process.kill()
+                self._process.wait()
+                raise WorkerLost(wrong)
+        try:
+            _, content = self._answers.read(self._number)
+        except EOFError as error:
+            raise self._death() from error
+        kind, *answer = pickle.loads(content)
+        if kind == "answer":
+            return answer[0]
+        name, message, hint, report = answer
+        told = getattr(errors, name)(message or f"{self.name} must not fail, but did.", hint=hint)
+        if isinstance(told, EnvironmentFault):
+            raise WorkerLost("raised", report, told)
+        raise told
+
+    def _death(self) -> WorkerLost:
+        try:
+            code = self._process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return WorkerLost("does not answer any more")
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return WorkerLost(f"ended with {name}")
+
+    def as_error(self, lost: WorkerLost) -> ClipperError:
+        """Returns the error that ends a run for want of this worker."""
+        if lost.error is not None:
+            return lost.error
+        return EnvironmentFault(
+            f"{self.name} must stay alive, but {lost.how}.",
+            hint="an environment may have crashed it, or memory ran out; with workers 0 the "
+            "environments are stepped in this process.",
+        )
+
+    def ask_to_end(self) -> None:
+        """Closes the mailboxes, which a worker takes as the end."""
+        self._questions.close()
+        self._answers.close()
+        self.board.close()
+
+    def end(self) -> None:
+        """Waits a moment for the process, then kills it."""
+        try:
+            self._process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

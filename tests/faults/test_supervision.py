@@ -1,0 +1,239 @@
+"""An environment that raises, dies or hangs in a worker: the run goes on, and says what happened."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import clipper
+from clipper.cli.main import main
+from clipper.envs.make import env_source
+from clipper.errors import EnvironmentFault, FileError
+from clipper.fault_file import read_fault
+from clipper.randomness import EpisodeSeeds
+from clipper.run_folder import read_config
+from clipper.supervision import Pace, cut_off
+from clipper.workers import ProcessSampler
+from commands import read_rows
+from helpers import DictEnv, collected, policy_for
+
+SMALL: dict[str, Any] = {
+    "preset": "none",
+    "num_envs": 4,
+    "num_steps": 24,
+    "num_epochs": 1,
+    "minibatch_size": 32,
+    "hidden_sizes": (8,),
+    "total_timesteps": 4 * 96,
+    "eval_every": 0,
+    "seed": 1,
+}
+WAYS = ("raise", "kill", "segfault", "exit", "hang")
+
+
+class Failing(DictEnv):
+    """Fails in the `at`-th step after it was made, as long as there are lives left in a file."""
+
+    def __init__(self, way: str, at: int, lives: str, home: int) -> None:
+        super().__init__()
+        self.way, self.at, self.lives, self.home = way, at, Path(lives), home
+        self.count = 0
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        if self.count == self.at and os.getpid() != self.home and self.lives.stat().st_size:
+            self.lives.write_bytes(self.lives.read_bytes()[1:])
+            if self.way == "raise":
+                raise OSError("the cable is out")
+            if self.way == "exit":
+                os._exit(7)
+            if self.way == "hang":
+                time.sleep(600)
+            os.kill(os.getpid(), signal.SIGKILL if self.way == "kill" else signal.SIGSEGV)
+        return super().step(action)
+
+
+def failing(tmp_path: Path, way: str, *, lives: int, at: int = 30) -> dict[str, Any]:
+    (tmp_path / "lives").write_bytes(b"x" * lives)
+    home = os.getpid()
+    return {"way": way, "at": at, "lives": str(tmp_path / "lives"), "home": home}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_run_goes_on(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The batches keep their size, the step count is exact, and the fault is told and kept."""
+    agent = clipper.PPO(
+        Failing,
+        env_kwargs=failing(tmp_path, way, lives=1),
+        workers=1,
+        env_timeout=0.5 if way == "hang" else None,
+        **SMALL,
+    )
+    with caplog.at_level(logging.WARNING, "clipper"):
+        agent.train(progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    assert agent.step == SMALL["total_timesteps"]
+    assert "a worker was replaced" in str(agent.inexact)
+    words = {
+        "raise": "the cable is out",
+        "kill": "ended with SIGKILL",
+        "segfault": "ended with SIGSEGV",
+        "exit": "ended with exit code 7",
+        "hang": "did not move for 0.",
+    }
+    assert words[way] in caplog.text
+    (file,) = (tmp_path / "run" / "faults").iterdir()
+    fault = read_fault(file)
+    assert fault.index in (2, 3)
+    assert fault.seed == EpisodeSeeds(1).of(fault.index, fault.episode)
+    assert 1 <= fault.step == len(fault.actions) <= 30
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"clipper replay {file}" in log
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    assert [float(row["rollout/env_faults"] or 0) for row in rows] == [0, 1, 0, 0]
+    # both environments of the worker lost an open episode, no episode is played twice
+    episodes = [(r["env"], r["episode"]) for r in read_rows(tmp_path / "run" / "episodes.csv")]
+    assert len(set(episodes)) == len(episodes)
+
+
+def test_what_was_collected_before_is_kept(tmp_path: Path) -> None:
+    """Rows up to the last good step are those of an undisturbed run; there the episodes end."""
+    policy = policy_for(lambda: DictEnv())
+    shape = policy_for(lambda: DictEnv())
+    kwargs = failing(tmp_path, "kill", lives=1)
+    config = clipper.PPOConfig().replace(hidden_sizes=(8,))
+    found = []
+    for lives in (0, 1):
+        (tmp_path / "lives").write_bytes(b"x" * lives)
+        source = env_source(Failing, env_kwargs=kwargs)
+        sampler = ProcessSampler(source, 4, 1, 5, policy, config)
+        found.append(collected(sampler, policy_for(lambda: DictEnv()), 24))
+        faults = sampler.take_faults()
+        sampler.close()
+    assert shape.obs_layout.size == policy.obs_layout.size
+    undisturbed, disturbed = found
+    (fault,) = faults
+    assert fault.how == "ended with SIGKILL"
+    good = 29 - 24  # rows of the second rollout before its 30th step
+    assert torch.equal(undisturbed[0].obs, disturbed[0].obs)
+    a, b = undisturbed[1], disturbed[1]
+    assert b.rewards.shape == (24, 4)
+    # this process's own environments know nothing of it
+    assert torch.equal(a.obs[:, :2], b.obs[:, :2])
+    for name in ("obs", "actions", "rewards", "log_probs", "values"):
+        assert torch.equal(getattr(a, name)[:good, 2:], getattr(b, name)[:good, 2:]), name
+    done = b.terminated | b.truncated
+    assert done[good - 1, 2:].all()
+    cut = b.truncated[good - 1, 2:]
+    assert cut.any()
+    # the successor's value is that of the observation which the undisturbed run went on from
+    assert torch.equal(b.next_values[good - 1, 2:][cut], a.next_values[good - 1, 2:][cut])
+    records = {(e.env, e.index): e for e in b.episodes}
+    for env in (2, 3):
+        if cut[env - 2]:
+            assert any(e.truncated for (i, _), e in records.items() if i == env)
+
+
+def test_three_faults_of_one_environment_end_the_run(tmp_path: Path) -> None:
+    """What is learnt until then is saved, and the error says what to look at."""
+    agent = clipper.PPO(
+        Failing, env_kwargs=failing(tmp_path, "kill", lives=9, at=10), workers=1, **SMALL
+    )
+    with pytest.raises(EnvironmentFault, match="must not fail 3 times within an hour"):
+        agent.train(progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    assert agent.step % 96 == 0
+    assert read_config(tmp_path / "run")["env_is_named"] is False
+
+
+def test_a_fault_is_seen_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`clipper replay` plays the very actions, and fails or not as the environment does."""
+    agent = clipper.PPO("CartPole-v1", workers=1, **SMALL)
+    agent.train(progress=False, total_timesteps=96)
+    agent.close()
+    content = {
+        "format": 1,
+        "kind": "fault",
+        "env": {"name": "CartPole-v1", "kwargs": {}, "max_episode_steps": None, "is_named": True},
+        "index": 3,
+        "episode": 2,
+        "seed": 5,
+        "step": 2,
+        "how": "ended with SIGSEGV",
+        "report": "",
+        "actions": [[0], [1]],
+    }
+    file = tmp_path / "fault-3-2.json"
+    file.write_text(json.dumps(content))
+    assert main(["replay", str(file)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "2 steps were played without a fault\n"
+    assert "seed 5; then its worker ended with SIGSEGV" in said.err
+    file.write_text(json.dumps({**content, "actions": [[7]], "step": 1}))
+    assert main(["replay", str(file)]) == 3
+    assert "failed in step 1" in capsys.readouterr().out
+    for wrong in ({"kind": "agent"}, {"actions": [["x"]]}, {"more": 1}):
+        file.write_text(json.dumps({**content, **wrong}))
+        with pytest.raises(FileError, match="must be the file of a fault"):
+            read_fault(file)
+
+
+def test_episodes_that_are_cut_off() -> None:
+    """Worked by hand: T = 3 kept, K = 2; environment 0 terminates in row 1, both are cut in row 2."""
+    obs = np.arange(8, dtype=np.float32).reshape(4, 2, 1)
+    actions = np.zeros((4, 2, 1), np.int64)
+    rewards = np.array([[1, 10], [2, 20], [3, 30], [9, 9]], np.float32)
+    terminated = np.array([[0, 0], [1, 0], [0, 0], [1, 1]], bool)
+    truncated = np.zeros((4, 2), bool)
+    before = {
+        "episodes": np.array([4, 7]),
+        "lengths": np.array([5, 0]),
+        "returns": np.array([100.0, 0.0]),
+    }
+    found = cut_off([obs, actions, rewards, terminated, truncated], before, 6, 50, 12)
+    assert found["terminated"].tolist() == [[False, False], [True, False], [False, False]]
+    assert found["truncated"].tolist() == [[False, False], [False, False], [True, True]]
+    assert found["final_at"].tolist() == [[1, 0], [2, 0], [2, 1]]
+    # the two that are cut off end in the observations of the row that was lost
+    assert found["final_obs"][1:, 0].tolist() == [6.0, 7.0]
+    shown = [(e.env, e.index, e.episode_return, e.episode_length, e.truncated, e.step)
+             for e in found["episodes"]]  # fmt: skip
+    assert shown == [
+        (6, 4, 103.0, 7, False, 52 * 12),
+        (6, 5, 3.0, 1, True, 53 * 12),
+        (7, 7, 60.0, 3, True, 53 * 12),
+    ]
+    assert found["standing"]["episodes"].tolist() == [5, 7]
+
+
+def test_a_slow_worker_is_told_of_and_a_hanging_one_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """10 seconds, or 20 times the 99th percentile: an environment of slow steps gets more time."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    quick = Pace(None)
+    for place in range(100):
+        now[0] += 0.05
+        assert quick.look(place, False, "worker 1") is None
+    assert quick.timeout == 10.0
+    now[0] += 6.0
+    assert quick.look(99, False, "worker 1") is None
+    assert "worker 1 is slow: it has been in a step for 6.0 s" in caplog.text
+    now[0] += 4.1
+    assert "did not move for 10.1 s" in str(quick.look(99, False, "worker 1"))
+    slow = Pace(None)
+    for place in range(100):
+        now[0] += 2.0
+        assert slow.look(place, False, "worker 1") is None
+    assert slow.timeout == pytest.approx(40.0)
+    assert slow.look(99, True, "worker 1") is None  # all is collected: nothing to wait for
