@@ -50,28 +50,52 @@ def collect(paths: Sequence[str | Path]) -> Collection:
         FileError: There are no finished runs, or a file is damaged.
         ConfigError: A path is given twice, or one name stands for two settings.
     """
-    places = [Path(path) for path in paths]
+    places = [place for path in paths for place in _sweeps_in(Path(path))]
     resolved = [place.resolve() for place in places]
     for i, place in enumerate(places):
         if resolved[i] in resolved[:i]:
             raise ConfigError(f"every path must be given once, but {place} is given twice.")
     found = [_from_one(place) for place in places]
-    taken = Counter(name for one in found for name in one.settings)
-    labels = _labels(places)
+    apart = _told_apart(found)
     named = [
-        _renamed(one, {n: f"{label}: {n}" if taken[n] > 1 else n for n in one.settings})
-        for one, label in zip(found, labels, strict=True)
+        _renamed(one, {n: f"{label}: {n}" if n in apart else n for n in one.settings})
+        for one, label in zip(found, _labels(places), strict=True)
     ]
     together = Collection(
         rows=[row for one in named for row in one.rows],
         points=[point for one in named for point in one.points],
-        settings=[name for one in named for name in one.settings],
+        settings=list(dict.fromkeys(name for one in named for name in one.settings)),
         envs=list(dict.fromkeys(env for one in named for env in one.envs)),
         configs={key: config for one in named for key, config in one.configs.items()},
         notes=[note for one in named for note in one.notes],
     )
     _check_settings(together)
     return together
+
+
+def _sweeps_in(place: Path) -> list[Path]:
+    """Returns the sweeps' folders in a folder of sweeps, or else the path itself."""
+    if (place / RESULTS).exists():
+        return [place]
+    return [file.parent for file in sorted(place.glob(f"*/{RESULTS}"))] or [place]
+
+
+def _told_apart(found: Sequence[Collection]) -> set[str]:
+    """Returns the names that mean several things: with other settings, or with a seed in common.
+
+    A setting whose seeds were trained in several places is one.
+    """
+    apart = set()
+    hashes: dict[tuple[str, str], tuple[int, str]] = {}
+    seeds: dict[tuple[str, str, int], int] = {}
+    for number, one in enumerate(found):
+        for row in one.rows:
+            first, known = hashes.setdefault((row.setting, row.env), (number, row.config_hash))
+            if first != number and known != row.config_hash:
+                apart.add(row.setting)
+            if seeds.setdefault(row.key, number) != number:
+                apart.add(row.setting)
+    return apart
 
 
 def _labels(places: Sequence[Path]) -> list[str]:

@@ -60,8 +60,9 @@ def _kinds(run: RunState) -> list[tuple[str, ...]]:
 
 
 def _seconds_per_step(run: RunState) -> float | None:
-    if run.status == "finished" and run.row is not None and run.row.steps:
-        return run.row.wall_seconds / run.row.steps
+    if run.row is not None and run.row.steps:
+        # start and end of a process among it, if we saw them
+        return (run.elapsed_seconds or run.row.wall_seconds) / run.row.steps
     if run.first_step is None or run.step <= run.first_step:
         return None
     return (run.seconds - run.first_seconds) / (run.step - run.first_step)
@@ -131,15 +132,18 @@ class SweepDisplay:
                 if not self._is_quiet or run.status == "failed":
                     self._say(f"{run.status}: {run.spec}, {_result(run)}")
         if not self._is_quiet and time.monotonic() - self._line_at > _LINE_SECONDS:
-            self._say(f"{_counts(runs)}, {duration(seconds_left(runs, self._num_jobs))} left")
+            self._say(self._title(runs))
+
+    def _title(self, runs: Sequence[RunState]) -> str:
+        left = seconds_left(runs, self._num_jobs)
+        return _counts(runs) + (f", {duration(left)} left" if left else "")
 
     def _say(self, line: str) -> None:
         self._line_at = time.monotonic()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self, runs: Sequence[RunState]) -> Table:
-        left = duration(seconds_left(runs, self._num_jobs))
-        table = Table(title=f"{_counts(runs)}, {left} left", title_justify="left", box=None)
+        table = Table(title=self._title(runs), title_justify="left", box=None)
         for name in ("setting", "environment", "seed", "", "steps", "return", ""):
             table.add_column(
                 name, justify="right" if name in ("seed", "steps", "return") else "left"

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from clipper import errors
-from clipper.errors import ClipperError, InvariantBreach
+from clipper.errors import ClipperError, ConfigError, InvariantBreach
 from clipper.experiments.runs import RunSpec
 
 _START = (
@@ -34,9 +34,17 @@ class Processes:
     Args:
         log: File that gets what the server itself says.
         keep_open: Descriptors that every process holds as long as it lives; a lock.
+
+    Raises:
+        ConfigError: This is Windows, where one process cannot wait for pipes and others at once.
     """
 
     def __init__(self, log: Path, keep_open: Sequence[int] = ()) -> None:
+        if sys.platform == "win32":
+            raise ConfigError(
+                "sweeps must be run on Linux or macOS, but this is Windows.",
+                hint="run them in the Windows Subsystem for Linux.",
+            )
         self._events, there = os.pipe()
         self._pending = b""
         with open(log, "ab") as file:

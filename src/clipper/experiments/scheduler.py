@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Scheduler:
                     self._take(event, is_stopping=interrupts.number is not None)
 
     def _start(self, run: RunState) -> None:
-        run.status = "running"
+        run.status, run.started_at = "running", time.monotonic()
         log = self._log(run)
         log.parent.mkdir(parents=True, exist_ok=True)
         self._processes.start(
@@ -119,6 +120,8 @@ class Scheduler:
         if found is not None:
             self._files.add(*found)
             run.status, run.row, run.step = "finished", found[0], found[0].steps
+            if not run.first_seconds or run.first_seconds < 0.1 * found[0].wall_seconds:
+                run.elapsed_seconds = time.monotonic() - run.started_at
             with contextlib.suppress(OSError):
                 if not self._log(run).stat().st_size:
                     self._log(run).unlink()

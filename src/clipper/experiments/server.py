@@ -172,7 +172,11 @@ def can_fork() -> bool:
 
 def tell(events: int, event: Mapping[str, Any]) -> None:
     """Writes an event; short ones of several processes do not mix."""
-    os.write(events, json.dumps(event, ensure_ascii=False).encode() + b"\n")
+    os.write(events, _line(event))
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode() + b"\n"
 
 
 def run_job(job: Mapping[str, Any], events: int) -> NoReturn:
@@ -198,10 +202,10 @@ def run_job(job: Mapping[str, Any], events: int) -> NoReturn:
         sys.stderr.write(f"error: {error}\n")
         for note in getattr(error, "__notes__", []):
             sys.stderr.write(f"note: {note}\n")
-        _tell_failure(events, number, type(error).__name__, error.message, error.hint)
+        _tell_failure(events, job, type(error).__name__, error.message, error.hint)
     except BaseException as error:
         traceback.print_exc()
-        _tell_failure(events, number, "", f"{type(error).__name__}: {error}", None)
+        _tell_failure(events, job, "", f"{type(error).__name__}: {error}", None)
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -210,11 +214,16 @@ def run_job(job: Mapping[str, Any], events: int) -> NoReturn:
         os._exit(code)
 
 
-def _tell_failure(events: int, number: int, kind: str, message: str, hint: str | None) -> None:
-    """Tells why a job failed, short enough to be written in one piece."""
-    words = {"kind": kind, "message": message[:600], "hint": hint and hint[:300]}
+def _tell_failure(
+    events: int, job: Mapping[str, Any], kind: str, message: str, hint: str | None
+) -> None:
+    """Tells why a job failed, where others may write short enough to go in one piece."""
+    event = {"event": "failed", "number": job["number"], "kind": kind}
+    event |= {"message": message, "hint": hint}
+    while job["do"] == "train" and len(_line(event)) > select.PIPE_BUF:
+        event |= {"message": event["message"][: len(event["message"]) * 3 // 4], "hint": None}
     with contextlib.suppress(BrokenPipeError):
-        tell(events, {"event": "failed", "number": number, **words})
+        tell(events, event)
 
 
 def _stopped(number: int, frame: FrameType | None) -> NoReturn:

@@ -31,6 +31,8 @@ class RunState:
         code: Exit code of its process, or None.
         row: What is kept of it when it has finished.
         is_old: True if the row was there before.
+        started_at: When this sweep started it, on a clock that does not jump.
+        elapsed_seconds: Time from its start to its row, if this sweep did all of it.
     """
 
     spec: RunSpec
@@ -46,6 +48,8 @@ class RunState:
     code: int | None = None
     row: Row | None = None
     is_old: bool = False
+    started_at: float = 0.0
+    elapsed_seconds: float | None = None
 
     @property
     def total_timesteps(self) -> int:

@@ -179,7 +179,8 @@ def _locked(place: Path) -> Iterator[int]:
         (place / "logs").mkdir(parents=True, exist_ok=True)
         file = open(place / "lock", "a")  # noqa: SIM115 - held as long as the sweep
     except OSError as error:
-        raise FileError(file_error(place, error)) from error
+        hint = "choose another folder with --out."
+        raise FileError(file_error(place, error), hint=hint) from error
     with file:
         _take_lock(file.fileno(), place)
         try:

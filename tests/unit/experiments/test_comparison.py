@@ -157,6 +157,26 @@ def test_settings_of_one_name_in_two_places_are_told_apart(tmp_path: Path) -> No
         collect([first, first / "../one"])
 
 
+def test_seeds_of_one_setting_from_several_places_are_one(tmp_path: Path) -> None:
+    """A study carried on elsewhere, its rows in another file: one setting, all its seeds.
+
+    With a seed in common, or with other settings under the name, they are two.
+    """
+    first = write_sweep(tmp_path / "one", {"a": {"E-v0": [1, 2]}})
+    second = write_sweep(tmp_path / "two", {"a": {"E-v0": [3, 4]}})
+    file = second / "results.csv"
+    text = file.read_text()
+    file.write_text(text.replace("E-v0,0,", "E-v0,5,").replace("E-v0,1,", "E-v0,6,"))
+    found = collect([tmp_path])  # a folder of sweeps is its sweeps
+    assert found.settings == ["a"]
+    assert [row.seed for row in found.rows] == [0, 1, 5, 6]
+    others = file.read_text()
+    file.write_text(text)
+    assert collect([first, second]).settings == ["one: a", "two: a"]
+    file.write_text(others.replace("aE-v0", "other"))
+    assert collect([first, second]).settings == ["one: a", "two: a"]
+
+
 def test_one_name_for_two_settings_is_refused(tmp_path: Path) -> None:
     """Rows of one setting and task must have one hash."""
     write_sweep(tmp_path, {"a": {"E-v0": [1, 2]}})
