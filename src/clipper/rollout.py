@@ -6,6 +6,7 @@ size, F episodes that ended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -76,9 +77,7 @@ class Rollout:
     def revalued(self, policy: ActorCritic) -> Rollout:
         """Returns the rollout with `values` and `next_values` of the policy as it is now."""
         values = policy.values(self.obs)
-        next_values = successor_values(
-            values, policy.values(self.final_obs), policy.values(self.last_obs), self.final_at
-        )
+        next_values = policy.next_values(values, self.final_obs, self.final_at, self.last_obs)
         return replace(self, values=values, next_values=next_values)
 
     def check_finite(
@@ -97,7 +96,7 @@ class Rollout:
         for name in ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values"):
             block: Tensor = getattr(self, name)
             # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
-            if not block.is_floating_point() or bool(torch.isfinite(block.sum())):
+            if not block.is_floating_point() or math.isfinite(block.sum()):
                 continue
             bad = torch.nonzero(~torch.isfinite(block))
             if len(bad):
@@ -138,23 +137,6 @@ class Rollout:
         if not ends:
             return episode, length + step + 1
         return episode + len(ends), step - ends[-1]
-
-
-def successor_values(
-    values: Tensor, final_values: Tensor, last_values: Tensor, final_at: Tensor
-) -> Tensor:
-    """Returns V(s'_t): the next row's value, but the final observation's where an episode ended.
-
-    Args:
-        values: V(s_t), [T, N].
-        final_values: V of the final observations, [F].
-        last_values: V after the last step, [N].
-        final_at: Step and env of each final observation, int64 [F, 2].
-    """
-    next_values = torch.cat([values[1:], last_values[None]])
-    at = final_at.to(values.device)
-    next_values[at[:, 0], at[:, 1]] = final_values
-    return next_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,12 +323,8 @@ class LocalSampler:
         """Returns the block with log-probabilities and values."""
         with self._profiler.part("act"):
             log_probs, values = play.judgement()
-            next_values = successor_values(
-                values,
-                policy.values(block["final_obs"]),
-                policy.values(block["last_obs"]),
-                block["final_at"],
-            )
+            at = (block["final_obs"], block["final_at"], block["last_obs"])
+            next_values = policy.next_values(values, *at)
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
         rollout.check_finite(*positions, self._envs.first_env)
         return rollout

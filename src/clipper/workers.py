@@ -111,7 +111,7 @@ class ProcessSampler:
             EnvironmentFault: An environment raised or broke the contract, or a worker died.
             NumericsError: A number in the block is not finite.
         """
-        weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
+        weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         for worker in self._workers:
             worker.ask("collect", weights, num_steps)
         rollouts = []
@@ -134,7 +134,7 @@ class ProcessSampler:
         Raises:
             EnvironmentFault: The worker died, or an environment raised.
         """
-        weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
+        weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         self._workers[0].ask("call", weights, function, keywords)
         found: T = self._workers[0].receive()
         return found

@@ -302,7 +302,7 @@ class PPO:
         if self.config.objective == "kl_adaptive":
             counters["kl_coef"] = torch.tensor([self._kl_coef], dtype=torch.float64)
         return {
-            "policy": {k: v.clone() for k, v in self.policy.state_dict().items()},
+            "policy": {k: v.clone() for k, v in self.policy.tensors().items()},
             "engine": self.engine.state_dict(),
             "reward_scaler": {k: torch.from_numpy(v) for k, v in scaler.items()},
             "counters": counters,

@@ -17,6 +17,7 @@ def philox(seed: int, counter: tuple[int, int, int, int]) -> list[int]: ...
 def noise(
     seed: int, purpose: int, first_step: int, normal: bool, out: Float32, first_env: int = 0
 ) -> None: ...
+def merge_block(block: Float32, state: Float64) -> None: ...
 def permutation(seed: int, purpose: int, stream: int, index: int, order: Int64) -> None: ...
 def estimate(
     estimator: int,
@@ -55,6 +56,15 @@ class Policy:
         actions: NDArray[Any] | None,
         log_probs: Float32 | None,
         values: Float32,
+    ) -> None: ...
+
+    def next_values(
+        self,
+        values: Float32,
+        final_obs: Float32,
+        final_at: Int64,
+        last_obs: Float32,
+        next_values: Float32,
     ) -> None: ...
 
 class Stepper:

@@ -23,6 +23,7 @@ from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.policies.networks import ACTIVATIONS, MLPNetwork
+from clipper.policies.normalize import RunningMoments
 from clipper.randomness import Purpose
 from clipper.rollout import Rollout
 
@@ -198,6 +199,29 @@ class NativeEngine:
         values = torch.empty(obs.shape[:-1])
         self._policy.evaluate(_array(obs), None, None, values.numpy())
         return values
+
+    def next_values(
+        self, values: Tensor, final_obs: Tensor, final_at: Tensor, last_obs: Tensor
+    ) -> Tensor:
+        """Returns V of the observation each step truly ended in; as `ActorCritic.next_values`."""
+        found = torch.empty(values.shape)
+        self._policy.next_values(
+            _array(values),
+            _array(final_obs),
+            _array(final_at, np.int64),
+            _array(last_obs),
+            found.numpy(),
+        )
+        return found
+
+    def merge_block(self, moments: RunningMoments, block: NDArray[np.floating]) -> None:
+        """Adds a block [T, N, ...] to the moments, to the bits of `RunningMoments.merge_block`."""
+        if block.size == len(block):  # one column, which numpy sums in another order
+            RunningMoments.merge_block(moments, block)
+            return
+        state = moments.state()
+        _native.merge_block(np.ascontiguousarray(block, dtype=np.float32), state)
+        moments.load(state)
 
     def improve(
         self,

@@ -7,6 +7,7 @@ N envs, D columns of an observation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -65,6 +66,9 @@ class RunningMoments:
         return self
 
 
+Merge = Callable[[RunningMoments, NDArray[np.floating]], None]
+
+
 class ObservationNormalizer(nn.Module):
     """Observations to mean 0 and standard deviation 1 per column, clipped at +-10.
 
@@ -96,9 +100,16 @@ class ObservationNormalizer(nn.Module):
         """Returns clip((obs - mean) / std, -10, 10), [..., D]."""
         return torch.clamp((obs - self.mean) * self.inverse_std, -self.limit, self.limit)
 
-    def merge_block(self, obs: NDArray[np.floating]) -> None:
-        """Adds the raw observations [T, N, D] of a rollout to the statistics."""
-        self._running.merge_block(obs)
+    def merge_block(
+        self, obs: NDArray[np.floating], merge: Merge = RunningMoments.merge_block
+    ) -> None:
+        """Adds the raw observations [T, N, D] of a rollout to the statistics.
+
+        Args:
+            obs: The observations.
+            merge: Adds them to the moments; an engine may know a faster way to the same bits.
+        """
+        merge(self._running, obs)
         self.moments.copy_(torch.from_numpy(self._running.state()))
         self._refresh()
 

@@ -1,6 +1,7 @@
 // The kernels as the Python module clipper.engine._native; arrays are numpy's and are not copied.
 #include "bindings.hpp"
 #include "improve.hpp"
+#include "moments.hpp"
 #include "philox.hpp"
 
 using namespace nb::literals;
@@ -36,14 +37,7 @@ struct RolloutArrays {
                 terminated.size() == rows && truncated.size() == rows,
             "columns must be [T, N]");
     const size_t finals = final_at.size() / 2;
-    require(final_obs.size() == finals * static_cast<size_t>(net.obs_size),
-            "final_obs must be [F, D]");
-    for (size_t f = 0; f < finals; ++f)
-      require(final_at.data()[2 * f] >= 0 && final_at.data()[2 * f] < num_steps &&
-                  final_at.data()[2 * f + 1] >= 0 && final_at.data()[2 * f + 1] < num_envs,
-              "final_at must be steps and envs of the rollout");
-    require(static_cast<int64_t>(last_obs.size()) == num_envs * net.obs_size,
-            "last_obs must be [N, D]");
+    check_finals(net, num_steps, num_envs, final_obs, final_at, last_obs);
     const Actions from = actions_of(net, actions, static_cast<int64_t>(rows));
     require(static_cast<int64_t>(begins.size()) == num_envs, "begins must be [N]");
     const clipper::Judgement judgement{
@@ -161,7 +155,9 @@ NB_MODULE(_native, m) {
            "sizes"_a, "log_std"_a.none(), "log_std_param"_a, "normalizer"_a.none())
       .def("act", &NativePolicy::act, "obs"_a, "noise"_a.none(), "actions"_a)
       .def("evaluate", &NativePolicy::evaluate, "obs"_a, "actions"_a.none(),
-           "log_probs"_a.none(), "values"_a);
+           "log_probs"_a.none(), "values"_a)
+      .def("next_values", &NativePolicy::next_values, "values"_a, "final_obs"_a, "final_at"_a,
+           "last_obs"_a, "next_values"_a);
   nb::class_<Stepper>(m, "Stepper")
       .def(nb::init<NativePolicy&, In<float>, In<float>, nb::ndarray<nb::c_contig>, Out<float>,
                     Out<float>>(),
@@ -218,6 +214,15 @@ NB_MODULE(_native, m) {
   }, "estimator"_a, "rewards"_a, "values"_a, "next_values"_a, "terminated"_a, "truncated"_a,
      "begins"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "advantages"_a,
      "value_targets"_a, "counted"_a);
+  m.def("merge_block", [](nb::ndarray<const float, nb::c_contig, nb::device::cpu> block,
+                          Out<double> state) {
+    require(block.ndim() >= 2, "the block must be [T, N, ...]");
+    const auto rows = static_cast<int64_t>(block.shape(0)), envs = static_cast<int64_t>(block.shape(1));
+    require(rows > 0 && envs > 0, "the block must not be empty");
+    const int64_t columns = static_cast<int64_t>(block.size()) / (rows * envs);
+    require(static_cast<int64_t>(state.size()) == 1 + 2 * columns, "state must be count, mean, m2");
+    clipper::merge_block(rows, envs, columns, block.data(), state.data());
+  }, "block"_a, "state"_a);
   bind_randomness(m);
   bind_environments(m);
   bind_gym(m);
