@@ -6,7 +6,6 @@ size, F episodes that ended.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -81,11 +80,16 @@ class Rollout:
         return replace(self, values=values, next_values=next_values)
 
     def check_finite(
-        self, episodes: Sequence[int], lengths: Sequence[int], first_env: int = 0
+        self,
+        policy: ActorCritic,
+        episodes: Sequence[int],
+        lengths: Sequence[int],
+        first_env: int = 0,
     ) -> None:
         """Raises if a number in the block is NaN or infinite, and says where.
 
         Args:
+            policy: Looks through the blocks.
             episodes: Index of the episode each environment was in before the block.
             lengths: Steps it had taken in it.
             first_env: Index of the first environment, for the message.
@@ -93,11 +97,13 @@ class Rollout:
         Raises:
             NumericsError: Names what, the environment, the episode and the step.
         """
-        for name in ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values"):
-            block: Tensor = getattr(self, name)
-            # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
-            if not block.is_floating_point() or math.isfinite(block.sum()):
-                continue
+        names = ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values")
+        blocks = {
+            name: block for name in names if (block := getattr(self, name)).is_floating_point()
+        }
+        if policy.are_finite(list(blocks.values())):
+            return
+        for name, block in blocks.items():
             bad = torch.nonzero(~torch.isfinite(block))
             if len(bad):
                 raise self._not_finite(name, bad[0].tolist(), episodes, lengths, first_env)
@@ -294,10 +300,8 @@ class LocalSampler:
         self._steps += num_steps
         finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
         final_at = [(t, ending.env) for t, ending in endings]
-        episodes = [
-            replace(ending.episode, step=(first_step + t + 1) * self._num_envs_in_all)
-            for t, ending in endings
-        ]
+        for t, ending in endings:
+            ending.episode.step = (first_step + t + 1) * self._num_envs_in_all
         return self._judged(
             policy,
             play,
@@ -310,7 +314,7 @@ class LocalSampler:
             final_obs=torch.from_numpy(finals),
             final_at=torch.tensor(final_at, dtype=torch.int64).reshape(-1, 2),
             last_obs=torch.from_numpy(envs.obs.copy()),
-            episodes=tuple(episodes),
+            episodes=tuple(ending.episode for _, ending in endings),
         )
 
     def _judged(
@@ -326,7 +330,7 @@ class LocalSampler:
             at = (block["final_obs"], block["final_at"], block["last_obs"])
             next_values = policy.next_values(values, *at)
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
-        rollout.check_finite(*positions, self._envs.first_env)
+        rollout.check_finite(policy, *positions, self._envs.first_env)
         return rollout
 
     def mark(self) -> SamplerMark:

@@ -18,7 +18,7 @@ from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.spaces import ActionLayout, Float32, ObservationLayout
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """How an episode of one environment ended in a step.
 

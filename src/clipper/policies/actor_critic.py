@@ -5,7 +5,8 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from clipper.errors import ConfigError
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.networks import MLPNetwork, MLPShape
-from clipper.policies.normalize import Merge, ObservationNormalizer, RunningMoments
+from clipper.policies.normalize import ObservationNormalizer
 from clipper.randomness import Purpose, derived_seed, normal, uniform
 from clipper.spaces import ActionLayout, ObservationLayout
 
@@ -61,8 +62,12 @@ class Accelerator(Protocol):
         """Returns V of the observation that each step truly ended in."""
         ...
 
-    def merge_block(self, moments: RunningMoments, block: NDArray[np.floating]) -> None:
-        """Adds a block [T, N, D] to the moments, to the bits of `RunningMoments.merge_block`."""
+    def merge_observations(self, obs: Tensor) -> None:
+        """Adds a rollout's raw observations [T, N, D] to the normaliser's statistics."""
+        ...
+
+    def are_finite(self, blocks: Sequence[Tensor]) -> bool:
+        """Returns True if no number in the blocks is NaN or infinite."""
         ...
 
     def play(
@@ -317,10 +322,17 @@ class ActorCritic(nn.Module):
         """Adds a rollout's raw observations [T, N, D] to the normaliser's statistics."""
         if self.normalizer is None:
             return
-        merge: Merge = RunningMoments.merge_block
         if self._accelerator is not None:
-            merge = self._accelerator.merge_block
-        self.normalizer.merge_block(obs.cpu().numpy(), merge)
+            self._accelerator.merge_observations(obs)
+        else:
+            self.normalizer.merge_block(obs.cpu().numpy())
+
+    def are_finite(self, blocks: Sequence[Tensor]) -> bool:
+        """Returns True if no number in the blocks is NaN or infinite; False may be a false alarm."""
+        if self._accelerator is not None:
+            return self._accelerator.are_finite(blocks)
+        # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
+        return all(math.isfinite(block.sum()) for block in blocks)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what `state_dict` does: the parameters and statistics themselves, by name.

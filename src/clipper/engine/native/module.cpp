@@ -59,7 +59,7 @@ using Reported = std::tuple<int64_t, int64_t, int, int, bool, double, double>;
 Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
                  Out<float> m, Out<float> v, int64_t num_updates, Out<double> reports,
                  Out<double> grad_norms, Out<float> advantages, Out<float> value_targets,
-                 Out<bool> counted) {
+                 Out<bool> counted, Out<double> fit) {
   const clipper::Network& net = policy.policy().network();
   const clipper::Rollout rollout = arrays.view(net, settings.estimation);
   const clipper::Plan& plan = settings.plan;
@@ -76,11 +76,13 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
               static_cast<int64_t>(value_targets.size()) == rows &&
               static_cast<int64_t>(counted.size()) == rows,
           "the judgement must be [T, N]");
+  require(fit.size() == 3, "fit must be 3 numbers");
   policy.policy().refresh();
   clipper::Optimizer optimizer{policy.flat(), m.data(), v.data(), num_updates};
   clipper::Improver improver(policy.policy(), rollout, plan, optimizer,
                              {reports.data(), grad_norms.data(), advantages.data(),
                               value_targets.data(), counted.data()});
+  clipper::value_fit(rows, arrays.values.data(), value_targets.data(), fit.data());
   const clipper::Outcome outcome = improver.run();
   return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
           static_cast<int>(outcome.failure), outcome.shared, improver.estimate_seconds(),
@@ -135,6 +137,27 @@ void bind_randomness(nb::module_& m) {
     clipper::Shuffler().permute({seed, purpose}, stream, index,
                                 static_cast<int64_t>(order.size()), order.data());
   }, "seed"_a, "purpose"_a, "stream"_a, "index"_a, "order"_a);
+}
+
+void bind_moments(nb::module_& m) {
+  m.def("merge_observations", [](nb::ndarray<const float, nb::ndim<3>, nb::c_contig,
+                                             nb::device::cpu> obs,
+                                 Out<double> state, In<bool> is_normalized, Out<float> mean,
+                                 Out<float> inverse_std) {
+    const auto size = [&obs](size_t i) { return static_cast<int64_t>(obs.shape(i)); };
+    const size_t columns = obs.shape(2);
+    require(obs.size() > 0, "obs must be [T, N, D], all above 0");
+    require(state.size() == 1 + 2 * columns && is_normalized.size() == columns &&
+                mean.size() == columns && inverse_std.size() == columns,
+            "the state must be count, mean and m2 of D columns");
+    clipper::merge_block(size(0), size(1), size(2), obs.data(), state.data());
+    clipper::refresh(size(2), state.data(), is_normalized.data(), mean.data(), inverse_std.data());
+  }, "obs"_a, "state"_a, "is_normalized"_a, "mean"_a, "inverse_std"_a);
+  m.def("are_finite", [](const std::vector<In<float>>& blocks) {
+    for (const In<float>& block : blocks)
+      if (!clipper::is_finite(block.data(), static_cast<int64_t>(block.size()))) return false;
+    return true;
+  }, "blocks"_a);
 }
 
 }  // namespace
@@ -197,7 +220,7 @@ NB_MODULE(_native, m) {
          "estimator"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "num_threads"_a = 1);
   m.def("improve", &improve, "policy"_a, "rollout"_a, "settings"_a, "m"_a, "v"_a,
         "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a,
-        "counted"_a);
+        "counted"_a, "fit"_a);
   m.def("gradient", &gradient, "policy"_a, "rollout"_a, "settings"_a, "order"_a, "report"_a,
         "grad"_a, "old_params"_a.none() = nb::none(), "old_log_std"_a.none() = nb::none());
   m.def("estimate", [](int estimator, In<float> rewards, In<float> values, In<float> next_values,
@@ -214,15 +237,7 @@ NB_MODULE(_native, m) {
   }, "estimator"_a, "rewards"_a, "values"_a, "next_values"_a, "terminated"_a, "truncated"_a,
      "begins"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "advantages"_a,
      "value_targets"_a, "counted"_a);
-  m.def("merge_block", [](nb::ndarray<const float, nb::c_contig, nb::device::cpu> block,
-                          Out<double> state) {
-    require(block.ndim() >= 2, "the block must be [T, N, ...]");
-    const auto rows = static_cast<int64_t>(block.shape(0)), envs = static_cast<int64_t>(block.shape(1));
-    require(rows > 0 && envs > 0, "the block must not be empty");
-    const int64_t columns = static_cast<int64_t>(block.size()) / (rows * envs);
-    require(static_cast<int64_t>(state.size()) == 1 + 2 * columns, "state must be count, mean, m2");
-    clipper::merge_block(rows, envs, columns, block.data(), state.data());
-  }, "block"_a, "state"_a);
+  bind_moments(m);
   bind_randomness(m);
   bind_environments(m);
   bind_gym(m);

@@ -2,7 +2,9 @@
 // operation what `RunningMoments` in policies/normalize.py does, so that the bits are the same.
 #include "moments.hpp"
 
+#include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <vector>
 
 namespace clipper {
@@ -35,6 +37,27 @@ void merge_block(int64_t num_rows, int64_t num_envs, int64_t columns, const floa
     }
     count = total;
   }
+}
+
+void refresh(int64_t columns, const double* state, const bool* is_normalized, float* mean,
+             float* inverse_std) {
+  const double count = state[0];
+  for (int64_t d = 0; d < columns; ++d) {
+    const bool is_seen = is_normalized[d] && count > 0;
+    const double variance = is_seen ? state[1 + columns + d] / count : 1.0;
+    mean[d] = is_seen ? static_cast<float>(state[1 + d]) : 0.0f;
+    inverse_std[d] = is_seen ? static_cast<float>(1.0 / std::sqrt(variance + 1e-8)) : 1.0f;
+  }
+}
+
+bool is_finite(const float* x, int64_t size) {
+  uint32_t found = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof(bits));
+    found |= (bits & 0x7f800000u) == 0x7f800000u;  // all bits of the exponent
+  }
+  return found == 0;
 }
 
 }  // namespace clipper
