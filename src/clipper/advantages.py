@@ -229,6 +229,29 @@ def normalize_advantages(
     return advantages if counted is None else torch.where(counted, advantages, 0.0)
 
 
+class ValueFit(NamedTuple):
+    """How well the values that acted fit what they are now fitted to.
+
+    Attributes:
+        target_mean: Mean of the value targets.
+        target_std: Their population standard deviation.
+        explained_variance: See the function of this name.
+    """
+
+    target_mean: float
+    target_std: float
+    explained_variance: float
+
+
+def value_fit(values: Tensor, targets: Tensor) -> ValueFit:
+    """Returns the numbers that tell how well values fit their targets, both of any one shape."""
+    return ValueFit(
+        float(targets.mean()),
+        float(targets.std(correction=0)),
+        explained_variance(values, targets),
+    )
+
+
 def explained_variance(values: Tensor, targets: Tensor) -> float:
     """Returns 1 - Var[target - V] / Var[target]: 1 is perfect, 0 no better than a constant.
 

@@ -76,17 +76,20 @@ class Rollout:
     def revalued(self, policy: ActorCritic) -> Rollout:
         """Returns the rollout with `values` and `next_values` of the policy as it is now."""
         values = policy.values(self.obs)
-        next_values = successor_values(
-            values, policy.values(self.final_obs), policy.values(self.last_obs), self.final_at
-        )
+        next_values = policy.next_values(values, self.final_obs, self.final_at, self.last_obs)
         return replace(self, values=values, next_values=next_values)
 
     def check_finite(
-        self, episodes: Sequence[int], lengths: Sequence[int], first_env: int = 0
+        self,
+        policy: ActorCritic,
+        episodes: Sequence[int],
+        lengths: Sequence[int],
+        first_env: int = 0,
     ) -> None:
         """Raises if a number in the block is NaN or infinite, and says where.
 
         Args:
+            policy: Looks through the blocks.
             episodes: Index of the episode each environment was in before the block.
             lengths: Steps it had taken in it.
             first_env: Index of the first environment, for the message.
@@ -94,11 +97,13 @@ class Rollout:
         Raises:
             NumericsError: Names what, the environment, the episode and the step.
         """
-        for name in ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values"):
-            block: Tensor = getattr(self, name)
-            # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
-            if not block.is_floating_point() or bool(torch.isfinite(block.sum())):
-                continue
+        names = ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values")
+        blocks = {
+            name: block for name in names if (block := getattr(self, name)).is_floating_point()
+        }
+        if policy.are_finite(list(blocks.values())):
+            return
+        for name, block in blocks.items():
             bad = torch.nonzero(~torch.isfinite(block))
             if len(bad):
                 raise self._not_finite(name, bad[0].tolist(), episodes, lengths, first_env)
@@ -138,23 +143,6 @@ class Rollout:
         if not ends:
             return episode, length + step + 1
         return episode + len(ends), step - ends[-1]
-
-
-def successor_values(
-    values: Tensor, final_values: Tensor, last_values: Tensor, final_at: Tensor
-) -> Tensor:
-    """Returns V(s'_t): the next row's value, but the final observation's where an episode ended.
-
-    Args:
-        values: V(s_t), [T, N].
-        final_values: V of the final observations, [F].
-        last_values: V after the last step, [N].
-        final_at: Step and env of each final observation, int64 [F, 2].
-    """
-    next_values = torch.cat([values[1:], last_values[None]])
-    at = final_at.to(values.device)
-    next_values[at[:, 0], at[:, 1]] = final_values
-    return next_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,10 +328,8 @@ class LocalSampler:
         self._steps += num_steps
         finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
         final_at = [(t, ending.env) for t, ending in endings]
-        episodes = [
-            replace(ending.episode, step=(first_step + t + 1) * self._num_envs_in_all)
-            for t, ending in endings
-        ]
+        for t, ending in endings:
+            ending.episode.step = (first_step + t + 1) * self._num_envs_in_all
         return self._judged(
             policy,
             play,
@@ -356,7 +342,7 @@ class LocalSampler:
             final_obs=torch.from_numpy(finals),
             final_at=torch.tensor(final_at, dtype=torch.int64).reshape(-1, 2),
             last_obs=torch.from_numpy(envs.obs.copy()),
-            episodes=tuple(episodes),
+            episodes=tuple(ending.episode for _, ending in endings),
         )
 
     def show_on(self, board: Board) -> None:
@@ -391,14 +377,10 @@ class LocalSampler:
         """Returns the block with log-probabilities and values."""
         with self._profiler.part("act"):
             log_probs, values = play.judgement()
-            next_values = successor_values(
-                values,
-                policy.values(block["final_obs"]),
-                policy.values(block["last_obs"]),
-                block["final_at"],
-            )
+            at = (block["final_obs"], block["final_at"], block["last_obs"])
+            next_values = policy.next_values(values, *at)
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
-        rollout.check_finite(*positions, self._envs.first_env)
+        rollout.check_finite(policy, *positions, self._envs.first_env)
         return rollout
 
     def mark(self) -> SamplerMark:

@@ -24,7 +24,7 @@ from clipper.errors import EnvironmentFault
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import Rollout, block_shapes, successor_values
+from clipper.rollout import Rollout, block_shapes
 from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
@@ -388,11 +388,8 @@ def judged(policy: ActorCritic, columns: Mapping[str, Any]) -> Rollout:
     """Returns the rollout of what `cut_off` kept, with log-probabilities and values."""
     tensors = {k: torch.from_numpy(v) for k, v in columns.items() if k != "episodes"}
     log_probs, values = policy.evaluate(tensors["obs"], tensors["actions"])
-    next_values = successor_values(
-        values,
-        policy.values(tensors["final_obs"]),
-        policy.values(tensors["last_obs"]),
-        tensors["final_at"],
+    next_values = policy.next_values(
+        values, tensors["final_obs"], tensors["final_at"], tensors["last_obs"]
     )
     return Rollout(
         episodes=columns["episodes"],

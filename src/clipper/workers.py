@@ -109,7 +109,7 @@ class ProcessSampler:
                 worker failed too often.
             NumericsError: A number in the block is not finite.
         """
-        weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
+        weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         for supervised in self._workers:
             supervised.ask_to_collect(weights, num_steps)
         rollouts = []
@@ -131,7 +131,7 @@ class ProcessSampler:
         Raises:
             EnvironmentFault: The worker died, or an environment raised.
         """
-        weights = {name: tensor.numpy(force=True) for name, tensor in policy.state_dict().items()}
+        weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         worker = self._workers[0].worker
         _ask(worker, "call", weights, function, keywords)
         found: T = _answer(worker)

@@ -88,6 +88,7 @@ def drive(native: Any, variant: str, head: str, activation: int, shared: bool) -
         done = native.improve(
             policy, rollout, settings, np.zeros_like(flat), np.zeros_like(flat), 0,
             np.empty((9, 7)), np.empty(9), *np.empty((2, 39), np.float32), np.empty(39, np.bool_),
+            np.empty(3),
         )  # fmt: skip
         *counts, _, estimate_seconds, kl = done
         assert counts == [9, 9, 3, 0], done

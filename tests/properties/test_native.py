@@ -351,3 +351,80 @@ def test_an_action_of_nan_is_not_hidden(variant: str) -> None:
     bad[3, 1] = True
     assert torch.equal(log_probs.isnan(), bad)
     assert torch.equal(values.isnan(), bad)
+
+
+# --- the books of a rollout -----------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    num_steps=st.integers(1, 40),
+    num_envs=st.integers(1, 5),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_observations_are_merged_to_the_bits_of_numpy(
+    num_steps: int, num_envs: int, size: int, seed: int
+) -> None:
+    """Moments, mean and scale after three blocks are those of the normaliser alone, bit for bit."""
+    columns = np.random.default_rng(seed).random(size) < 0.7
+    columns[0] = True
+    fast = small_policy("discrete", obs_size=size, normalize_obs=True, dtype=torch.float32)
+    assert fast.normalizer is not None
+    fast.normalizer.columns = columns
+    alone = copy.deepcopy(fast.normalizer)
+    NativeEngine(fast)
+    rng = np.random.default_rng(seed)
+    for shift in (0.0, 1e4, -3.0):
+        block = rng.normal(shift, 2.0, (num_steps, num_envs, size)).astype(np.float32)
+        fast.merge_observations(torch.from_numpy(block))
+        alone.merge_block(block)
+    for name in ("moments", "mean", "inverse_std"):
+        found, expected = getattr(fast.normalizer, name), getattr(alone, name)
+        assert found.numpy().tobytes() == expected.numpy().tobytes(), name
+
+
+@settings(max_examples=30)
+@given(
+    num_steps=st.integers(1, 9),
+    num_envs=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+    end_rate=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_values_of_successors(num_steps: int, num_envs: int, seed: int, end_rate: float) -> None:
+    """The next row's value or the last observation's, and the final observation's at an ending."""
+    policy = small_policy("discrete", dtype=torch.float32)
+    shape = {"num_steps": num_steps, "num_envs": num_envs, "seed": seed, "end_rate": end_rate}
+    rollout = random_rollout(policy, **shape)
+    at = (rollout.final_obs, rollout.final_at, rollout.last_obs)
+    # an oracle by hand: every step in turn
+    expected = torch.cat([rollout.values[1:], policy.values(rollout.last_obs)[None]])
+    for row, (t, n) in zip(rollout.final_obs, rollout.final_at.tolist(), strict=True):
+        expected[t, n] = policy.values(row[None])[0]
+    torch.testing.assert_close(policy.next_values(rollout.values, *at), expected)
+    NativeEngine(policy)
+    torch.testing.assert_close(policy.next_values(rollout.values, *at), expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 6, 22])
+def test_a_number_that_is_not_finite_is_seen(at: int, bad: float) -> None:
+    """Wherever it stands; the largest numbers, whose sum is infinite, are no alarm."""
+    policy = small_policy("discrete", dtype=torch.float32)
+    NativeEngine(policy)
+    blocks = [torch.full((5,), 3e38), torch.zeros(0), torch.full((23,), -3e38)]
+    assert policy.are_finite(blocks)
+    blocks[2][at] = bad
+    assert not policy.are_finite(blocks)
+    assert not small_policy("discrete", dtype=torch.float32).are_finite(blocks)
+
+
+def test_the_fit_of_constant_targets() -> None:
+    """Where targets do not vary nothing can be explained; the mean is theirs, the deviation 0."""
+    pair = make_pair({"kind": "discrete", "obs_size": 3}, advantage="reward_to_go", gamma=0.0)
+    rollout = replace(pair.rollout, rewards=torch.full((NUM_STEPS, NUM_ENVS), 0.1))
+    log_probs, values = pair.fast.policy.evaluate(rollout.obs, rollout.actions)
+    metrics = pair.fast.improve(replace(rollout, log_probs=log_probs, values=values), 0.0)
+    assert np.isnan(metrics["value/explained_variance"])
+    assert metrics["value/target_mean"] == pytest.approx(0.1)
+    assert metrics["value/target_std"] == pytest.approx(0.0, abs=1e-7)

@@ -291,3 +291,17 @@ def test_a_space_without_measurements_has_no_normaliser() -> None:
     assert not layout.box_columns.any()
     agent = clipper.PPO("FrozenLake-v1", normalize_obs=True)
     assert agent.policy.normalizer is None
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+def test_statistics_stay_exact_in_a_policy_of_any_type(kind: torch.dtype) -> None:
+    """Parameters in another type leave count, mean and deviations in float64."""
+    policy = small_policy("box", normalize_obs=True)
+    obs = torch.from_numpy(np.random.default_rng(0).normal(1e4, 0.1, (30, 2, 3)))
+    policy.merge_observations(obs)
+    assert policy.normalizer is not None
+    before = policy.normalizer.moments.clone()
+    policy.to(kind)
+    assert policy.normalizer.mean.dtype == kind
+    assert torch.equal(policy.normalizer.moments, before)
+    assert policy.normalizer.moments.dtype == torch.float64

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from clipper.advantages import estimate, explained_variance, normalize_advantages
+from clipper.advantages import estimate, normalize_advantages, value_fit
 from clipper.config import PPOConfig
 from clipper.engine.choice import build_engine, describe_engine
 from clipper.engine.native import NativeEngine
-from clipper.engine.state import Updates
+from clipper.engine.state import Snapshot, Updates
 from clipper.errors import InvariantBreach
 from clipper.losses import (
     adapted_kl_coef,
@@ -149,7 +148,7 @@ class PPO:
             reports=torch.stack(reports),
             grad_norms=torch.stack(grad_norms).tolist() if grad_norms else [],
             epochs=epochs,
-            value_targets=judged.value_targets,
+            fit=value_fit(rollout.values.flatten(), judged.value_targets),
             counted=judged.counted,
             kl=kl,
         )
@@ -252,11 +251,9 @@ class PPO:
         metrics["policy/epochs"] = float(updates.epochs)
         if updates.grad_norms:
             metrics["loss/grad_norm"] = sum(updates.grad_norms) / len(updates.grad_norms)
-        targets = updates.value_targets
-        values_B = rollout.values.flatten()  # [T, N] -> [B]
-        metrics["value/explained_variance"] = explained_variance(values_B, targets)
-        metrics["value/target_mean"] = float(targets.mean())
-        metrics["value/target_std"] = float(targets.std(correction=0))
+        metrics["value/explained_variance"] = updates.fit.explained_variance
+        metrics["value/target_mean"] = updates.fit.target_mean
+        metrics["value/target_std"] = updates.fit.target_std
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         metrics["rollout/reward_mean"] = float(rollout.rewards.mean())
@@ -295,18 +292,32 @@ class PPO:
         """Returns which engine computes, and why if it is not the native one."""
         return describe_engine(self.policy, self.config, self.engine)
 
-    def state_dict(self) -> dict[str, dict[str, Any]]:
+    def state_dict(self) -> Snapshot:
         """Returns copies of all that changes during training, by part."""
+        state = self.engine.state
+        learned, tensors = state.parameters_now(), self.policy.tensors()
+        others = {k: v.clone() for k, v in tensors.items() if k not in state.names}
         scaler = {} if self.reward_scaler is None else self.reward_scaler.state_dict()
-        counters = {"num_iterations": torch.tensor([self._num_iterations])}
-        if self.config.objective == "kl_adaptive":
-            counters["kl_coef"] = torch.tensor([self._kl_coef], dtype=torch.float64)
-        return {
-            "policy": {k: v.clone() for k, v in self.policy.state_dict().items()},
-            "engine": self.engine.state_dict(),
-            "reward_scaler": {k: torch.from_numpy(v) for k, v in scaler.items()},
-            "counters": counters,
-        }
+        iterations, kl_coef = self._num_iterations, self._kl_coef
+
+        def policy() -> dict[str, Tensor]:
+            found = others | learned()
+            return {name: found[name] for name in tensors}
+
+        def counters() -> dict[str, Tensor]:
+            found = {"num_iterations": torch.tensor([iterations])}
+            if self.config.objective == "kl_adaptive":
+                found["kl_coef"] = torch.tensor([kl_coef], dtype=torch.float64)
+            return found
+
+        return Snapshot(
+            {
+                "policy": policy,
+                "engine": state.state_now(),
+                "reward_scaler": lambda: {k: torch.from_numpy(v) for k, v in scaler.items()},
+                "counters": counters,
+            }
+        )
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Sets what `state_dict` returned."""

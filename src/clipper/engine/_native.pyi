@@ -17,6 +17,10 @@ def philox(seed: int, counter: tuple[int, int, int, int]) -> list[int]: ...
 def noise(
     seed: int, purpose: int, first_step: int, normal: bool, out: Float32, first_env: int = 0
 ) -> None: ...
+def merge_observations(
+    obs: Float32, state: Float64, is_normalized: Bool, mean: Float32, inverse_std: Float32
+) -> None: ...
+def are_finite(blocks: list[Float32]) -> bool: ...
 def permutation(seed: int, purpose: int, stream: int, index: int, order: Int64) -> None: ...
 def estimate(
     estimator: int,
@@ -55,6 +59,14 @@ class Policy:
         actions: NDArray[Any] | None,
         log_probs: Float32 | None,
         values: Float32,
+    ) -> None: ...
+    def next_values(
+        self,
+        values: Float32,
+        final_obs: Float32,
+        final_at: Int64,
+        last_obs: Float32,
+        next_values: Float32,
     ) -> None: ...
 
 class Stepper:
@@ -194,6 +206,7 @@ def improve(
     advantages: Float32,
     value_targets: Float32,
     counted: Bool,
+    fit: Float64,
 ) -> tuple[int, int, int, int, bool, float, float]: ...
 def gradient(
     policy: Policy,

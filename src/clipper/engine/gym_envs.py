@@ -65,7 +65,7 @@ class GymEnvs(VectorEnv):
         truncated: NDArray[np.bool_],
     ) -> list[tuple[int, Ending]]:
         """Acts and steps until blocks are full; as `ReplayableEnvs.collect`."""
-        self._log.extend(actions)
+        self._log.append(actions)
         found: list[tuple[int, Ending]] = []
 
         def end(t: int, i: int, is_terminated: bool, info: Any) -> None:

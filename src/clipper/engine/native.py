@@ -9,7 +9,7 @@ Dimension key: T steps, N envs, B = T * N rows, D observation size, A action siz
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clipper.advantages import ValueFit
 from clipper.config import PPOConfig
 from clipper.engine.state import AdamState, Updates, not_finite
 from clipper.errors import ConfigError
@@ -108,6 +109,7 @@ class NativeEngine:
         self._noise_size = policy.distribution.noise_size
         self._action_size = policy.action_layout.size
         self._action_type = policy.action_layout.dtype
+        self._normalizer = policy.normalizer
         self._policy = self._describe(policy)
         policy.accelerate(self)
 
@@ -199,6 +201,39 @@ class NativeEngine:
         self._policy.evaluate(_array(obs), None, None, values.numpy())
         return values
 
+    def next_values(
+        self, values: Tensor, final_obs: Tensor, final_at: Tensor, last_obs: Tensor
+    ) -> Tensor:
+        """Returns V of the observation each step truly ended in; as `ActorCritic.next_values`."""
+        found = torch.empty(values.shape)
+        self._policy.next_values(
+            _array(values),
+            _array(final_obs),
+            _array(final_at, np.int64),
+            _array(last_obs),
+            found.numpy(),
+        )
+        return found
+
+    def merge_observations(self, obs: Tensor) -> None:
+        """Adds a rollout's raw observations to the normaliser's statistics, to the same bits."""
+        normalizer = self._normalizer
+        assert normalizer is not None
+        if obs.numel() == len(obs):  # one column, which numpy sums in another order
+            normalizer.merge_block(obs.numpy())
+            return
+        _native.merge_observations(
+            _array(obs),
+            normalizer.moments.numpy(),
+            normalizer.columns,
+            normalizer.mean.numpy(),
+            normalizer.inverse_std.numpy(),
+        )
+
+    def are_finite(self, blocks: Sequence[Tensor]) -> bool:
+        """Returns True if no number in the blocks is NaN or infinite."""
+        return _native.are_finite([_array(block) for block in blocks])
+
     def improve(
         self,
         rollout: Rollout,
@@ -237,7 +272,7 @@ class NativeEngine:
         )
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
         reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
-        targets = torch.empty(rollout.num_rows)
+        judged, fit = np.empty((2, rollout.num_rows), dtype=np.float32), np.empty(3)
         counted = torch.empty(rollout.num_rows, dtype=torch.bool)
         num_reports, num_updates, epochs, failure, was_shared, seconds, kl = _native.improve(
             self._policy,
@@ -248,9 +283,10 @@ class NativeEngine:
             state.num_updates,
             reports.numpy(),
             norms,
-            np.empty(rollout.num_rows, dtype=np.float32),
-            targets.numpy(),
+            judged[0],
+            judged[1],
             counted.numpy(),
+            fit,
         )
         state.num_updates += num_updates
         if threads > 1 and not was_shared:
@@ -263,7 +299,7 @@ class NativeEngine:
             reports=reports[:num_reports],
             grad_norms=norms[:num_updates].tolist(),
             epochs=epochs,
-            value_targets=targets,
+            fit=ValueFit(*fit.tolist()),
             counted=counted if config.advantage == "total_return" else None,
             kl=kl if config.has_kl_penalty else None,
             estimate_seconds=seconds,
@@ -314,9 +350,14 @@ class NativeEngine:
         """Steps taken."""
         return self._state.num_updates
 
+    @property
+    def state(self) -> AdamState:
+        """The parameters in one vector, and what Adam keeps of them."""
+        return self._state
+
     def state_dict(self) -> dict[str, Tensor]:
         """Returns copies of both moments and the number of updates."""
-        return self._state.state_dict()
+        return self._state.state_now()()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets what `state_dict` returned."""

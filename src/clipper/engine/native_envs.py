@@ -123,7 +123,7 @@ class NativeEnvs(ReplayableEnvs):
         truncated: NDArray[np.bool_],
     ) -> list[Ending]:
         """Steps every environment once and returns the endings; as `VectorEnv.step`."""
-        self._log.append(actions)
+        self._log.append(actions[None])
         if not self._batch.step(actions, rewards, terminated, truncated):
             raise self._fault()
         return [ending for _, ending in self._endings()]
@@ -143,7 +143,7 @@ class NativeEnvs(ReplayableEnvs):
         """
         if not isinstance(act, native.Stepper):
             return super().collect(act, obs, actions, rewards, terminated, truncated)
-        self._log.extend(actions)
+        self._log.append(actions)
         with self._profiler.part("env"):
             if not self._batch.collect(act, obs, rewards, terminated, truncated, self.position):
                 raise self._fault()

@@ -127,9 +127,14 @@ class ReferenceEngine:
         denominator = (state.v.sqrt() / math.sqrt(correction2)).add_(self._eps)
         state.params.addcdiv_(state.m, denominator, value=-learning_rate / correction1)
 
+    @property
+    def state(self) -> AdamState:
+        """The parameters in one vector, and what Adam keeps of them."""
+        return self._state
+
     def state_dict(self) -> dict[str, Tensor]:
         """Returns copies of both moments and the number of updates."""
-        return self._state.state_dict()
+        return self._state.state_now()()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets what `state_dict` returned."""

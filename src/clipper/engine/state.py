@@ -5,12 +5,14 @@ A run that was begun with one engine can therefore go on with another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clipper.advantages import ValueFit
 from clipper.errors import ConfigError, NumericsError
 
 
@@ -21,7 +23,9 @@ class AdamState:
         policy: The module whose parameters are learned; they become views of `params`.
 
     Attributes:
-        params: All parameters that require gradients, in the module's order.
+        learned: All parameters that require gradients, in the module's order.
+        names: Their names in the module.
+        params: The same in one vector.
         m: First moments.
         v: Second moments.
         num_updates: Steps taken.
@@ -31,7 +35,9 @@ class AdamState:
     """
 
     def __init__(self, policy: nn.Module) -> None:
-        self.learned = [p for p in policy.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.learned = [p for _, p in named]
         if not self.learned:
             raise ConfigError(
                 "a module must have parameters that require gradients, but all are frozen.",
@@ -50,10 +56,15 @@ class AdamState:
         parts = zip(flat.split(sizes), self.learned, strict=True)
         return [part.view_as(parameter) for part, parameter in parts]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns copies of both moments and the number of updates."""
-        count = torch.tensor([self.num_updates], dtype=torch.int64)
-        return {"m": self.m.clone(), "v": self.v.clone(), "num_updates": count}
+    def parameters_now(self) -> Callable[[], dict[str, Tensor]]:
+        """Returns what gives copies of the parameters, as they are now, by name."""
+        flat = self.params.clone()
+        return lambda: dict(zip(self.names, self.split(flat), strict=True))
+
+    def state_now(self) -> Callable[[], dict[str, Tensor]]:
+        """Returns what gives copies of both moments and the number of updates, as they are now."""
+        m, v, count = self.m.clone(), self.v.clone(), self.num_updates
+        return lambda: {"m": m, "v": v, "num_updates": torch.tensor([count], dtype=torch.int64)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets what `state_dict` returned."""
@@ -70,7 +81,7 @@ class Updates:
         reports: A row of numbers for every minibatch, [n, 7].
         grad_norms: Norm of the gradient before clipping, one for every update.
         epochs: Epochs that were finished.
-        value_targets: What V(s_t) was fitted to in the first epoch, [B].
+        fit: How well V(s_t) fitted the targets of the first epoch.
         counted: Rows that the policy could learn from, [B], or None for all.
         kl: Mean exact KL(old || new) over all rows after the updates; None if nobody asked.
         estimate_seconds: Time that a call which does it all spent on advantages.
@@ -79,10 +90,32 @@ class Updates:
     reports: Tensor
     grad_norms: list[float]
     epochs: int
-    value_targets: Tensor
+    fit: ValueFit
     counted: Tensor | None
     kl: float | None
     estimate_seconds: float = 0.0
+
+
+class Snapshot(Mapping[str, dict[str, Any]]):
+    """The parts of a state as they were when it was taken, made when they are asked for.
+
+    One is taken before every iteration, to fall back on, and hardly ever looked at.
+
+    Args:
+        parts: What makes each part, by its name.
+    """
+
+    def __init__(self, parts: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+        self._parts = dict(parts)
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self._parts[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
 
 
 def not_finite(loss: float, norm: float, update: int) -> NumericsError:

@@ -18,7 +18,7 @@ from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.spaces import ActionLayout, Float32, ObservationLayout
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """How an episode of one environment ended in a step.
 
@@ -35,7 +35,10 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point in time of N environments: episodes, lengths, returns, observations, actions so far."""
+    """A point in time of N environments: episodes, lengths, returns, observations, actions so far.
+
+    The actions are blocks [t, N, A], the last of which ends at this point.
+    """
 
     log: list[NDArray[Any]]
     episodes: list[int]
@@ -77,6 +80,7 @@ class ReplayableEnvs(ABC):
         self.obs_layout = obs_layout
         self.action_layout = action_layout
         self.obs: Float32 = np.zeros((num_envs, obs_layout.size), dtype=np.float32)
+        # blocks [t, N, A] of actions
         self._log: list[NDArray[Any]] = []
         self._profiler: Profiler = NO_STOPWATCH
         # the row and the environment that `collect` is at, for whoever watches from outside
@@ -168,20 +172,27 @@ class ReplayableEnvs(ABC):
 
     def positions(self) -> tuple[list[int], list[int]]:
         """Returns each environment's episode index and the steps taken in it."""
-        return [int(n) for n in self._episodes], [int(n) for n in self._lengths]
+        return _listed(self._episodes), _listed(self._lengths)
 
     def mark(self) -> Mark:
         """Returns this point in time, cheaply, for `state_dict` to describe now or later."""
-        keep = max((n for n in self._lengths if n <= self.MAX_REPLAY_STEPS), default=0)
-        if len(self._log) > keep:
-            del self._log[: len(self._log) - keep]
+        episodes, lengths = self.positions()
+        self._forget(max((n for n in lengths if n <= self.MAX_REPLAY_STEPS), default=0))
         return Mark(
             log=self._log.copy(),
-            episodes=list(self._episodes),
-            lengths=list(self._lengths),
-            returns=list(self._returns),
+            episodes=episodes,
+            lengths=lengths,
+            returns=_listed(self._returns),
             obs=self.obs.copy(),
         )
+
+    def _forget(self, keep: int) -> None:
+        """Drops the blocks of actions that none of the last `keep` steps is in."""
+        for i in range(len(self._log) - 1, -1, -1):
+            if keep <= 0:
+                del self._log[: i + 1]
+                return
+            keep -= len(self._log[i])
 
     def state_dict(self, mark: Mark | None = None) -> dict[str, NDArray[Any]]:
         """Returns what `load_state_dict` needs to bring fresh environments to a point in time.
@@ -193,10 +204,8 @@ class ReplayableEnvs(ABC):
             mark: The point in time, or None for now.
         """
         mark = mark or self.mark()
-        replayed = [length if length <= len(mark.log) else 0 for length in mark.lengths]
-        shape = (-1, self.num_envs, self.action_layout.size)
-        empty = np.zeros((0, self.num_envs, self.action_layout.size), self.action_layout.dtype)
-        log = np.concatenate(mark.log).reshape(shape) if mark.log else empty
+        log = np.concatenate([self._no_actions(0), *mark.log])
+        replayed = [length if length <= len(log) else 0 for length in mark.lengths]
         parts = [log[len(log) - count :, i] for i, count in enumerate(replayed)]
         return {
             "actions": np.concatenate(parts),
@@ -215,10 +224,8 @@ class ReplayableEnvs(ABC):
             otherwise why not, in words. Environments that did not are at the start of their next
             episode.
         """
-        self._log = [
-            np.zeros((self.num_envs, self.action_layout.size), dtype=self.action_layout.dtype)
-            for _ in range(int(state["replayed"].max(initial=0)))
-        ]
+        log = self._no_actions(int(state["replayed"].max(initial=0)))
+        self._log = [log]
         failed = []
         start = 0
         for i in range(self.num_envs):
@@ -233,8 +240,7 @@ class ReplayableEnvs(ABC):
                 and np.array_equal(self.obs[i], state["obs"][i])
                 and self._returns[i] == float(state["returns"][i])
             ):
-                for log, action in zip(self._log[len(self._log) - count :], actions, strict=True):
-                    log[i] = action
+                log[len(log) - count :, i] = actions
             else:
                 failed.append(i)
                 self._begin(i)
@@ -244,3 +250,13 @@ class ReplayableEnvs(ABC):
             f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
             "observation and return and began new episodes"
         )
+
+    def _no_actions(self, num_steps: int) -> NDArray[Any]:
+        """Returns a block of zeros, [num_steps, N, A]."""
+        layout = self.action_layout
+        return np.zeros((num_steps, self.num_envs, layout.size), dtype=layout.dtype)
+
+
+def _listed(numbers: Any) -> list[Any]:
+    """Returns the numbers of an array as Python's own, or a list's copy."""
+    return numbers.tolist() if isinstance(numbers, np.ndarray) else list(numbers)

@@ -94,7 +94,7 @@ class VectorEnv(ReplayableEnvs):
         Raises:
             EnvironmentFault: An environment raised or broke the contract; names env and step.
         """
-        self._log.append(actions)
+        self._log.append(actions[None])
         endings: list[Ending] = []
         returns, lengths = self._returns, self._lengths
         plain_type, plain_shape = self._plain_type, self._plain_shape

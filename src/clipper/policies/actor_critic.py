@@ -5,7 +5,8 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,20 @@ class Accelerator(Protocol):
 
     def values(self, obs: Tensor) -> Tensor:
         """Returns V of raw observations."""
+        ...
+
+    def next_values(
+        self, values: Tensor, final_obs: Tensor, final_at: Tensor, last_obs: Tensor
+    ) -> Tensor:
+        """Returns V of the observation that each step truly ended in."""
+        ...
+
+    def merge_observations(self, obs: Tensor) -> None:
+        """Adds a rollout's raw observations [T, N, D] to the normaliser's statistics."""
+        ...
+
+    def are_finite(self, blocks: Sequence[Tensor]) -> bool:
+        """Returns True if no number in the blocks is NaN or infinite."""
         ...
 
     def play(
@@ -116,6 +131,7 @@ class ActorCritic(nn.Module):
             if isinstance(part, nn.Conv2d):
                 part.register_forward_pre_hook(_channels_last)
         self._accelerator: Accelerator | None = None
+        self._tensors: tuple[int, dict[str, Tensor]] | None = None
         # in a list, so that the module does not register it a second time
         self._anchor = [next(network.parameters())]
 
@@ -163,7 +179,7 @@ class ActorCritic(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy has parameters of its own
-        return {**self.__dict__, "_accelerator": None}
+        return {**self.__dict__, "_accelerator": None, "_tensors": None}
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Returns observations as the network sees them, [..., D], on the policy's device."""
@@ -266,6 +282,24 @@ class ActorCritic(nn.Module):
         parts = [self(self.normalize(part))[1] for part in rows.split(65_536)]
         return torch.cat(parts).reshape(obs.shape[:-1])
 
+    def next_values(
+        self, values: Tensor, final_obs: Tensor, final_at: Tensor, last_obs: Tensor
+    ) -> Tensor:
+        """Returns V(s'_t): the next row's value, but the final observation's where an episode ended.
+
+        Args:
+            values: V(s_t) of the policy as it is now, [T, N].
+            final_obs: Last observations of the episodes that ended, [F, D].
+            final_at: Step and env of each, int64 [F, 2].
+            last_obs: Observations after the last step, [N, D].
+        """
+        if self._accelerator is not None:
+            return self._accelerator.next_values(values, final_obs, final_at, last_obs)
+        found = torch.cat([values[1:], self.values(last_obs)[None]])
+        at = final_at.to(values.device)
+        found[at[:, 0], at[:, 1]] = self.values(final_obs)
+        return found
+
     @torch.no_grad()
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log-probabilities of actions [..., A] and values at raw observations [..., D]."""
@@ -286,8 +320,32 @@ class ActorCritic(nn.Module):
 
     def merge_observations(self, obs: Tensor) -> None:
         """Adds a rollout's raw observations [T, N, D] to the normaliser's statistics."""
-        if self.normalizer is not None:
+        if self.normalizer is None:
+            return
+        if self._accelerator is not None:
+            self._accelerator.merge_observations(obs)
+        else:
             self.normalizer.merge_block(obs.cpu().numpy())
+
+    def are_finite(self, blocks: Sequence[Tensor]) -> bool:
+        """Returns True if no number in the blocks is NaN or infinite; False may be a false alarm."""
+        if self._accelerator is not None:
+            return self._accelerator.are_finite(blocks)
+        # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
+        return all(math.isfinite(block.sum()) for block in blocks)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns what `state_dict` does: the parameters and statistics themselves, by name.
+
+        Of an MLP without the walk through all its modules, which costs as much as an update: its
+        tensors stay where they are until it is moved.
+        """
+        if type(self.network) is not MLPNetwork:
+            return self.state_dict()  # a user's module may put new tensors in the place of others
+        place = self._anchor[0].data_ptr()
+        if self._tensors is None or self._tensors[0] != place:
+            self._tensors = place, dict(self.state_dict())
+        return self._tensors[1]
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` gave, in place, so that views of the parameters stay valid."""

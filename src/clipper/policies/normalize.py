@@ -7,7 +7,7 @@ N envs, D columns of an observation.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -73,6 +73,14 @@ class ObservationNormalizer(nn.Module):
 
     Args:
         columns: True for the columns that are measurements, bool [D].
+
+    Attributes:
+        columns: As given.
+        moments: Count, mean and summed squared deviations, float64 [1 + 2 D] whatever the type of
+            the parameters.
+        mean: What is subtracted, [D].
+        inverse_std: What the difference is multiplied by, [D].
+        limit: Where the product is clipped, [D].
     """
 
     moments: Tensor
@@ -83,14 +91,19 @@ class ObservationNormalizer(nn.Module):
     def __init__(self, columns: NDArray[np.bool_]) -> None:
         super().__init__()
         size = len(columns)
-        self._columns = columns
-        self._running = RunningMoments((size,))
-        self.register_buffer("moments", torch.from_numpy(self._running.state()))
+        self.columns = columns
+        self.register_buffer("moments", torch.from_numpy(RunningMoments((size,)).state()))
         self.register_buffer("mean", torch.zeros(size), persistent=False)
         self.register_buffer("inverse_std", torch.ones(size), persistent=False)
         limit = torch.full((size,), torch.inf)
         limit[torch.from_numpy(columns)] = CLIP
         self.register_buffer("limit", limit, persistent=False)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        moments = self.moments
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.moments = moments.to(self.mean.device)
+        return self
 
     def forward(self, obs: Tensor) -> Tensor:
         """Returns clip((obs - mean) / std, -10, 10), [..., D]."""
@@ -98,19 +111,22 @@ class ObservationNormalizer(nn.Module):
 
     def merge_block(self, obs: NDArray[np.floating]) -> None:
         """Adds the raw observations [T, N, D] of a rollout to the statistics."""
-        self._running.merge_block(obs)
-        self.moments.copy_(torch.from_numpy(self._running.state()))
-        self._refresh()
+        running = self._running()
+        running.merge_block(obs)
+        self.moments.copy_(torch.from_numpy(running.state()))
+        self._refresh(running)
 
     def reload(self) -> None:
-        """Takes over the `moments` buffer after a state dict was loaded."""
-        self._running.load(self.moments.double().cpu().numpy())
-        self._refresh()
+        """Takes over the `moments` after a state dict was loaded."""
+        self._refresh(self._running())
 
-    def _refresh(self) -> None:
-        seen = self._columns & (self._running.count > 0)
-        mean = np.where(seen, self._running.mean, 0.0)
-        inverse = np.where(seen, 1.0 / np.sqrt(self._running.variance + _EPSILON), 1.0)
+    def _running(self) -> RunningMoments:
+        return RunningMoments(self.columns.shape).load(self.moments.cpu().numpy())
+
+    def _refresh(self, running: RunningMoments) -> None:
+        seen = self.columns & (running.count > 0)
+        mean = np.where(seen, running.mean, 0.0)
+        inverse = np.where(seen, 1.0 / np.sqrt(running.variance + _EPSILON), 1.0)
         self.mean.copy_(torch.from_numpy(mean))
         self.inverse_std.copy_(torch.from_numpy(inverse))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from clipper.engine.state import AdamState
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.spaces import ActionLayout, ObservationLayout
+from helpers import small_policy
 
 
 class Net(nn.Module):
@@ -75,3 +78,43 @@ def test_what_is_no_pair_is_told(change: Any, words: str) -> None:
     """What must be returned and what was, before anything is trained."""
     with pytest.raises(ConfigError, match=rf"params \[M, 2\], values \[M\].*{words}"):
         policy_around(Net(change))
+
+
+def test_tensors_are_those_of_the_state_dict() -> None:
+    """Also after the policy was moved, copied or taken over by an engine, and after a load."""
+    policy = small_policy("box", normalize_obs=True, dtype=torch.float32)
+    other = small_policy("box", normalize_obs=True, seed=1, dtype=torch.float32)
+
+    def check(found: ActorCritic) -> None:
+        expected = found.state_dict()
+        tensors = found.tensors()
+        assert list(tensors) == list(expected)
+        for name, tensor in expected.items():
+            assert tensors[name].data_ptr() == tensor.data_ptr(), name
+
+    check(policy)
+    check(policy.double())
+    check(copy.deepcopy(policy))
+    check(policy.float())
+    AdamState(policy)
+    check(policy)
+    policy.load_state(other.state_dict())
+    check(policy)
+
+
+def test_tensors_of_a_users_module_are_looked_up_anew() -> None:
+    """A module may put a new tensor in the place of a statistic at every call."""
+
+    class Counts(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, obs: Tensor) -> Any:
+            self.count = self.count + 1
+            return super().forward(obs)
+
+    policy = policy_around(Counts())
+    before = float(policy.tensors()["network.count"])
+    policy.values(torch.zeros(1, 3))
+    assert float(policy.tensors()["network.count"]) == before + 1

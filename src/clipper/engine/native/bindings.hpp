@@ -12,6 +12,7 @@
 #include <stdexcept>
 
 #include "dispatch.hpp"
+#include "estimators.hpp"
 #include "layout.hpp"
 
 namespace nb = nanobind;
@@ -43,6 +44,19 @@ inline Actions actions_of(const clipper::Network& net, const nb::ndarray<nb::ro,
   }
   require(array.dtype() == nb::dtype<int64_t>(), "actions must be int64");
   return {nullptr, static_cast<const int64_t*>(array.data())};
+}
+
+inline void check_finals(const clipper::Network& net, int64_t num_steps, int64_t num_envs,
+                         In<float> final_obs, In<int64_t> final_at, In<float> last_obs) {
+  const size_t finals = final_at.size() / 2;
+  require(final_obs.size() == finals * static_cast<size_t>(net.obs_size),
+          "final_obs must be [F, D]");
+  for (size_t f = 0; f < finals; ++f)
+    require(final_at.data()[2 * f] >= 0 && final_at.data()[2 * f] < num_steps &&
+                final_at.data()[2 * f + 1] >= 0 && final_at.data()[2 * f + 1] < num_envs,
+            "final_at must be steps and envs of the rollout");
+  require(static_cast<int64_t>(last_obs.size()) == num_envs * net.obs_size,
+          "last_obs must be [N, D]");
 }
 
 // A policy with its arrays kept alive.
@@ -95,6 +109,28 @@ class NativePolicy {
     policy_->kernels.evaluate(net, policy_->packed(), policy_->workspace(), obs.data(), rows,
                               from.floats, from.ints, log_probs ? log_probs->data() : nullptr,
                               values.data());
+  }
+
+  // V of the observation that each step truly ended in, [T, N].
+  void next_values(In<float> values, In<float> final_obs, In<int64_t> final_at, In<float> last_obs,
+                   Out<float> next_values) {
+    const clipper::Network& net = policy_->network();
+    require(values.ndim() == 2 && values.size() == next_values.size(), "values must be [T, N]");
+    const auto num_steps = static_cast<int64_t>(values.shape(0));
+    const auto num_envs = static_cast<int64_t>(values.shape(1));
+    const auto finals = static_cast<int64_t>(final_at.size() / 2);
+    check_finals(net, num_steps, num_envs, final_obs, final_at, last_obs);
+    if (num_steps == 0) return;
+    std::vector<float> found(static_cast<size_t>(finals + num_envs));
+    policy_->refresh();
+    const auto value = [&](const float* obs, int64_t rows, float* to) {
+      policy_->kernels.evaluate(net, policy_->packed(), policy_->workspace(), obs, rows, nullptr,
+                                nullptr, nullptr, to);
+    };
+    value(final_obs.data(), finals, found.data());
+    value(last_obs.data(), num_envs, found.data() + finals);
+    clipper::successor_values(num_steps, num_envs, values.data(), found.data(), final_at.data(),
+                              finals, found.data() + finals, next_values.data());
   }
 
  private:

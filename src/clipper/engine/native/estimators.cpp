@@ -2,6 +2,7 @@
 #include "estimators.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace clipper {
@@ -109,6 +110,25 @@ void successor_values(int64_t num_steps, int64_t num_envs, const float* values,
   std::memcpy(next_values + rest, last_values, sizeof(float) * static_cast<size_t>(num_envs));
   for (int64_t f = 0; f < num_finals; ++f)
     next_values[final_at[2 * f] * num_envs + final_at[2 * f + 1]] = final_values[f];
+}
+
+void value_fit(int64_t rows, const float* values, const float* targets, double* fit) {
+  const double count = static_cast<double>(rows);
+  double target_sum = 0, error_sum = 0, target_squares = 0, error_squares = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    target_sum += targets[i];
+    error_sum += targets[i] - values[i];
+  }
+  const double target_mean = target_sum / count, error_mean = error_sum / count;
+  for (int64_t i = 0; i < rows; ++i) {
+    const double target = targets[i] - target_mean, error = targets[i] - values[i] - error_mean;
+    target_squares += target * target;
+    error_squares += error * error;
+  }
+  fit[0] = target_mean;
+  fit[1] = std::sqrt(target_squares / count);
+  // 1 - Var[target - V] / Var[target]
+  fit[2] = target_squares > 0 ? 1.0 - error_squares / target_squares : std::nan("");
 }
 
 }  // namespace clipper

@@ -30,4 +30,7 @@ void successor_values(int64_t num_steps, int64_t num_envs, const float* values,
                       const float* final_values, const int64_t* final_at, int64_t num_finals,
                       const float* last_values, float* next_values);
 
+// Mean and population standard deviation of the targets, and the variance explained: `ValueFit`.
+void value_fit(int64_t rows, const float* values, const float* targets, double* fit);
+
 }  // namespace clipper

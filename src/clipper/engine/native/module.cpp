@@ -1,6 +1,7 @@
 // The kernels as the Python module clipper.engine._native; arrays are numpy's and are not copied.
 #include "bindings.hpp"
 #include "improve.hpp"
+#include "moments.hpp"
 #include "philox.hpp"
 
 using namespace nb::literals;
@@ -36,14 +37,7 @@ struct RolloutArrays {
                 terminated.size() == rows && truncated.size() == rows,
             "columns must be [T, N]");
     const size_t finals = final_at.size() / 2;
-    require(final_obs.size() == finals * static_cast<size_t>(net.obs_size),
-            "final_obs must be [F, D]");
-    for (size_t f = 0; f < finals; ++f)
-      require(final_at.data()[2 * f] >= 0 && final_at.data()[2 * f] < num_steps &&
-                  final_at.data()[2 * f + 1] >= 0 && final_at.data()[2 * f + 1] < num_envs,
-              "final_at must be steps and envs of the rollout");
-    require(static_cast<int64_t>(last_obs.size()) == num_envs * net.obs_size,
-            "last_obs must be [N, D]");
+    check_finals(net, num_steps, num_envs, final_obs, final_at, last_obs);
     const Actions from = actions_of(net, actions, static_cast<int64_t>(rows));
     require(static_cast<int64_t>(begins.size()) == num_envs, "begins must be [N]");
     const clipper::Judgement judgement{
@@ -65,7 +59,7 @@ using Reported = std::tuple<int64_t, int64_t, int, int, bool, double, double>;
 Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
                  Out<float> m, Out<float> v, int64_t num_updates, Out<double> reports,
                  Out<double> grad_norms, Out<float> advantages, Out<float> value_targets,
-                 Out<bool> counted) {
+                 Out<bool> counted, Out<double> fit) {
   const clipper::Network& net = policy.policy().network();
   const clipper::Rollout rollout = arrays.view(net, settings.estimation);
   const clipper::Plan& plan = settings.plan;
@@ -82,11 +76,13 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
               static_cast<int64_t>(value_targets.size()) == rows &&
               static_cast<int64_t>(counted.size()) == rows,
           "the judgement must be [T, N]");
+  require(fit.size() == 3, "fit must be 3 numbers");
   policy.policy().refresh();
   clipper::Optimizer optimizer{policy.flat(), m.data(), v.data(), num_updates};
   clipper::Improver improver(policy.policy(), rollout, plan, optimizer,
                              {reports.data(), grad_norms.data(), advantages.data(),
                               value_targets.data(), counted.data()});
+  clipper::value_fit(rows, arrays.values.data(), value_targets.data(), fit.data());
   const clipper::Outcome outcome = improver.run();
   return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
           static_cast<int>(outcome.failure), outcome.shared, improver.estimate_seconds(),
@@ -143,6 +139,27 @@ void bind_randomness(nb::module_& m) {
   }, "seed"_a, "purpose"_a, "stream"_a, "index"_a, "order"_a);
 }
 
+void bind_moments(nb::module_& m) {
+  m.def("merge_observations", [](nb::ndarray<const float, nb::ndim<3>, nb::c_contig,
+                                             nb::device::cpu> obs,
+                                 Out<double> state, In<bool> is_normalized, Out<float> mean,
+                                 Out<float> inverse_std) {
+    const auto size = [&obs](size_t i) { return static_cast<int64_t>(obs.shape(i)); };
+    const size_t columns = obs.shape(2);
+    require(obs.size() > 0, "obs must be [T, N, D], all above 0");
+    require(state.size() == 1 + 2 * columns && is_normalized.size() == columns &&
+                mean.size() == columns && inverse_std.size() == columns,
+            "the state must be count, mean and m2 of D columns");
+    clipper::merge_block(size(0), size(1), size(2), obs.data(), state.data());
+    clipper::refresh(size(2), state.data(), is_normalized.data(), mean.data(), inverse_std.data());
+  }, "obs"_a, "state"_a, "is_normalized"_a, "mean"_a, "inverse_std"_a);
+  m.def("are_finite", [](const std::vector<In<float>>& blocks) {
+    for (const In<float>& block : blocks)
+      if (!clipper::is_finite(block.data(), static_cast<int64_t>(block.size()))) return false;
+    return true;
+  }, "blocks"_a);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -161,7 +178,9 @@ NB_MODULE(_native, m) {
            "sizes"_a, "log_std"_a.none(), "log_std_param"_a, "normalizer"_a.none())
       .def("act", &NativePolicy::act, "obs"_a, "noise"_a.none(), "actions"_a)
       .def("evaluate", &NativePolicy::evaluate, "obs"_a, "actions"_a.none(),
-           "log_probs"_a.none(), "values"_a);
+           "log_probs"_a.none(), "values"_a)
+      .def("next_values", &NativePolicy::next_values, "values"_a, "final_obs"_a, "final_at"_a,
+           "last_obs"_a, "next_values"_a);
   nb::class_<Stepper>(m, "Stepper")
       .def(nb::init<NativePolicy&, In<float>, In<float>, nb::ndarray<nb::c_contig>, Out<float>,
                     Out<float>>(),
@@ -201,7 +220,7 @@ NB_MODULE(_native, m) {
          "estimator"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "num_threads"_a = 1);
   m.def("improve", &improve, "policy"_a, "rollout"_a, "settings"_a, "m"_a, "v"_a,
         "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a,
-        "counted"_a);
+        "counted"_a, "fit"_a);
   m.def("gradient", &gradient, "policy"_a, "rollout"_a, "settings"_a, "order"_a, "report"_a,
         "grad"_a, "old_params"_a.none() = nb::none(), "old_log_std"_a.none() = nb::none());
   m.def("estimate", [](int estimator, In<float> rewards, In<float> values, In<float> next_values,
@@ -218,6 +237,7 @@ NB_MODULE(_native, m) {
   }, "estimator"_a, "rewards"_a, "values"_a, "next_values"_a, "terminated"_a, "truncated"_a,
      "begins"_a, "gamma"_a, "gae_lambda"_a, "num_return_steps"_a, "advantages"_a,
      "value_targets"_a, "counted"_a);
+  bind_moments(m);
   bind_randomness(m);
   bind_environments(m);
   bind_gym(m);
