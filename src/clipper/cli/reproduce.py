@@ -8,7 +8,7 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipper.cli.arguments import UsageError, positive_int, say, seed
 
@@ -18,20 +18,39 @@ if TYPE_CHECKING:
 
 HELP = """Runs a study of the PPO paper (arXiv 1707.06347) and shows the result beside the printed one.
 
-  table1    eleven objectives on MuJoCo tasks: the mean normalised score of each
+  table1    eleven objectives of PPO on MuJoCo tasks: the mean normalised score of each
+  figure3   PPO and five relatives on the same tasks: learning curves and final scores
+  table2    A2C, ACER and PPO on Atari games: not in this version, and it says what is missing
 
 The same command goes on where it was stopped. docs/tutorials/reproduce-the-paper.md explains the
 protocol and what is done otherwise than in the paper. MuJoCo: pip install "clipper-rl[mujoco]"."""
 
 
+class _Study(argparse.Action):
+    """Takes the name of a study, and says at once what a study lacks that cannot be run."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if values == "table2":
+            from clipper.experiments.deviations import TABLE2_MISSING
+
+            raise UsageError(
+                f"table2 trains on 49 Atari games, but this version lacks {TABLE2_MISSING}.",
+                hint="table1 and figure3 are on MuJoCo tasks. The printed tables 2 and 6 are in "
+                "clipper/experiments/reference/.",
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("study", choices=("table1",), help="what is reproduced")
+    parser.add_argument(
+        "study", choices=("table1", "figure3", "table2"), action=_Study, help="what is reproduced"
+    )
     parser.add_argument(
         "--scale",
         choices=("smoke", "small", "full"),
         default="small",
-        help="smoke: 2 tasks, 1 seed, 4,096 steps; small: 3 tasks, 3 seeds, 1 M steps; full: the "
+        help="smoke: 1 task, 1 seed, 4,096 steps; small: 3 tasks, 3 seeds, 1 M steps; full: the "
         "paper's 7 tasks (small)",
     )
     parser.add_argument(
@@ -60,20 +79,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is missing, shows the result and returns the exit code."""
-    from clipper.experiments.paper import SCALES, table1_runs
+    from clipper.experiments.paper import SCALES, figure3_runs, table1_runs
     from clipper.experiments.sweep import read_jobs
 
+    if args.with_raw and args.study != "table1":
+        raise UsageError(f"--with-raw must come with table1, but comes with {args.study}.")
     num_jobs = read_jobs(args.jobs)
     scale = SCALES[args.scale]
     folder = Path(args.out) if args.out else Path("reproduce") / f"{args.study}-{args.scale}"
-    specs = table1_runs(scale.tasks, scale.num_seeds, scale.total_timesteps, has_raw=args.with_raw)
+    size = (scale.tasks, scale.num_seeds, scale.total_timesteps)
+    if args.study == "table1":
+        specs = table1_runs(*size, has_raw=args.with_raw)
+    else:
+        specs = figure3_runs(*size)
     if args.verify is not None:
         return _verify(args, specs, folder, num_jobs)
     if args.verify_seed is not None:
         raise UsageError("--verify-seed must come with --verify, but comes alone.")
-    scores = _random_scores(scale.tasks, folder)
+    scores = _random_scores(scale.tasks, folder) if args.study == "table1" else {}
     outcome = _run(args, specs, folder, num_jobs)
-    _show_table1(outcome, scores, scale.num_seeds)
+    if outcome.rows:
+        _show(args.study, outcome, scores, scale.num_seeds)
     print("next:")
     again = shlex.join(["clipper", "reproduce", *args.words])
     print(f"  {again}" if len(outcome.rows) < len(specs) else f"  {again} --verify 3")
@@ -111,42 +137,38 @@ def _run(
     return outcome
 
 
-def _show_table1(outcome: SweepOutcome, scores: dict[str, float], num_seeds: int) -> None:
-    """Prints the table and writes its files, as far as runs have finished."""
-    from clipper.checkpoint import write_atomically
+def _show(study: str, outcome: SweepOutcome, scores: dict[str, float], num_seeds: int) -> None:
+    """Prints the result and writes its files, as far as runs have finished."""
     from clipper.errors import ConfigError
     from clipper.experiments.collect import collect
-    from clipper.experiments.deviations import TABLE1_DEVIATIONS
-    from clipper.experiments.report import write_report
-    from clipper.experiments.table1 import draw_table1, table1_csv, table1_of, table1_text
-    from clipper.plotting import save_figure
+    from clipper.experiments.figure3 import reproduce_figure3
+    from clipper.experiments.reproduction import NOT_AS_PRINTED, write_reproduction
+    from clipper.experiments.table1 import reproduce_table1
 
-    if not outcome.rows:
-        return
-    folder, keys = outcome.folder, {run.spec.key for run in outcome.runs}
-    collection = collect([folder]).where(lambda row: row.key in keys)
+    keys = {run.spec.key for run in outcome.runs}
+    collection = collect([outcome.folder]).where(lambda row: row.key in keys)
     try:
-        table = table1_of(collection, scores)
+        if study == "table1":
+            found = reproduce_table1(collection, scores, num_seeds)
+        else:
+            found = reproduce_figure3(collection, num_seeds)
     except ConfigError:
         if len(outcome.rows) == len(outcome.runs):
             raise
         say("no table yet: not every setting has a run on the same task")
         return
-    write_atomically(folder / "table.csv", table1_csv(table).encode())
-    save_figure(draw_table1(table), folder / "table1.png")
-    write_report(table.comparison, folder / "report", "Table 1 of the PPO paper")
-    text = table1_text(table, num_seeds)
-    print(f"\n{text}\n")
-    if table.rank_correlation == table.rank_correlation:
-        print(f"rank correlation with the printed scores (Spearman): {table.rank_correlation:.2f}")
-    for note in table.notes:
+    files = write_reproduction(found, outcome.folder)
+    print(f"\n{found.table}\n")
+    for line in found.lines:
+        print(line)
+    for note in found.notes:
         say(f"note: {note}")
-    print("\nnot as in the paper:")
-    for line in TABLE1_DEVIATIONS:
-        print(textwrap.fill(line, 100, initial_indent="  - ", subsequent_indent="    "))
+    print(f"\n{NOT_AS_PRINTED.lower()}:")
+    for remark in found.remarks:
+        print(textwrap.fill(remark, 100, initial_indent="  - ", subsequent_indent="    "))
     print()
-    for name in ("table.csv", "table1.png", "report/report.html"):
-        print(folder / name)
+    for file in files:
+        print(file)
 
 
 def _verify(args: argparse.Namespace, specs: Sequence[RunSpec], folder: Path, num_jobs: int) -> int:
@@ -180,6 +202,8 @@ def _verify(args: argparse.Namespace, specs: Sequence[RunSpec], folder: Path, nu
             print(
                 f"  commit {row.commit[:10] or 'unknown'} then, {again.commit[:10] or 'unknown'} now"
             )
+    same = sum(verdict.is_same for verdict in verdicts)
+    print(f"{same} of {len(chosen)} have the same parameters, bit for bit")
     if any(verdict.is_broken for verdict in verdicts):
         return InvariantBreach.exit_code
     return outcome.exit_code

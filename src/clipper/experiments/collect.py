@@ -162,7 +162,11 @@ def _from_results(file: Path) -> Collection:
         points,
         settings,
         envs,
-        {(entry["setting"], entry["env"]): entry["config"] for entry in entries},
+        {
+            (entry["setting"], entry["env"]): entry["config"]
+            for entry in entries
+            if entry["setting"] in settings  # others have no run that has finished
+        },
         [],
     )
 

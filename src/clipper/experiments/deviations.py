@@ -33,3 +33,25 @@ TABLE1_DEVIATIONS = (
     "Intervals: the paper prints none.",
 )
 """Of Table 1: differences first that surely move returns."""
+
+FIGURE3_DEVIATIONS = (
+    "The printed numbers are readings of the figure by others, about as good as a pixel; nobody has "
+    "read CEM and the vanilla policy gradient. Where two have read a curve, both are given.",
+    "Environments: -v5 in place of -v1, as in table1; returns on all but HalfCheetah and Swimmer are in "
+    "other units or of another task.",
+    "The paper gives no hyperparameters for A2C, TRPO, CEM and the vanilla policy gradient. Here they "
+    "have Clipper's presets, all with the discount 0.99.",
+    "Seeds: the paper does not say how many runs a curve is the mean of; here 3.",
+    "PPO, A2C, TRPO and the vanilla gradient normalise observations and scale rewards as their presets "
+    "say; the paper does not speak of it.",
+    "CEM's curve is the mean return of the candidates it tried, not of the mean of its distribution.",
+    "What is said of PPO's clip 0.2 under table1 holds here too.",
+)
+"""Of Figure 3."""
+
+TABLE2_MISSING = (
+    "a policy for images (Atari observations are refused; a convolutional network and uint8 "
+    "observations are needed), the paper's preprocessing by name (frame skip and stack, grey 84 x 84, "
+    "no-op starts, lost lives) and presets of A2C, ACER and PPO for it"
+)
+"""What Table 2 needs that this version does not have."""

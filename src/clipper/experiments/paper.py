@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipper.experiments.runs import RunSpec
-from clipper.presets import MUJOCO_TASKS
+from clipper.errors import ConfigError
+from clipper.experiments.runs import RunSpec, config_class
+from clipper.presets import MUJOCO_TASKS, PRESETS
 
 NUM_SEEDS = 3
 """Seeds of every setting on every task, section 6.1."""
@@ -32,10 +33,10 @@ class Scale:
 
 SCALES: Mapping[str, Scale] = {
     "smoke": Scale(
-        tasks=("InvertedPendulum-v5", "Hopper-v5"),
+        tasks=("InvertedPendulum-v5",),
         num_seeds=1,
         total_timesteps=4096,
-        about="2 tasks, 1 seed, 4,096 steps: does it run?",
+        about="1 task, 1 seed, 4,096 steps: does it run?",
     ),
     "small": Scale(
         tasks=("InvertedPendulum-v5", "Reacher-v5", "HalfCheetah-v5"),
@@ -107,3 +108,99 @@ def table1_runs(
         for task in tasks
         for name, values in settings.items()
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """An algorithm of Figure 3.
+
+    Attributes:
+        algo: Its name in Clipper.
+        family: Its preset on a task is `family/TASK`.
+        settings: What is given beside the preset.
+        read_as: Its name among the readings of the printed figure; empty if nobody read it.
+    """
+
+    algo: str
+    family: str
+    settings: Mapping[str, Any]
+    read_as: str = ""
+
+
+_DISCOUNT = {"gamma": 0.99}
+FIGURE3: Mapping[str, Contender] = {
+    "PPO (clip 0.2)": Contender(
+        algo="ppo", family="paper", settings=TABLE1[TABLE1_BEST], read_as="ppo"
+    ),
+    "A2C": Contender(algo="a2c", family="a2c", settings=_DISCOUNT, read_as="a2c"),
+    "A2C + trust region": Contender(
+        algo="a2c",
+        family="a2c",
+        settings={**_DISCOUNT, "trust_region": True},
+        read_as="a2c_trust_region",
+    ),
+    "CEM": Contender(algo="cem", family="cem", settings={}),
+    "vanilla PG, adaptive step": Contender(algo="vpg", family="vpg", settings=_DISCOUNT),
+    "TRPO": Contender(algo="trpo", family="trpo", settings=_DISCOUNT, read_as="trpo"),
+}
+"""The six algorithms of Figure 3, all with the discount 0.99 of PPO's; CEM has none."""
+
+
+def figure3_runs(
+    tasks: Sequence[str] = MUJOCO_TASKS,
+    num_seeds: int = NUM_SEEDS,
+    total_timesteps: int | None = None,
+) -> list[RunSpec]:
+    """Returns the runs of Figure 3: 6 algorithms x 7 tasks x 3 seeds, all algorithms on a seed first.
+
+    Args:
+        tasks: Environments for which every algorithm has a preset.
+        num_seeds: Seeds 0, 1, ... of every algorithm on every task.
+        total_timesteps: Steps of each run, or None for the paper's million.
+
+    Raises:
+        ConfigError: An algorithm or one of its presets is not in this version.
+    """
+    _check_registered(tasks)
+    shared = {"eval_every": 0, "total_timesteps": total_timesteps or FIGURE3_TIMESTEPS}
+    return [
+        RunSpec(
+            setting=name,
+            env=task,
+            seed=seed,
+            algo=one.algo,
+            preset=f"{one.family}/{task}",
+            settings={**shared, **one.settings},
+        )
+        for seed in range(num_seeds)
+        for task in tasks
+        for name, one in FIGURE3.items()
+    ]
+
+
+FIGURE3_TIMESTEPS = 1_000_000
+"""Steps of every run, caption of Figure 3."""
+
+
+def _check_registered(tasks: Sequence[str]) -> None:
+    """Raises unless every algorithm of Figure 3 and its presets exist."""
+    missing = []
+    for algo in dict.fromkeys(one.algo for one in FIGURE3.values()):
+        try:
+            config_class(algo)
+        except ConfigError:
+            missing.append(algo)
+    if missing:
+        raise ConfigError(
+            "figure3 compares PPO with its relatives, which must be registered, but this version of "
+            f"Clipper has no {', '.join(missing)}.",
+            hint="`clipper train --help` lists the algorithms under --algo; table1 needs PPO alone.",
+        )
+    names = [f"{one.family}/{task}" for one in FIGURE3.values() for task in tasks]
+    absent = [name for name in dict.fromkeys(names) if name not in PRESETS]
+    if absent:
+        raise ConfigError(
+            f"figure3 needs a preset of every algorithm on every task, but there is no {absent[0]}"
+            + (f" (and {len(absent) - 1} more)." if len(absent) > 1 else "."),
+            hint="`clipper presets` lists them.",
+        )

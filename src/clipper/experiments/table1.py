@@ -13,8 +13,10 @@ import numpy as np
 
 from clipper.experiments.collect import Collection
 from clipper.experiments.comparison import Comparison, compare
+from clipper.experiments.deviations import TABLE1_DEVIATIONS
 from clipper.experiments.paper import TABLE1, TABLE1_BEST
 from clipper.experiments.printed import printed_table1
+from clipper.experiments.reproduction import Reproduction
 from clipper.experiments.statistics import Array, Interval, bootstrap_interval
 from clipper.experiments.tables import Table
 from clipper.plotting import COLOURS, dress, plain
@@ -159,6 +161,37 @@ def _average_ranks(values: Array) -> Array:
     below = (values[None, :] < values[:, None]).sum(1)
     equal = (values[None, :] == values[:, None]).sum(1)
     return np.asarray(below + (equal + 1) / 2, dtype=np.float64)
+
+
+def reproduce_table1(
+    collection: Collection, random: Mapping[str, float], num_seeds: int
+) -> Reproduction:
+    """Returns Table 1 of a study's runs, ready to be shown.
+
+    Args:
+        collection: The runs.
+        random: Mean return of the random policy by task.
+        num_seeds: Seeds of every setting on every task that were asked for.
+
+    Raises:
+        ConfigError: The settings have no task in common.
+        FileError: No run has a score, or none is better than the random policy.
+    """
+    table = table1_of(collection, random)
+    correlation = table.rank_correlation
+    told = f"rank correlation with the printed scores (Spearman): {correlation:.2f}"
+    return Reproduction(
+        title="Table 1 of the PPO paper",
+        table=table1_text(table, num_seeds),
+        lines=[] if math.isnan(correlation) else [told],
+        csv=table1_csv(table),
+        picture="table1.png",
+        caption="Our scores and the printed ones",
+        figure=draw_table1(table),
+        comparison=table.comparison,
+        notes=table.notes,
+        remarks=TABLE1_DEVIATIONS,
+    )
 
 
 def table1_text(table: Table1, num_seeds: int) -> Table:
