@@ -29,7 +29,7 @@ protocol and what is done otherwise than in the paper. MuJoCo: pip install "clip
 class _Study(argparse.Action):
     """Takes the name of a study, and says at once what a study lacks that cannot be run."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, *_: Any) -> None:
         if values == "table2":
             from clipper.experiments.deviations import TABLE2_MISSING
 
