@@ -114,7 +114,7 @@ def test_the_blocks_were_found() -> None:
         if block.where.startswith("README.md")
         for line in commands_of(block)
     ]
-    assert set(readme) == set(VERBS) - {"presets", "replay", "check-env"}
+    assert set(readme) == set(VERBS) - {"presets", "replay", "check-env", "reproduce"}
     assert len(SHELL) > 15
     assert len(PYTHON) >= 6
 
