@@ -72,7 +72,7 @@ def _table(comparison: Comparison, num_seeds: int) -> Table:
     for found in _in_order(comparison):
         setting, env = found.setting, found.env
         low, high = found.mean.low, found.mean.high
-        read = " or ".join(number(value) for value in readings(setting, env))
+        read = " or ".join(f"{value:,.0f}" for value in readings(setting, env))
         ends = "-" if math.isnan(low) else f"{number(low)} to {number(high)}"
         runs = str(len(found.scores))
         rows.append((env, setting, runs, number(found.mean.value), ends, read or "-"))

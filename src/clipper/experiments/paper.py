@@ -110,7 +110,7 @@ def table1_runs(
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Contender:
     """An algorithm of Figure 3.
 

@@ -4,53 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 
 import pytest
 from scipy import stats
 
 from clipper.errors import ConfigError, FileError
-from clipper.experiments.collect import Collection
 from clipper.experiments.paper import TABLE1, table1_runs
 from clipper.experiments.printed import printed_rows, printed_table1
 from clipper.experiments.rows import Row
 from clipper.experiments.table1 import Table1Row, draw_table1, table1_csv, table1_of, table1_text
 from clipper.presets import MUJOCO_TASKS, find_preset
-
-
-def row(setting: str, env: str, seed: int, score: float) -> Row:
-    return Row(
-        setting=setting,
-        env=env,
-        seed=seed,
-        algo="ppo",
-        score=score,
-        score_all=score,
-        episodes=100,
-        eval_mean=math.nan,
-        eval_episodes=0,
-        steps=1000,
-        wall_seconds=1.0,
-        cpu_seconds=1.0,
-        config_hash=setting,
-        parameters_sha256="",
-        engine="native avx2",
-        exact=True,
-        version="0",
-        commit="",
-    )
-
-
-def collection(*rows: Row) -> Collection:
-    return Collection(
-        rows=rows,
-        points=[],
-        settings=list(dict.fromkeys(r.setting for r in rows)),
-        envs=list(dict.fromkeys(r.env for r in rows)),
-        configs={},
-        notes=[],
-    )
-
+from made_rows import collection, row
 
 RANDOM = {"A": 10.0, "B": -100.0}
 ROWS = [
