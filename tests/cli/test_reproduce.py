@@ -82,12 +82,14 @@ def test_a_second_call_trains_and_measures_nothing(
     folder, _ = smoke
     for name in ("results.csv", "curves.csv", "random.csv"):
         shutil.copy(folder / name, tmp_path)
+    change(tmp_path, "random.csv", "mujoco", "1.3.1")
     monkeypatch.setattr("clipper.experiments.random_policy.measure_random", lambda env: 1 / 0)
     said = clip(*SMOKE, "--with-raw", f"--out={tmp_path}")
     assert said.code == 0, said.err
     assert "12 of 12 runs have finished, 0 of them now" in said.out
     assert (tmp_path / "table.csv").read_bytes() == (folder / "table.csv").read_bytes()
     assert not (tmp_path / "runs").exists()
+    assert "InvertedPendulum-v5 by MuJoCo 1.3.1" in said.err
 
 
 def change(folder: Path, file: str, column: str, value: str) -> None:
@@ -184,6 +186,15 @@ def interrupt_when(file: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_place_that_cannot_be_written_is_refused(clip: Clip, tmp_path: Path) -> None:
+    """A file where the folder should be, and a damaged random.csv, end before anything is trained."""
+    Path("taken").touch()
+    assert_refused(clip(*SMOKE, "--out=taken"), 5, "taken")
+    Path("study").mkdir()
+    Path("study/random.csv").write_text("env,mean\nInvertedPendulum-v5,4\n")
+    assert_refused(clip(*SMOKE, "--out=study"), 5, "random.csv", "std", "remove it")
 
 
 @pytest.mark.parametrize(

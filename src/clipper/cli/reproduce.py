@@ -107,11 +107,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _random_scores(tasks: Sequence[str], folder: Path) -> dict[str, float]:
-    from clipper.experiments.random_policy import EPISODES, random_scores
+    from clipper.experiments.random_policy import random_scores
 
-    found = random_scores(
-        tasks, folder, lambda env: say(f"measuring the random policy: {env}, {EPISODES} episodes")
-    )
+    found = random_scores(tasks, folder, say)
     return {env: score.mean for env, score in found.items()}
 
 

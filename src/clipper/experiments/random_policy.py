@@ -19,6 +19,7 @@ from pathlib import Path
 from clipper.agent import PPO
 from clipper.checkpoint import write_atomically
 from clipper.errors import FileError
+from clipper.run_folder import file_error
 
 FILE = "random.csv"
 EPISODES = 100
@@ -60,20 +61,26 @@ def random_scores(
     Args:
         envs: The tasks.
         folder: A study's; `random.csv` is written into it.
-        notify: Called with every task that has to be measured, before it is.
+        notify: Called with a line for every task that has to be measured, before it is, or was
+            measured with another version of MuJoCo.
 
     Raises:
         FileError: The file is damaged or cannot be written.
         EnvironmentFault: A task needs packages that are not installed, or failed.
     """
     file = folder / FILE
-    known = read_random(file) if file.exists() else {}
+    known = read_random(file) if file.is_file() else {}
     for env in envs:
         if env not in known:
-            notify(env)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise FileError(file_error(folder, error)) from error
+            notify(f"measuring the random policy: {env}, {EPISODES} episodes")
             known[env] = measure_random(env)
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(file, _text(known).encode())
+        elif (then := known[env].mujoco) != (now := _version("mujoco")):
+            notify(f"note: {file} has {env} by MuJoCo {then or 'unknown'}, but {now} is installed")
     return {env: known[env] for env in envs}
 
 
