@@ -355,7 +355,7 @@ def provenance() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Returns the versions of Clipper, Python and the libraries results depend on."""
     found = {"python": platform.python_version()}
-    for name in ("clipper-rl", "torch", "numpy", "gymnasium"):
+    for name in ("clipper-rl", "torch", "numpy", "gymnasium", "mujoco"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -6,6 +6,7 @@ To keep it short every number of steps in them is made smaller, as `shorter` say
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import glob
 import re
@@ -113,7 +114,7 @@ def test_the_blocks_were_found() -> None:
         if block.where.startswith("README.md")
         for line in commands_of(block)
     ]
-    assert set(readme) == set(VERBS) - {"presets", "replay", "check-env"}
+    assert set(readme) == set(VERBS) - {"presets", "replay", "check-env", "reproduce"}
     assert len(SHELL) > 15
     assert len(PYTHON) >= 6
 
@@ -299,3 +300,14 @@ def test_every_setting_is_documented() -> None:
         assert found[1] == f"`{show(field.default)}`", flag
         assert found[2] == describe_field(field), flag
         assert f"`{field.name}`" in names
+
+
+def test_the_page_of_ppo_names_all_there_is(trained: Path) -> None:
+    """docs/algorithms/ppo.md has every setting of PPO and every number that a run of it logs."""
+    page = (ROOT / "docs/algorithms/ppo.md").read_text()
+    with open(trained / "metrics.csv", newline="") as file:
+        columns = next(csv.reader(file))
+    names = [field.name for field in dataclasses.fields(PPOConfig)]
+    metrics = [column for column in columns if "/" in column]
+    assert len(metrics) > 15
+    assert [name for name in [*names, *metrics] if f"`{name}`" not in page] == []

@@ -24,6 +24,7 @@ VERBS = {
     "sweep": "train settings over environments and seeds, and keep a row for every run",
     "compare": "say which of some settings is better, and how sure that is",
     "report": "write tables, pictures and a page about a sweep",
+    "reproduce": "run a study of the PPO paper and show it beside the printed numbers",
     "plot": "draw learning curves of runs",
     "check-env": "say what is wrong with an environment",
     "inspect": "say what a run or an agent file is",

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,18 @@ class Collection:
     envs: Sequence[str]
     configs: Mapping[tuple[str, str], Mapping[str, Any]]
     notes: Sequence[str]
+
+    def where(self, is_kept: Callable[[Row], bool]) -> Collection:
+        """Returns the runs that are kept, with the settings and tasks that they have."""
+        rows = [row for row in self.rows if is_kept(row)]
+        keys = {row.key for row in rows}
+        return dataclasses.replace(
+            self,
+            rows=rows,
+            points=[point for point in self.points if point.key in keys],
+            settings=[name for name in self.settings if any(row.setting == name for row in rows)],
+            envs=[env for env in self.envs if any(row.env == env for row in rows)],
+        )
 
 
 def collect(paths: Sequence[str | Path]) -> Collection:
@@ -150,7 +162,11 @@ def _from_results(file: Path) -> Collection:
         points,
         settings,
         envs,
-        {(entry["setting"], entry["env"]): entry["config"] for entry in entries},
+        {
+            (entry["setting"], entry["env"]): entry["config"]
+            for entry in entries
+            if entry["setting"] in settings  # others have no run that has finished
+        },
         [],
     )
 

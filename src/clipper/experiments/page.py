@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from clipper import __version__
@@ -44,13 +45,36 @@ footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: .75
 """
 
 
-def page_of(comparison: Comparison, pictures: Mapping[str, tuple[str, bytes]], title: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Preface:
+    """What stands on a page before the comparison.
+
+    Attributes:
+        table: Of what the page is about.
+        picture: Name of its PNG file, what it shows, and the file's content.
+        heading: Of the remarks.
+        remarks: Sentences, each a point of a list.
+    """
+
+    table: Table
+    picture: tuple[str, str, bytes]
+    heading: str
+    remarks: Sequence[str]
+
+
+def page_of(
+    comparison: Comparison,
+    pictures: Mapping[str, tuple[str, bytes]],
+    title: str,
+    preface: Preface | None = None,
+) -> str:
     """Returns the page.
 
     Args:
         comparison: What it tells.
         pictures: PNG files by name, each with what it shows.
         title: Heading.
+        preface: What comes first, or None.
     """
     runs = comparison.collection.rows
     metric = METRICS[comparison.metric][1]
@@ -59,16 +83,11 @@ def page_of(comparison: Comparison, pictures: Mapping[str, tuple[str, bytes]], t
         f"<p>{len(runs)} runs of {len(comparison.normalised)} settings on "
         f"{len(comparison.collection.envs)} task{'s' * (len(comparison.collection.envs) != 1)}, "
         f"judged by the {escape(metric)}.</p>",
+        "" if preface is None else _preface(preface),
         _verdicts(comparison),
     ]
     parts += [_table(table) for table in tables_of(comparison, in_full=True)]
-    for name, (text, content) in pictures.items():
-        data = base64.b64encode(content).decode()
-        parts.append(
-            f'<h2>{escape(text)}</h2>\n<figure class="picture" style="--pixels: {_width(content)}">'
-            f'<img alt="{escape(text)}" src="data:image/png;base64,{data}"></figure>'
-            f'<p class="caption">{escape(name)}</p>'
-        )
+    parts += [_picture(name, text, content) for name, (text, content) in pictures.items()]
     parts += [_settings(comparison), _how(comparison)]
     body = "\n".join(part for part in parts if part)
     return (
@@ -76,6 +95,23 @@ def page_of(comparison: Comparison, pictures: Mapping[str, tuple[str, bytes]], t
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
         f"<footer>Clipper {__version__}</footer>\n</body>\n</html>\n"
+    )
+
+
+def _preface(preface: Preface) -> str:
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in preface.remarks)
+    return (
+        f"{_table(preface.table)}\n{_picture(*preface.picture)}\n"
+        f"<h2>{escape(preface.heading)}</h2>\n<ul>{remarks}</ul>\n<h2>The settings compared</h2>"
+    )
+
+
+def _picture(name: str, text: str, content: bytes) -> str:
+    data = base64.b64encode(content).decode()
+    return (
+        f'<h2>{escape(text)}</h2>\n<figure class="picture" style="--pixels: {_width(content)}">'
+        f'<img alt="{escape(text)}" src="data:image/png;base64,{data}"></figure>'
+        f'<p class="caption">{escape(name)}</p>'
     )
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from clipper.errors import FileError
 from clipper.experiments.comparison import Comparison
 from clipper.experiments.figures import draw_curves, draw_improvement, draw_profiles, draw_scores
-from clipper.experiments.page import page_of
+from clipper.experiments.page import Preface, page_of
 from clipper.experiments.tables import pairs_csv, summary_csv
 
 PAGE = "report.html"
 _OURS = (PAGE, "summary.csv", "pairs.csv")
 
 
-def write_report(comparison: Comparison, folder: str | Path, title: str) -> list[Path]:
+def write_report(
+    comparison: Comparison, folder: str | Path, title: str, preface: Preface | None = None
+) -> list[Path]:
     """Writes `report.html`, PNG and CSV files into a folder and returns their paths.
 
     An older report in the folder is replaced when the new one is complete on the disk.
@@ -27,6 +29,7 @@ def write_report(comparison: Comparison, folder: str | Path, title: str) -> list
         comparison: What is reported.
         folder: Where; a new folder, or one of an older report.
         title: Heading of the page.
+        preface: What stands on the page before the comparison, or None.
 
     Raises:
         FileError: The folder holds something else, or cannot be written.
@@ -45,7 +48,8 @@ def write_report(comparison: Comparison, folder: str | Path, title: str) -> list
         (temporary / "summary.csv").write_text(summary_csv(comparison), encoding="utf-8")
         if comparison.pairs:
             (temporary / "pairs.csv").write_text(pairs_csv(comparison), encoding="utf-8")
-        (temporary / PAGE).write_text(page_of(comparison, pictures, title), encoding="utf-8")
+        page = page_of(comparison, pictures, title, preface)
+        (temporary / PAGE).write_text(page, encoding="utf-8")
         if target.exists():
             os.rename(target, old)
         os.rename(temporary, target)

@@ -1,0 +1,57 @@
+"""What a reproduction does otherwise than the paper, or had to choose where the paper is silent."""
+
+from __future__ import annotations
+
+TABLE1_DEVIATIONS = (
+    "Environments: -v5 on MuJoCo 3 or newer in place of -v1 on MuJoCo 1.3. Reacher and "
+    "InvertedDoublePendulum show fewer numbers; Hopper, Walker2d, InvertedPendulum and "
+    "InvertedDoublePendulum pay nothing for surviving on the step that ends in a fall; Walker2d has "
+    "another foot friction; Reacher pays for the distance after the step. Returns in raw units are "
+    "not comparable; the normalised scores are each study's own.",
+    "Scale: the paper publishes neither its random scores nor its best ones. Random is here the mean of "
+    "100 episodes of the policy that training starts from, measured; best is the best single run of the "
+    "eleven settings (score_to_mean in table.csv: the best setting's mean instead).",
+    "Observations are normalised by a running mean and standard deviation and clipped at 10; the paper "
+    "does not speak of it (--with-raw adds clip 0.2 without).",
+    "Rewards are divided by the running standard deviation of the discounted return and clipped at 10; "
+    "the paper does not speak of it (--with-raw: without). Scores are in raw rewards.",
+    "Advantages are normalised over each minibatch; the paper does not speak of it. It fixes what a "
+    "beta of the fixed KL penalty weighs against.",
+    "Gradients are clipped to a joint norm of 0.5; the paper does not speak of it. It joins the step of "
+    "the policy with that of the critic, so that the value coefficient (1 here) matters a little.",
+    "Time limits are bootstrapped from the value of the true last observation; the paper's text does "
+    "not tell a time limit from an end.",
+    "Adam: epsilon 1e-5, betas 0.9 and 0.999; table 3 gives the step size alone, 3e-4, taken as "
+    "constant.",
+    "One environment, so that a rollout is the horizon T = 2048; the number of actors is not stated.",
+    "Weights start orthogonal (gains sqrt 2, policy head 0.01, value head 1), log standard deviations "
+    "at 0; the paper does not say.",
+    "Actions are scaled from [-1, 1] to the environment's bounds and clipped there. All tasks but "
+    "InvertedPendulum have the bounds -1 and 1; its first actions have a standard deviation of 3 in "
+    "place of 1.",
+    "Runs end with the rollout that passes 1,000,000 steps: 1,001,472.",
+    "Intervals: the paper prints none.",
+)
+"""Of Table 1: differences first that surely move returns."""
+
+FIGURE3_DEVIATIONS = (
+    "The printed numbers are readings of the figure by others, about as good as a pixel; nobody has "
+    "read CEM and the vanilla policy gradient. Where two have read a curve, both are given.",
+    "Environments: -v5 in place of -v1, as in table1; returns on all but HalfCheetah and Swimmer are in "
+    "other units or of another task.",
+    "The paper gives no hyperparameters for A2C, TRPO, CEM and the vanilla policy gradient. Here they "
+    "have Clipper's presets, all with the discount 0.99.",
+    "Seeds: the paper does not say how many runs a curve is the mean of; here 3.",
+    "PPO, A2C, TRPO and the vanilla gradient normalise observations and scale rewards as their presets "
+    "say; the paper does not speak of it.",
+    "CEM's curve is the mean return of the candidates it tried, not of the mean of its distribution.",
+    "What is said of PPO's clip 0.2 under table1 holds here too.",
+)
+"""Of Figure 3."""
+
+TABLE2_MISSING = (
+    "a policy for images (Atari observations are refused; a convolutional network and uint8 "
+    "observations are needed), the paper's preprocessing by name (frame skip and stack, grey 84 x 84, "
+    "no-op starts, lost lives) and presets of A2C, ACER and PPO for it"
+)
+"""What Table 2 needs that this version does not have."""
