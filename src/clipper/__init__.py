@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipper.agent import PPO
+    from clipper.agent import A2C, PPO
     from clipper.config import PPOConfig
+    from clipper.config_a2c import A2CConfig
     from clipper.envs.check import check_env
     from clipper.envs.library import native_include
     from clipper.errors import ClipperError
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "A2C",
     "PPO",
+    "A2CConfig",
     "ClipperError",
     "Evaluation",
     "Outcome",
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "A2C": "clipper.agent",
+    "A2CConfig": "clipper.config_a2c",
     "PPO": "clipper.agent",
     "check_env": "clipper.envs.check",
     "load": "clipper.loading",

@@ -384,10 +384,6 @@ class PPOConfig(LearnerConfig):
         return self
 
 
-CONFIGS: Mapping[str, type[Config]] = {"ppo": PPOConfig}
-"""The settings of every algorithm, by its name."""
-
-
 def _divisors(number: int) -> list[int]:
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     return sorted({*small, *(number // d for d in small)})

@@ -197,3 +197,22 @@ def kl_k3(log_ratio: Float[Tensor, "M"]) -> Float[Tensor, ""]:
 def clip_fraction(ratio: Float[Tensor, "M"], clip_range: float) -> Float[Tensor, ""]:
     """Returns the share of rows whose ratio lies outside 1 +- clip_range."""
     return ((ratio - 1.0).abs() > clip_range).to(ratio.dtype).mean()
+
+
+def trust_region_correction(
+    gradient: Float[Tensor, "M P"], kl_gradient: Float[Tensor, "M P"], delta: float
+) -> Float[Tensor, "M P"]:
+    """Returns z nearest to g with k . z <= delta, row by row: z = g - max(0, (k.g - delta)/|k|^2) k.
+
+    Wang et al. 2016, arXiv 1611.01224, section 3.3: the quadratic programme min |g - z|^2 / 2 with
+    that one linear constraint, solved.
+
+    Args:
+        gradient: g, of the objective with respect to the distribution's parameters.
+        kl_gradient: k, of KL(average || policy) with respect to the same.
+        delta: How much the divergence may rise along z, to first order.
+    """
+    excess = (kl_gradient * gradient).sum(-1, keepdim=True) - delta
+    # k is not 0 where there is an excess; elsewhere the quotient is not used
+    scale = torch.where(excess > 0.0, excess / kl_gradient.square().sum(-1, keepdim=True), 0.0)
+    return gradient - scale * kl_gradient

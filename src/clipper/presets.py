@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipper.config import CONFIGS, Config
+from clipper.config import Config
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipper.board import Board
-from clipper.engine.choice import build_engine
+from clipper.engine.choice import accelerate
 from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError
 from clipper.mailbox import Mailbox
@@ -69,7 +69,7 @@ class Share:
         torch.set_num_threads(1)
         self._policy = policy
         self._source = source
-        self._engine = build_engine(policy, config)
+        self._engine = accelerate(policy, config)
         self._sampler = local_sampler(source, share, seed, vectorization, num_envs)
         if board is not None:
             self._sampler.show_on(ShownBlocks(board, self._sampler))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.config import PPOConfig
-from clipper.engine.state import AdamState, Updates, not_finite
+from clipper.engine.state import AdamState, FlatParameters, Updates, not_finite
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
@@ -308,6 +308,11 @@ class NativeEngine:
             None if old_log_std is None else _array(old_log_std),
         )
         return grad, report
+
+    @property
+    def parameters(self) -> FlatParameters:
+        """What the kernels compute with, in one flat tensor."""
+        return self._state
 
     @property
     def num_updates(self) -> int:

@@ -14,17 +14,15 @@ from torch import Tensor, nn
 from clipper.errors import ConfigError, NumericsError
 
 
-class AdamState:
-    """Parameters and gradients in one flat tensor each, and Adam's two averages.
+class FlatParameters:
+    """A module's parameters in one flat tensor, of which the module's own become views.
 
     Args:
-        policy: The module whose parameters are learned; they become views of `params`.
+        policy: The module whose parameters are learned.
 
     Attributes:
-        params: All parameters that require gradients, in the module's order.
-        m: First moments.
-        v: Second moments.
-        num_updates: Steps taken.
+        learned: The parameters that require gradients.
+        params: All of them, in the module's order.
 
     Raises:
         ConfigError: All parameters are frozen.
@@ -40,15 +38,41 @@ class AdamState:
         self.params = torch.cat([p.detach().reshape(-1) for p in self.learned])
         for parameter, part in zip(self.learned, self.split(self.params), strict=True):
             parameter.data = part
-        self.m = torch.zeros_like(self.params)
-        self.v = torch.zeros_like(self.params)
-        self.num_updates = 0
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns views of a flat tensor with the shapes of the parameters."""
         sizes = [p.numel() for p in self.learned]
         parts = zip(flat.split(sizes), self.learned, strict=True)
         return [part.view_as(parameter) for part, parameter in parts]
+
+    def new_grad(self) -> Tensor:
+        """Returns a flat tensor of zeros, of which the parameters' gradients become views."""
+        grad = torch.zeros_like(self.params)
+        for parameter, part in zip(self.learned, self.split(grad), strict=True):
+            parameter.grad = part
+        return grad
+
+
+class AdamState(FlatParameters):
+    """Flat parameters and Adam's two averages.
+
+    Args:
+        policy: The module whose parameters are learned; they become views of `params`.
+
+    Attributes:
+        m: First moments.
+        v: Second moments.
+        num_updates: Steps taken.
+
+    Raises:
+        ConfigError: All parameters are frozen.
+    """
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__(policy)
+        self.m = torch.zeros_like(self.params)
+        self.v = torch.zeros_like(self.params)
+        self.num_updates = 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns copies of both moments and the number of updates."""
