@@ -460,7 +460,13 @@ class A2C(Agent):
     algorithm = "a2c"
 
 
-AGENTS: Mapping[str, type[Agent]] = {agent.algorithm: agent for agent in (PPO, A2C)}
+class ACER(Agent):
+    """Actor-critic with experience replay, Wang et al. 2016, arXiv 1611.01224; Discrete actions."""
+
+    algorithm = "acer"
+
+
+AGENTS: Mapping[str, type[Agent]] = {agent.algorithm: agent for agent in (PPO, A2C, ACER)}
 """What a user holds of every algorithm, by its name."""
 
 

@@ -60,6 +60,10 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
     "value/target_mean": ("", "mean value target, in units of the (scaled) reward"),
     "value/target_std": ("", "standard deviation of the value targets"),
     "value/reward_scale": ("reward", "what rewards are divided by"),
+    "replay/updates": ("updates", "updates from memory in the iteration"),
+    "replay/timesteps": ("steps", "transitions that are remembered"),
+    "replay/ratio_mean": ("", "mean importance weight of what was replayed, before truncation"),
+    "replay/truncated_fraction": ("fraction", "importance weights above importance_clip"),
     "schedule/learning_rate": ("", "step size in the iteration"),
     "schedule/clip_range": ("", "clip range in the iteration"),
     "eval/return_deterministic": (

@@ -19,7 +19,7 @@ from clipper.engine.state import FlatParameters
 from clipper.errors import NumericsError
 from clipper.losses import trust_region_correction
 from clipper.policies.actor_critic import ActorCritic
-from clipper.rollout import Rollout
+from clipper.rollout import Batch, Rollout, flatten
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
 T, N = 5, 6
@@ -31,9 +31,21 @@ def actor_critic(policy: ActorCritic, *, num_envs: int = N, **settings: Any) -> 
     return A2C(policy, config, num_envs, 0)
 
 
+def batch_of(a2c: A2C, rollout: Rollout) -> Batch:
+    """Returns a rollout's rows with their judgement."""
+    estimates = a2c.judge(rollout, a2c.scaled_rewards(rollout))
+    return flatten(rollout, a2c.policy.normalize(rollout.obs), estimates)
+
+
+def update(a2c: A2C, rollout: Rollout, learning_rate: float) -> Tensor:
+    """Takes one step and returns its report."""
+    rewards = a2c.scaled_rewards(rollout)
+    return a2c.improve(rollout, rewards, a2c.judge(rollout, rewards), learning_rate)
+
+
 def gradient(a2c: A2C, rollout: Rollout) -> Tensor:
     """Returns the gradient of its loss on a rollout, all parameters in one vector."""
-    loss, _ = a2c.loss(a2c.judge(rollout))
+    loss, _ = a2c.loss(batch_of(a2c, rollout))
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, [*a2c.policy.parameters()])])
 
 
@@ -72,7 +84,7 @@ def test_targets_are_returns_of_n_steps() -> None:
     policy = small_policy("discrete")
     rollout = random_rollout(policy, num_steps=T, num_envs=N, end_rate=0.2, seed=3)
     a2c = actor_critic(policy, gamma=0.9)
-    batch = a2c.judge(rollout)
+    estimates = a2c.judge(rollout, a2c.scaled_rewards(rollout))
     assert bool(rollout.terminated.any())
     assert bool((rollout.truncated & ~rollout.terminated).any())
     expected = np.zeros((T, N))
@@ -86,10 +98,8 @@ def test_targets_are_returns_of_n_steps() -> None:
                 if rollout.truncated[at] or t + i == T - 1:
                     expected[t, n] += 0.9 ** (i + 1) * float(rollout.next_values[at])
                     break
-    np.testing.assert_allclose(batch.value_targets.reshape(T, N), expected, rtol=1e-12)
-    np.testing.assert_allclose(
-        batch.advantages.reshape(T, N), expected - rollout.values.numpy(), rtol=1e-9
-    )
+    np.testing.assert_allclose(estimates.value_targets, expected, rtol=1e-12)
+    np.testing.assert_allclose(estimates.advantages, expected - rollout.values.numpy(), rtol=1e-9)
 
 
 # --- RMSprop --------------------------------------------------------------------------------------
@@ -136,7 +146,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     before = flat_parameters(a2c.policy)
     rollout.rewards[2, 1] = torch.inf
     with pytest.raises(NumericsError, match="at update 1"):
-        a2c.improve(a2c.judge(rollout), 1e-3)
+        update(a2c, rollout, 1e-3)
     assert torch.equal(flat_parameters(a2c.policy), before)
     assert bool((a2c.optimizer.state_dict()["square_avg"] == 1).all())
 
@@ -204,7 +214,7 @@ def test_the_gradient_under_a_trust_region_is_z_through_the_network(kind: str) -
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
             parameter.add_(0.5 * noise.double())
     rollout = random_rollout(policy, num_steps=T, num_envs=N)
-    batch = a2c.judge(rollout)
+    batch = batch_of(a2c, rollout)
     params = policy(batch.obs)[0]
     old_params = old(batch.obs)[0].detach()
     distribution = policy.distribution
@@ -256,7 +266,7 @@ def test_the_average_follows_every_update() -> None:
     rollout = random_rollout(a2c.policy, num_steps=T, num_envs=N)
     expected = flat_parameters(a2c.policy)
     for _ in range(3):
-        a2c.improve(a2c.judge(rollout), 0.1)
+        update(a2c, rollout, 0.1)
         expected = 0.9 * expected + 0.1 * flat_parameters(a2c.policy)
     found = a2c.state_dict()["average"]["params"]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
@@ -271,8 +281,7 @@ def test_a_small_delta_keeps_the_policy_nearer_to_its_average() -> None:
         a2c = actor_critic(policy, trust_region=True, trust_region_delta=delta, ent_coef=0.0)
         rollout = random_rollout(policy, num_steps=T, num_envs=N)
         for _ in range(20):
-            batch = a2c.judge(rollout)
-            report = a2c.improve(batch, 0.05)
+            report = update(a2c, rollout, 0.05)
         return float(report[-2])
 
     assert divergence(0.0) < 0.5 * divergence(1e9)

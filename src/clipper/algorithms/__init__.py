@@ -60,6 +60,7 @@ class Algorithm(Protocol):
 _HOMES = {
     "ppo": ("clipper.algorithms.ppo", "PPO"),
     "a2c": ("clipper.algorithms.a2c", "A2C"),
+    "acer": ("clipper.algorithms.acer", "ACER"),
 }
 
 

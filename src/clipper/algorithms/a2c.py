@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipper.advantages import reward_to_go
+from clipper.advantages import Estimates, reward_to_go
 from clipper.config_a2c import A2CConfig
 from clipper.engine.average import AveragePolicy
 from clipper.engine.choice import accelerate, describe_engine
 from clipper.engine.rmsprop import RMSprop
 from clipper.engine.state import FlatParameters
-from clipper.losses import trust_region_correction, value_loss
+from clipper.losses import value_loss
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler
@@ -74,55 +74,68 @@ class A2C:
             progress: Share of the run that is done, 0 to 1; schedules depend on it.
         """
         learning_rate = self.config.learning_rate.at(progress)
-        rollouts, batches, reports = [], [], []
+        rollouts, judged, reports = [], [], []
         for _ in range(self.config.rollouts_per_iteration):
             # "perform a_t according to policy pi(a_t|s_t)" for t_max steps
             rollout = sampler.collect(self.policy, self.config.num_steps)
             # "R <- r_i + gamma R"
-            batch = self.judge(rollout)
+            rewards = self.scaled_rewards(rollout)
+            estimates = self.judge(rollout, rewards)
             # "perform update of theta using d theta"
-            reports.append(self.improve(batch, learning_rate))
+            reports.append(self.improve(rollout, rewards, estimates, learning_rate))
             # what was learnt of the observations counts from the next rollout on
             self.policy.merge_observations(rollout.obs)
             rollouts.append(rollout)
-            batches.append(batch)
-        metrics = self._metrics(rollouts, batches, torch.stack(reports))
+            judged.append(estimates)
+        metrics = self._metrics(rollouts, judged, torch.stack(reports))
         metrics["schedule/learning_rate"] = learning_rate
         episodes = tuple(episode for rollout in rollouts for episode in rollout.episodes)
         return Iteration(metrics, episodes, sum(rollout.num_rows for rollout in rollouts))
 
-    def judge(self, rollout: Rollout) -> Batch:
-        """Returns the rows of a rollout with n-step targets and the advantages that follow.
+    def scaled_rewards(self, rollout: Rollout) -> Tensor:
+        """Returns the rewards as the agent is to see them, [T, N]."""
+        rewards = rollout.rewards.to(rollout.values)
+        if self.reward_scaler is None:
+            return rewards
+        done = (rollout.terminated | rollout.truncated).numpy()
+        self.reward_scaler.merge_block(rollout.rewards.numpy(), done)
+        return self.reward_scaler(rewards)
+
+    def judge(self, rollout: Rollout, rewards: Tensor) -> Estimates:
+        """Returns targets of n steps and the advantages that follow, [T, N] each.
 
         The target of s_t is r_t + ... + gamma^n V(s_{t+n}), to the end of the rollout or of the
         episode, whichever is first.
         """
         with self.profiler.part("estimate"):
-            rewards = rollout.rewards.to(rollout.values)
-            if self.reward_scaler is not None:
-                done = (rollout.terminated | rollout.truncated).numpy()
-                self.reward_scaler.merge_block(rollout.rewards.numpy(), done)
-                rewards = self.reward_scaler(rewards)
-            targets_TN = reward_to_go(
+            targets = reward_to_go(
                 rewards,
                 rollout.next_values,
                 rollout.terminated.to(rewards.device),
                 rollout.truncated.to(rewards.device),
                 self.config.gamma,
             )
-            normalized_obs = self.policy.normalize(rollout.obs)
-            return flatten(rollout, normalized_obs, targets_TN - rollout.values, targets_TN)
+            return Estimates(targets - rollout.values, targets, None)
 
-    def improve(self, batch: Batch, learning_rate: float) -> Tensor:
+    def improve(
+        self, rollout: Rollout, rewards: Tensor, estimates: Estimates, learning_rate: float
+    ) -> Tensor:
         """Takes one step on all rows of a rollout and returns its numbers, `_REPORT`."""
-        loss, report = self.loss(batch)
-        report[0] = self.optimizer.minimise(loss, learning_rate)
+        if self._native is not None and self.average is None:
+            gradient, numbers = self._native.policy_gradient(
+                rollout, rewards, self.config, self.config.num_steps
+            )
+            self.optimizer.grad.copy_(gradient)
+            norm = self.optimizer.descend(float(numbers[0]), learning_rate)
+            return torch.cat([torch.tensor([norm], dtype=numbers.dtype), numbers])
+        loss, numbers = self.loss(flatten(rollout, self.policy.normalize(rollout.obs), estimates))
+        norm = self.optimizer.minimise(loss, learning_rate)
         if self.average is not None:
             self.average.follow()
-        return report
+        return torch.cat([numbers.new_tensor([norm]), numbers])
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns the loss of a rollout's rows and a detached row of its numbers, `_REPORT`.
+        """Returns the loss of a rollout's rows and a detached row of `_REPORT` without the first.
 
         It is -mean[log pi(a|s) A + ent_coef entropy] + vf_coef mean[0.5 (V - target)^2]; under a
         trust region the first mean is replaced by one with the gradient that was held back.
@@ -135,41 +148,23 @@ class A2C:
         critic_loss = value_loss(values, batch.value_targets)
         actor_loss = policy_loss - config.ent_coef * entropy
         loss = actor_loss + config.vf_coef * critic_loss
-        # the first place is for the norm of the gradient
-        report = [torch.zeros_like(loss), loss, policy_loss, critic_loss, entropy]
+        report = [loss, policy_loss, critic_loss, entropy]
         if self.average is not None:
-            held_back, found = self._held_back(self.average, params, actor_loss, batch)
-            loss = held_back + config.vf_coef * critic_loss
+            actor_loss, found = self.average.hold_back(
+                actor_loss, params, batch.obs, config.trust_region_delta
+            )
+            loss = actor_loss + config.vf_coef * critic_loss
             report += found
         return loss, torch.stack(report).detach()
 
-    def _held_back(
-        self, average: AveragePolicy, params: Tensor, actor_loss: Tensor, batch: Batch
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Returns a loss whose gradient with respect to the parameters [B, P] is -z / B.
-
-        g and k are those of single rows, so that delta does not depend on how many there are.
-        """
-        num_rows = len(params)
-        (gradient,) = torch.autograd.grad(actor_loss, params, retain_graph=True)
-        g = -num_rows * gradient
-        statistics = params.detach().requires_grad_()
-        kl = self.policy.distribution.kl(average.params(batch.obs), statistics)
-        (k,) = torch.autograd.grad(kl.sum(), statistics)
-        z = trust_region_correction(g, k, self.config.trust_region_delta)
-        held_back = (z != g).any(-1).to(kl.dtype).mean()
-        return -(z * params).sum() / num_rows, [kl.mean(), held_back]
-
     def _metrics(
-        self,
-        rollouts: list[Rollout],
-        batches: list[Batch],
-        reports: Tensor,
+        self, rollouts: list[Rollout], judged: list[Estimates], reports: Tensor
     ) -> Metrics:
         names = _REPORT if self.average is None else _REPORT + _TRUST_REGION_REPORT
         metrics = dict(zip(names, reports.mean(0).tolist(), strict=True))
-        values = torch.cat([batch.values for batch in batches])
-        metrics |= value_metrics(values, torch.cat([batch.value_targets for batch in batches]))
+        values = torch.stack([rollout.values for rollout in rollouts]).flatten()
+        targets = torch.stack([estimates.value_targets for estimates in judged]).flatten()
+        metrics |= value_metrics(values, targets)
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         return metrics | rollout_metrics(rollouts, self.policy)
@@ -178,14 +173,15 @@ class A2C:
         """Does nothing: updates are too small for two threads."""
 
     def engine_name(self) -> str:
-        """Returns what computes, as runs are marked with: `reference`, `native avx2 + reference`."""
-        return "reference" if self._native is None else f"{self._native.describe()} + reference"
+        """Returns what computes, as runs are marked with: `native avx2`, `native avx2 + reference`."""
+        if self._native is None:
+            return "reference"
+        return self._native.describe() + (" + reference" if self.config.trust_region else "")
 
     def describe_engine(self) -> str:
         """Returns which engine computes, and why if it is not the native one."""
-        return describe_engine(
-            self.policy, self.config, self._native, learns_in_torch="RMSprop is not in C++"
-        )
+        torch_learns = "the trust region is not in C++" if self.config.trust_region else None
+        return describe_engine(self.policy, self.config, self._native, torch_learns)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns copies of all that changes during training, by part."""

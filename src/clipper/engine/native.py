@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipper.config import PPOConfig
+from clipper.config import LearnerConfig, PPOConfig
 from clipper.engine.state import AdamState, FlatParameters, Updates, not_finite
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic, Play
@@ -40,6 +40,8 @@ else:
 VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
 # numbers of one minibatch's report
 _REPORT_SIZE = 7
+# of which the first are losses and entropy
+_NUM_LOSSES = 4
 _NOT_FINITE = 2
 # iterations after which a second thread is tried again
 _ALONE_AFTER_STALLS = 50
@@ -308,6 +310,36 @@ class NativeEngine:
             None if old_log_std is None else _array(old_log_std),
         )
         return grad, report
+
+    def policy_gradient(
+        self, rollout: Rollout, rewards: Tensor, config: LearnerConfig, num_steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the gradient of A2C's loss on a whole rollout, and what `A2C.loss` reports.
+
+        The loss is -mean[log pi(a|s) A + ent_coef entropy] + vf_coef mean[0.5 (V - target)^2] with
+        returns of n steps: PPO's for one minibatch of all rows with the objective `pg`.
+
+        Args:
+            rollout: What was collected with the parameters as they are now.
+            rewards: Its rewards as the agent is to see them, [T, N].
+            config: The settings.
+            num_steps: n.
+        """
+        settings = PPOConfig(
+            num_envs=rollout.rewards.shape[1],
+            num_steps=rollout.rewards.shape[0],
+            minibatch_size=rollout.num_rows,
+            objective="pg",
+            advantage="n_step",
+            advantage_steps=num_steps,
+            normalize_advantage="none",
+            gamma=config.gamma,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+        )
+        order = np.arange(rollout.num_rows)
+        gradient, report = self.gradient(rollout, rewards, settings, 1.0, 0.0, order)
+        return gradient, report[:_NUM_LOSSES]
 
     @property
     def parameters(self) -> FlatParameters:
