@@ -88,12 +88,6 @@ def setup(kind: str) -> tuple[A2C, Any]:
     return A2C(policy, config, N, 0), theirs
 
 
-def update(ours: A2C, rollout: Rollout) -> Tensor:
-    """Takes our step and returns its report."""
-    rewards = ours.scaled_rewards(rollout)
-    return ours.improve(rollout, rewards, ours.judge(rollout, rewards), RATE)
-
-
 def fill(theirs: Any, rollout: Rollout) -> None:
     """Puts our rollout into their buffer; a truncation is what they make of it, gamma V(s') more."""
     cut = (rollout.truncated & ~rollout.terminated).numpy()
@@ -122,7 +116,7 @@ def test_updates_equal_stable_baselines3(kind: str, monkeypatch: pytest.MonkeyPa
     )
     for seed in range(UPDATES):
         rollout = random_rollout(ours.policy, num_steps=T, num_envs=N, seed=seed)
-        report = update(ours, rollout)
+        report, _ = ours.improve(rollout, RATE)
         fill(theirs, rollout)
         theirs.train()
         assert float(report[0]) > MAX_GRAD_NORM
@@ -152,7 +146,7 @@ def test_the_comparison_sees_a_difference(monkeypatch: pytest.MonkeyPatch) -> No
     fill(theirs, rollout)
     theirs.train()
     rollout.rewards[3, 1] *= 1.01
-    update(ours, rollout)
+    ours.improve(rollout, RATE)
     mine, other = as_theirs(ours.policy), theirs.policy.state_dict()
     apart = torch.cat([(mine[k] - other[k]).reshape(-1) for k in mine]).norm()
     way = torch.cat([(other[k] - before[k]).reshape(-1) for k in mine]).norm()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,17 @@ from torch import Tensor
 
 from clipper.algorithms.a2c import A2C
 from clipper.config_a2c import A2CConfig
+from clipper.engine import native
 from clipper.engine.rmsprop import RMSprop
 from clipper.engine.state import FlatParameters
 from clipper.errors import NumericsError
 from clipper.losses import trust_region_correction
 from clipper.policies.actor_critic import ActorCritic
-from clipper.rollout import Batch, Rollout, flatten
+from clipper.rollout import Rollout
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
 T, N = 5, 6
+needs_native = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
 
 
 def actor_critic(policy: ActorCritic, *, num_envs: int = N, **settings: Any) -> A2C:
@@ -31,21 +34,9 @@ def actor_critic(policy: ActorCritic, *, num_envs: int = N, **settings: Any) -> 
     return A2C(policy, config, num_envs, 0)
 
 
-def batch_of(a2c: A2C, rollout: Rollout) -> Batch:
-    """Returns a rollout's rows with their judgement."""
-    estimates = a2c.judge(rollout, a2c.scaled_rewards(rollout))
-    return flatten(rollout, a2c.policy.normalize(rollout.obs), estimates)
-
-
-def update(a2c: A2C, rollout: Rollout, learning_rate: float) -> Tensor:
-    """Takes one step and returns its report."""
-    rewards = a2c.scaled_rewards(rollout)
-    return a2c.improve(rollout, rewards, a2c.judge(rollout, rewards), learning_rate)
-
-
 def gradient(a2c: A2C, rollout: Rollout) -> Tensor:
     """Returns the gradient of its loss on a rollout, all parameters in one vector."""
-    loss, _ = a2c.loss(batch_of(a2c, rollout))
+    loss, _ = a2c.loss(a2c.judge(rollout, a2c.scaled_rewards(rollout)))
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, [*a2c.policy.parameters()])])
 
 
@@ -84,7 +75,7 @@ def test_targets_are_returns_of_n_steps() -> None:
     policy = small_policy("discrete")
     rollout = random_rollout(policy, num_steps=T, num_envs=N, end_rate=0.2, seed=3)
     a2c = actor_critic(policy, gamma=0.9)
-    estimates = a2c.judge(rollout, a2c.scaled_rewards(rollout))
+    batch = a2c.judge(rollout, a2c.scaled_rewards(rollout))
     assert bool(rollout.terminated.any())
     assert bool((rollout.truncated & ~rollout.terminated).any())
     expected = np.zeros((T, N))
@@ -98,8 +89,10 @@ def test_targets_are_returns_of_n_steps() -> None:
                 if rollout.truncated[at] or t + i == T - 1:
                     expected[t, n] += 0.9 ** (i + 1) * float(rollout.next_values[at])
                     break
-    np.testing.assert_allclose(estimates.value_targets, expected, rtol=1e-12)
-    np.testing.assert_allclose(estimates.advantages, expected - rollout.values.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(batch.value_targets.view(T, N), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        batch.advantages.view(T, N), expected - rollout.values.numpy(), rtol=1e-9
+    )
 
 
 # --- RMSprop --------------------------------------------------------------------------------------
@@ -146,7 +139,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     before = flat_parameters(a2c.policy)
     rollout.rewards[2, 1] = torch.inf
     with pytest.raises(NumericsError, match="at update 1"):
-        update(a2c, rollout, 1e-3)
+        a2c.improve(rollout, 1e-3)
     assert torch.equal(flat_parameters(a2c.policy), before)
     assert bool((a2c.optimizer.state_dict()["square_avg"] == 1).all())
 
@@ -214,7 +207,7 @@ def test_the_gradient_under_a_trust_region_is_z_through_the_network(kind: str) -
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
             parameter.add_(0.5 * noise.double())
     rollout = random_rollout(policy, num_steps=T, num_envs=N)
-    batch = batch_of(a2c, rollout)
+    batch = a2c.judge(rollout, a2c.scaled_rewards(rollout))
     params = policy(batch.obs)[0]
     old_params = old(batch.obs)[0].detach()
     distribution = policy.distribution
@@ -266,7 +259,7 @@ def test_the_average_follows_every_update() -> None:
     rollout = random_rollout(a2c.policy, num_steps=T, num_envs=N)
     expected = flat_parameters(a2c.policy)
     for _ in range(3):
-        update(a2c, rollout, 0.1)
+        a2c.improve(rollout, 0.1)
         expected = 0.9 * expected + 0.1 * flat_parameters(a2c.policy)
     found = a2c.state_dict()["average"]["params"]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
@@ -281,7 +274,53 @@ def test_a_small_delta_keeps_the_policy_nearer_to_its_average() -> None:
         a2c = actor_critic(policy, trust_region=True, trust_region_delta=delta, ent_coef=0.0)
         rollout = random_rollout(policy, num_steps=T, num_envs=N)
         for _ in range(20):
-            report = update(a2c, rollout, 0.05)
+            report, _ = a2c.improve(rollout, 0.05)
         return float(report[-2])
 
     assert divergence(0.0) < 0.5 * divergence(1e9)
+
+
+# --- the native engine ----------------------------------------------------------------------------
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ACTION_SPACES)
+@pytest.mark.parametrize("shared_torso", [False, True])
+def test_the_native_gradient_is_that_of_torch(kind: str, shared_torso: bool) -> None:
+    """Loss, numbers, targets and parameters after ten updates, float32 against the same in torch."""
+    found = []
+    for engine in ("native", "reference"):
+        policy = small_policy(
+            kind, shared_torso=shared_torso, normalize_obs=True, dtype=torch.float32
+        )
+        settings: dict[str, Any] = {"gamma": 0.9, "vf_coef": 0.7, "ent_coef": 0.02}
+        a2c = actor_critic(policy, engine=engine, **settings)
+        rollout = random_rollout(policy, num_steps=T, num_envs=N, end_rate=0.2)
+        policy.merge_observations(rollout.obs)
+        rollout = rollout.revalued(policy)
+        first = a2c.improve(rollout, 1e-2)
+        gradient = a2c.optimizer.grad.clone()
+        for _ in range(9):
+            a2c.improve(rollout.revalued(policy), 1e-2)
+        found.append((*first, gradient, flat_parameters(policy)))
+        assert a2c.engine_name().startswith(engine)
+    for native_one, reference in zip(*found, strict=True):
+        scale = float(reference.abs().max())
+        torch.testing.assert_close(
+            native_one.float(), reference.float(), rtol=1e-4, atol=2e-5 * scale
+        )
+
+
+def test_what_computes_is_said() -> None:
+    """The native engine does it all, or acts alone under a trust region; torch in float64."""
+    assert (
+        actor_critic(small_policy("discrete")).describe_engine()
+        == "engine: reference, in torch, 1 thread (the parameters are float64)"
+    )
+    if native.ABSENCE is None:
+        single = small_policy("discrete", dtype=torch.float32)
+        assert re.fullmatch(r"engine: native \w+", actor_critic(single).describe_engine())
+        leashed = actor_critic(single, trust_region=True)
+        line = r"engine: native \w+ acts, torch learns \(the trust region is not in C\+\+\)"
+        assert re.fullmatch(line, leashed.describe_engine())
+        assert re.fullmatch(r"native \w+ \+ reference", leashed.engine_name())

@@ -74,26 +74,46 @@ class A2C:
             progress: Share of the run that is done, 0 to 1; schedules depend on it.
         """
         learning_rate = self.config.learning_rate.at(progress)
-        rollouts, judged, reports = [], [], []
+        rollouts, reports, value_targets = [], [], []
         for _ in range(self.config.rollouts_per_iteration):
             # "perform a_t according to policy pi(a_t|s_t)" for t_max steps
             rollout = sampler.collect(self.policy, self.config.num_steps)
-            # "R <- r_i + gamma R"
-            rewards = self.scaled_rewards(rollout)
-            estimates = self.judge(rollout, rewards)
-            # "perform update of theta using d theta"
-            reports.append(self.improve(rollout, rewards, estimates, learning_rate))
+            # "R <- r_i + gamma R" and "perform asynchronous update of theta using d theta"
+            report, targets = self.improve(rollout, learning_rate)
             # what was learnt of the observations counts from the next rollout on
             self.policy.merge_observations(rollout.obs)
             rollouts.append(rollout)
-            judged.append(estimates)
-        metrics = self._metrics(rollouts, judged, torch.stack(reports))
+            reports.append(report)
+            value_targets.append(targets)
+        metrics = self._metrics(rollouts, torch.stack(reports), torch.cat(value_targets))
         metrics["schedule/learning_rate"] = learning_rate
         episodes = tuple(episode for rollout in rollouts for episode in rollout.episodes)
         return Iteration(metrics, episodes, sum(rollout.num_rows for rollout in rollouts))
 
+    def improve(self, rollout: Rollout, learning_rate: float) -> tuple[Tensor, Tensor]:
+        """Takes one step on all rows of a rollout.
+
+        Returns:
+            Its numbers, `_REPORT`, and what V was fitted to, [B].
+        """
+        rewards = self.scaled_rewards(rollout)
+        if self._native is not None and self.average is None:
+            # judge and differentiate in one call
+            numbers, targets = self._native.policy_gradient(
+                rollout, rewards, self.config, self.config.num_steps, self.optimizer.grad
+            )
+            norm = self.optimizer.descend(float(numbers[0]), learning_rate)
+        else:
+            batch = self.judge(rollout, rewards)
+            loss, numbers = self.loss(batch)
+            norm = self.optimizer.minimise(loss, learning_rate)
+            targets = batch.value_targets
+        if self.average is not None:
+            self.average.follow()
+        return torch.cat([numbers.new_tensor([norm]), numbers]), targets
+
     def scaled_rewards(self, rollout: Rollout) -> Tensor:
-        """Returns the rewards as the agent is to see them, [T, N]."""
+        """Returns the rewards as the agent is to see them, [T, N]; the statistics take them in."""
         rewards = rollout.rewards.to(rollout.values)
         if self.reward_scaler is None:
             return rewards
@@ -101,8 +121,8 @@ class A2C:
         self.reward_scaler.merge_block(rollout.rewards.numpy(), done)
         return self.reward_scaler(rewards)
 
-    def judge(self, rollout: Rollout, rewards: Tensor) -> Estimates:
-        """Returns targets of n steps and the advantages that follow, [T, N] each.
+    def judge(self, rollout: Rollout, rewards: Tensor) -> Batch:
+        """Returns the rows of a rollout with targets of n steps and the advantages that follow.
 
         The target of s_t is r_t + ... + gamma^n V(s_{t+n}), to the end of the rollout or of the
         episode, whichever is first.
@@ -115,24 +135,8 @@ class A2C:
                 rollout.truncated.to(rewards.device),
                 self.config.gamma,
             )
-            return Estimates(targets - rollout.values, targets, None)
-
-    def improve(
-        self, rollout: Rollout, rewards: Tensor, estimates: Estimates, learning_rate: float
-    ) -> Tensor:
-        """Takes one step on all rows of a rollout and returns its numbers, `_REPORT`."""
-        if self._native is not None and self.average is None:
-            gradient, numbers = self._native.policy_gradient(
-                rollout, rewards, self.config, self.config.num_steps
-            )
-            self.optimizer.grad.copy_(gradient)
-            norm = self.optimizer.descend(float(numbers[0]), learning_rate)
-            return torch.cat([torch.tensor([norm], dtype=numbers.dtype), numbers])
-        loss, numbers = self.loss(flatten(rollout, self.policy.normalize(rollout.obs), estimates))
-        norm = self.optimizer.minimise(loss, learning_rate)
-        if self.average is not None:
-            self.average.follow()
-        return torch.cat([numbers.new_tensor([norm]), numbers])
+            estimates = Estimates(targets - rollout.values, targets, None)
+        return flatten(rollout, self.policy.normalize(rollout.obs), estimates)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the loss of a rollout's rows and a detached row of `_REPORT` without the first.
@@ -157,13 +161,10 @@ class A2C:
             report += found
         return loss, torch.stack(report).detach()
 
-    def _metrics(
-        self, rollouts: list[Rollout], judged: list[Estimates], reports: Tensor
-    ) -> Metrics:
+    def _metrics(self, rollouts: list[Rollout], reports: Tensor, targets: Tensor) -> Metrics:
         names = _REPORT if self.average is None else _REPORT + _TRUST_REGION_REPORT
         metrics = dict(zip(names, reports.mean(0).tolist(), strict=True))
         values = torch.stack([rollout.values for rollout in rollouts]).flatten()
-        targets = torch.stack([estimates.value_targets for estimates in judged]).flatten()
         metrics |= value_metrics(values, targets)
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale

@@ -312,9 +312,14 @@ class NativeEngine:
         return grad, report
 
     def policy_gradient(
-        self, rollout: Rollout, rewards: Tensor, config: LearnerConfig, num_steps: int
+        self,
+        rollout: Rollout,
+        rewards: Tensor,
+        config: LearnerConfig,
+        num_steps: int,
+        grad: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the gradient of A2C's loss on a whole rollout, and what `A2C.loss` reports.
+        """Computes the gradient of A2C's loss on a whole rollout.
 
         The loss is -mean[log pi(a|s) A + ent_coef entropy] + vf_coef mean[0.5 (V - target)^2] with
         returns of n steps: PPO's for one minibatch of all rows with the objective `pg`.
@@ -324,10 +329,14 @@ class NativeEngine:
             rewards: Its rewards as the agent is to see them, [T, N].
             config: The settings.
             num_steps: n.
+            grad: Receives the gradient, in the parameters' order.
+
+        Returns:
+            What `A2C.loss` reports, and the targets, [B].
         """
         settings = PPOConfig(
-            num_envs=rollout.rewards.shape[1],
-            num_steps=rollout.rewards.shape[0],
+            num_envs=rewards.shape[1],
+            num_steps=rewards.shape[0],
             minibatch_size=rollout.num_rows,
             objective="pg",
             advantage="n_step",
@@ -337,9 +346,19 @@ class NativeEngine:
             vf_coef=config.vf_coef,
             ent_coef=config.ent_coef,
         )
-        order = np.arange(rollout.num_rows)
-        gradient, report = self.gradient(rollout, rewards, settings, 1.0, 0.0, order)
-        return gradient, report[:_NUM_LOSSES]
+        report = torch.empty(_REPORT_SIZE, dtype=torch.float64)
+        targets = torch.empty(rollout.num_rows)
+        arrays = _rollout(rollout, rewards, self._action_type, settings)
+        _native.gradient(
+            self._policy,
+            arrays,
+            _settings(settings, 0.0, 1.0, 0.0, 0, 0),
+            np.arange(rollout.num_rows),
+            report.numpy(),
+            grad.numpy(),
+            value_targets=targets.numpy(),
+        )
+        return report[:_NUM_LOSSES], targets
 
     @property
     def parameters(self) -> FlatParameters:
