@@ -117,6 +117,8 @@ class ACER:
         metrics = dict(zip(names, torch.stack(reports).mean(0).tolist(), strict=True))
         metrics |= value_metrics(*own)
         metrics |= rollout_metrics([rollout], self.policy)
+        if self.reward_scaler is not None:
+            metrics["value/reward_scale"] = self.reward_scaler.scale
         metrics |= self._replay_metrics(ratios)
         metrics["schedule/learning_rate"] = learning_rate
         return Iteration(metrics, rollout.episodes, rollout.num_rows)
