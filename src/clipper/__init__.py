@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipper.agent import PPO
+    from clipper.agent import A2C, ACER, PPO
     from clipper.config import PPOConfig
+    from clipper.config_a2c import A2CConfig
+    from clipper.config_acer import ACERConfig
     from clipper.envs.check import check_env
     from clipper.envs.library import native_include
     from clipper.errors import ClipperError
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "A2C",
+    "ACER",
     "PPO",
+    "A2CConfig",
+    "ACERConfig",
     "ClipperError",
     "Evaluation",
     "Outcome",
@@ -35,6 +41,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "A2C": "clipper.agent",
+    "ACER": "clipper.agent",
+    "A2CConfig": "clipper.config_a2c",
+    "ACERConfig": "clipper.config_acer",
     "PPO": "clipper.agent",
     "check_env": "clipper.envs.check",
     "load": "clipper.loading",

@@ -151,6 +151,37 @@ def total_return(
     return torch.where(is_complete, whole, 0.0), is_complete
 
 
+def retrace(
+    rewards: Float[Tensor, "T N"],
+    action_values: Float[Tensor, "T N"],
+    next_values: Float[Tensor, "T N"],
+    ratio: Float[Tensor, "T N"],
+    terminated: Bool[Tensor, "T N"],
+    truncated: Bool[Tensor, "T N"],
+    gamma: float,
+) -> Float[Tensor, "T N"]:
+    """Returns Retrace targets of Q(s_t, a_t) from steps of another policy.
+
+    Q^ret_t = r_t + gamma V(s'_t) + gamma min(1, rho_{t+1}) (Q^ret_{t+1} - Q(s_{t+1}, a_{t+1})),
+    where the last term is left out at the end of the episode or rollout, and V where the episode
+    terminated. Munos et al. 2016, arXiv 1606.02647; Wang et al. 2016, arXiv 1611.01224, eq. 5.
+
+    Args:
+        rewards: Rewards as the agent is to see them.
+        action_values: Q(s_t, a_t) of the actions that were taken.
+        next_values: V(s'_t) = sum_a pi(a|s'_t) Q(s'_t, a) of the true successor.
+        ratio: rho_t = pi(a_t|s_t) / mu(a_t|s_t), mu the policy that acted.
+        terminated: Steps that ended an episode by the environment's rules.
+        truncated: Steps that were cut off by a limit.
+        gamma: Discount, 0 to 1.
+    """
+    errors = td_errors(rewards, action_values, next_values, terminated, gamma)
+    # the last row's decay reaches nothing
+    following = torch.cat([ratio[1:], ratio[-1:]])
+    decay = gamma * following.clamp(max=1.0).masked_fill(terminated | truncated, 0.0)
+    return action_values + discounted_suffix_sum(errors, decay)
+
+
 class Estimates(NamedTuple):
     """What an estimator makes of a rollout.
 

@@ -14,7 +14,8 @@ import torch
 
 from clipper import agent_file
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
-from clipper.config import CONFIGS, Config
+from clipper.config import Config
+from clipper.configs import CONFIGS
 from clipper.description import transforms_of, warnings_of
 from clipper.engine.devices import (
     check_device,
@@ -453,7 +454,19 @@ class PPO(Agent):
     """Proximal Policy Optimization, Schulman et al. 2017, arXiv 1707.06347."""
 
 
-AGENTS: Mapping[str, type[Agent]] = {agent.algorithm: agent for agent in (PPO,)}
+class A2C(Agent):
+    """Advantage actor-critic, Mnih et al. 2016, arXiv 1602.01783, with synchronous environments."""
+
+    algorithm = "a2c"
+
+
+class ACER(Agent):
+    """Actor-critic with experience replay, Wang et al. 2016, arXiv 1611.01224; Discrete actions."""
+
+    algorithm = "acer"
+
+
+AGENTS: Mapping[str, type[Agent]] = {agent.algorithm: agent for agent in (PPO, A2C, ACER)}
 """What a user holds of every algorithm, by its name."""
 
 

@@ -12,7 +12,7 @@ from gymnasium import spaces as gym_spaces
 
 from clipper.agent_meta import check_meta as check_meta
 from clipper.checkpoint import FORMAT, Arrays, prefixed, read_tensors, write_tensors
-from clipper.config import CONFIGS
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import DiagonalGaussian, distribution_for

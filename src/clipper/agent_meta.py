@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clipper.config import CONFIGS
+from clipper.configs import CONFIGS
 from clipper.errors import FileError
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {

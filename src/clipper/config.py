@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from clipper.errors import ConfigError
 from clipper.settings import (
@@ -28,6 +28,9 @@ Estimator = Literal["gae", "n_step", "td", "reward_to_go", "reward_to_go_baselin
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What every algorithm needs to know: the run's length, the batch and the network."""
+
+    values_per_action: ClassVar[bool] = False
+    """True if the network values every action, Q(s, a), and not the state alone."""
 
     total_timesteps: int = setting(
         1_000_000,
@@ -382,10 +385,6 @@ class PPOConfig(LearnerConfig):
                     hint=f"it belongs to {chooser} {' and '.join(choices)}.",
                 )
         return self
-
-
-CONFIGS: Mapping[str, type[Config]] = {"ppo": PPOConfig}
-"""The settings of every algorithm, by its name."""
 
 
 def _divisors(number: int) -> list[int]:

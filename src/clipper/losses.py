@@ -5,7 +5,7 @@ differentiable.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -197,3 +197,55 @@ def kl_k3(log_ratio: Float[Tensor, "M"]) -> Float[Tensor, ""]:
 def clip_fraction(ratio: Float[Tensor, "M"], clip_range: float) -> Float[Tensor, ""]:
     """Returns the share of rows whose ratio lies outside 1 +- clip_range."""
     return ((ratio - 1.0).abs() > clip_range).to(ratio.dtype).mean()
+
+
+def acer_objective(
+    log_probs: Float[Tensor, "M P"],
+    actions: Int[Tensor, "M"],
+    ratio: Float[Tensor, "M P"],
+    action_values: Float[Tensor, "M P"],
+    values: Float[Tensor, "M"],
+    targets: Float[Tensor, "M"],
+    importance_clip: float,
+) -> Float[Tensor, ""]:
+    """Returns what has ACER's policy gradient: truncated importance weights and their correction.
+
+    Of each row min(c, rho(a)) (Q^ret - V) log pi(a) + sum_a' pi(a') [1 - c / rho(a')]_+
+    (Q(a') - V) log pi(a'), in which log pi alone is differentiated; the sum makes up for what the
+    truncation of a weight cuts off. Wang et al. 2016, arXiv 1611.01224, eq. 9.
+
+    Args:
+        log_probs: log pi(a|s) of every action.
+        actions: Indices of the actions that were taken.
+        ratio: rho(a) = pi(a|s) / mu(a|s) of every action, mu the policy that acted.
+        action_values: Q(s, a) of every action.
+        values: V(s) = sum_a pi(a|s) Q(s, a).
+        targets: Q^ret of the actions that were taken.
+        importance_clip: c; infinity corrects nothing.
+    """
+    ratio, action_values, probs = ratio.detach(), action_values.detach(), log_probs.detach().exp()
+    at = actions[:, None]
+    weight = ratio.gather(-1, at).squeeze(-1).clamp(max=importance_clip)
+    truncated = weight * (targets - values) * log_probs.gather(-1, at).squeeze(-1)
+    excess = (1.0 - importance_clip / ratio).clamp(min=0.0)
+    correction = probs * excess * (action_values - values[:, None]) * log_probs
+    return (truncated + correction.sum(-1)).mean()
+
+
+def trust_region_correction(
+    gradient: Float[Tensor, "M P"], kl_gradient: Float[Tensor, "M P"], delta: float
+) -> Float[Tensor, "M P"]:
+    """Returns z nearest to g with k . z <= delta, row by row: z = g - max(0, (k.g - delta)/|k|^2) k.
+
+    Wang et al. 2016, arXiv 1611.01224, section 3.3: the quadratic programme min |g - z|^2 / 2 with
+    that one linear constraint, solved.
+
+    Args:
+        gradient: g, of the objective with respect to the distribution's parameters.
+        kl_gradient: k, of KL(average || policy) with respect to the same.
+        delta: How much the divergence may rise along z, to first order.
+    """
+    excess = (kl_gradient * gradient).sum(-1, keepdim=True) - delta
+    # k is not 0 where there is an excess; elsewhere the quotient is not used
+    scale = torch.where(excess > 0.0, excess / kl_gradient.square().sum(-1, keepdim=True), 0.0)
+    return gradient - scale * kl_gradient

@@ -49,6 +49,8 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
     "policy/clip_fraction": ("fraction", "ratios outside 1 +- clip_range"),
     "policy/action_saturation": ("fraction", "sampled action numbers outside the bounds"),
     "policy/action_std": ("", "mean standard deviation of continuous actions, in units of [-1, 1]"),
+    "policy/average_kl": ("nats", "mean KL(average policy || policy) before each update"),
+    "policy/trust_region_fraction": ("fraction", "rows whose update the trust region held back"),
     "policy/epochs": ("epochs", "epochs done, fewer than num_epochs if target_kl ended them"),
     "policy/first_ratio_error": (
         "",
@@ -58,7 +60,11 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
     "value/target_mean": ("", "mean value target, in units of the (scaled) reward"),
     "value/target_std": ("", "standard deviation of the value targets"),
     "value/reward_scale": ("reward", "what rewards are divided by"),
-    "schedule/learning_rate": ("", "step size of Adam in the iteration"),
+    "replay/updates": ("updates", "updates from memory in the iteration"),
+    "replay/timesteps": ("steps", "transitions that are remembered"),
+    "replay/ratio_mean": ("", "mean importance weight of what was replayed, before truncation"),
+    "replay/truncated_fraction": ("fraction", "importance weights above importance_clip"),
+    "schedule/learning_rate": ("", "step size in the iteration"),
     "schedule/clip_range": ("", "clip range in the iteration"),
     "eval/return_deterministic": (
         "reward",

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipper.config import CONFIGS, Config
+from clipper.config import Config
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError
+from clipper.presets_a2c_acer import A2C_PRESETS, ACER_PRESETS
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ _TUNED = [
         Preset(f"paper/{task}", _PAPER_MUJOCO, "[P] table 3, with normalisation [37]")
         for task in MUJOCO_TASKS
     ),
+    *(Preset(f"a2c/{env}", settings, source, "a2c") for env, settings, source in A2C_PRESETS),
+    *(Preset(f"acer/{env}", settings, source, "acer") for env, settings, source in ACER_PRESETS),
 ]
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _TUNED}
 

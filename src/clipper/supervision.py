@@ -107,12 +107,12 @@ class SupervisedShare:
         self._since: list[list[NDArray[Any]]] = [[] for _ in share]
         self._question: tuple[dict[str, Any], int] = ({}, 0)
 
-    def ask_to_collect(self, weights: dict[str, Any], num_steps: int) -> None:
-        """Has the worker begin with its part of a rollout."""
+    def ask_to_collect(self, weights: dict[str, Any], num_steps: int, is_marked: bool) -> None:
+        """Has the worker begin with its part of a rollout, and remember where if it is marked."""
         self._question = (weights, num_steps)
         self.worker.board.position[:] = -1
         with contextlib.suppress(WorkerLost):  # `collected` finds it dead, and goes on with another
-            self.worker.ask("collect", *self._question)
+            self.worker.ask("collect", *self._question, is_marked)
 
     def collected(self, policy: ActorCritic, steps: int) -> Rollout:
         """Returns the part that was asked for, [T, K].
@@ -145,7 +145,7 @@ class SupervisedShare:
             try:
                 self._replace(steps)
                 self.worker.board.position[:] = -1
-                self.worker.ask("collect", weights, left)
+                self.worker.ask("collect", weights, left, False)
             except WorkerLost as lost:
                 raise self.worker.as_error(lost) from lost
 

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from clipper.board import Board
-from clipper.engine.choice import build_engine
+from clipper.engine.choice import accelerate
 from clipper.engine.native_envs import local_sampler
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, InvariantBreach
 from clipper.mailbox import Mailbox
 from clipper.rollout import LocalSampler, SamplerMark, block_shapes
 
@@ -69,7 +69,7 @@ class Share:
         torch.set_num_threads(1)
         self._policy = policy
         self._source = source
-        self._engine = build_engine(policy, config)
+        self._engine = accelerate(policy, config)
         self._sampler = local_sampler(source, share, seed, vectorization, num_envs)
         if board is not None:
             self._sampler.show_on(ShownBlocks(board, self._sampler))
@@ -79,9 +79,12 @@ class Share:
         """Returns the answer to a question by its name."""
         return getattr(self, f"answer_{name}")(*arguments)
 
-    def answer_collect(self, weights: dict[str, Any], num_steps: int) -> dict[str, Any]:
-        """Returns the columns of a rollout with these weights."""
-        self._before = self._sampler.mark()
+    def answer_collect(
+        self, weights: dict[str, Any], num_steps: int, is_marked: bool
+    ) -> dict[str, Any]:
+        """Returns the columns of a rollout with these weights; remembers where it began if marked."""
+        if is_marked:
+            self._before = self._sampler.mark()
         self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
         rollout = self._sampler.collect(self._policy, num_steps)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
@@ -105,10 +108,17 @@ class Share:
         return function(self._policy, self._source, **keywords)
 
     def answer_state(self, steps: int) -> dict[str, Any]:
-        """Returns the environments' state when so many steps were done: now or one rollout ago."""
+        """Returns the environments' state when so many steps were done: now or at the last mark."""
         # a rollout that broke off counts no steps, but the environments have moved
         is_before = self._before is not None and self._before.steps == steps
-        return self._sampler.state_dict(self._before if is_before else None)
+        state = self._sampler.state_dict(self._before if is_before else None)
+        # one that took a lost worker's place knows no mark before that
+        if self._before is not None and int(state["steps"][0]) != steps:
+            raise InvariantBreach(
+                f"a worker must know its environments at step {steps}, but is at "
+                f"{int(state['steps'][0])}."
+            )
+        return state
 
     def answer_load(self, state: dict[str, Any]) -> str | None:
         """Replays the environments; returns why they are not exactly where they were, or None."""

@@ -75,6 +75,7 @@ class ProcessSampler:
         self._workers: list[SupervisedShare] = []
         self._profiler: Profiler = NO_STOPWATCH
         self._steps = 0
+        self._is_marked = True
         self._local: LocalSampler | None = None
         shares = self._shares
         if not is_isolated:
@@ -111,7 +112,8 @@ class ProcessSampler:
         """
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         for supervised in self._workers:
-            supervised.ask_to_collect(weights, num_steps)
+            supervised.ask_to_collect(weights, num_steps, self._is_marked)
+        self._is_marked = False
         rollouts = []
         if self._local is not None:  # while the workers collect theirs
             rollouts.append(self._local.collect(policy, num_steps))
@@ -146,13 +148,15 @@ class ProcessSampler:
 
     def mark(self) -> SamplerMark:
         """Returns this point in time, cheaply, for `state_dict`."""
+        # the workers mark it too, before their next rollout, and keep it until the mark after this
+        self._is_marked = True
         return SamplerMark(self._steps, None) if self._local is None else self._local.mark()
 
     def state_dict(self, mark: SamplerMark | None = None) -> dict[str, NDArray[Any]]:
         """Returns all that is needed to go on from a point in time, by default from now.
 
         Args:
-            mark: Now, or before the rollout that was begun last.
+            mark: Now, or the last one that was taken.
 
         Raises:
             EnvironmentFault: A worker died, and the state of its environments with it.

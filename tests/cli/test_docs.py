@@ -12,7 +12,7 @@ import glob
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +20,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from clipper.agent import AGENTS
 from clipper.cli.arguments import Parser
 from clipper.cli.main import VERBS, module_of
-from clipper.config import PPOConfig
+from clipper.config import Config, PPOConfig
+from clipper.configs import CONFIGS
 from clipper.experiments.study import read_study
-from clipper.presets import PRESETS, Preset, find_preset
+from clipper.metrics import DESCRIPTIONS, RecentEpisodes
+from clipper.presets import PRESETS, Preset, choose_preset, find_preset
 from clipper.settings import describe_field, show
 from commands import TINY, Clip
 
@@ -130,14 +133,14 @@ def test_toml_blocks_are_studies(block: Block, tmp_path: Path) -> None:
     assert len(read_study(file).runs()) == int(stated[1])
 
 
-def parser_of(verb: str) -> Parser:
-    parser = Parser(prog=f"clipper {verb}")
+def parser_of(verb: str, words: Sequence[str] = ()) -> Parser:
+    parser = Parser(words, prog=f"clipper {verb}")
     import_module(f"clipper.cli.{module_of(verb)}").add_arguments(parser)
     return parser
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
-    names = [field.name for field in dataclasses.fields(PPOConfig)]
+    names = [field.name for field in dataclasses.fields(CONFIGS[args.algo])]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -148,12 +151,13 @@ def test_shell_commands_are_understood(where: str, command: str) -> None:
     Not run: some train for hours, some need MuJoCo.
     """
     verb, *words = shlex.split(command.replace("$seed", "0"))[1:]
-    args = parser_of(verb).parse(words)
+    args = parser_of(verb, words).parse(words)
     if verb != "train":
         return
-    known = PRESETS.get(args.env)
-    name = args.preset or (known.name if known else "generic/discrete-long")
-    preset = Preset("none", {}, "") if name == "none" else find_preset(name)
+    if args.preset in (None, "none"):
+        preset = choose_preset(args.preset, args.env, False, None, args.algo)
+    else:
+        preset = find_preset(args.preset)
     config = preset.config(**settings_of(args))
     stated = re.search(r"in full \((\d+) iterations\)", page_above(where))
     if stated:
@@ -182,7 +186,7 @@ def test_commands_in_the_text_have_their_flags(page: Path) -> None:
             continue
         verb = found[1]
         assert verb in VERBS, span
-        flags = set(parser_of(verb)._option_string_actions)
+        flags = set(parser_of(verb, found[2].split())._option_string_actions)
         assert set(re.findall(r"(--[a-z][a-z-]*)", found[2])) <= flags, span
 
 
@@ -192,7 +196,12 @@ def test_flags_in_the_text_exist() -> None:
     coming-from.md and names.md name the flags of others too: there those in the columns headed
     `here`, `Clipper` or `to get its default` and in running text are ours, but for the few below.
     """
-    ours = {flag for verb in VERBS for flag in parser_of(verb)._option_string_actions}
+    ours = {
+        flag
+        for verb in VERBS
+        for algorithm in CONFIGS
+        for flag in parser_of(verb, ("--algo", algorithm))._option_string_actions
+    }
     ours |= {"--help", "--version"}
     of_others = {
         "--n-steps",
@@ -311,3 +320,53 @@ def test_the_page_of_ppo_names_all_there_is(trained: Path) -> None:
     metrics = [column for column in columns if "/" in column]
     assert len(metrics) > 15
     assert [name for name in [*names, *metrics] if f"`{name}`" not in page] == []
+
+
+# settings of every algorithm, which the pages of the single ones do not repeat
+COMMON = {field.name for field in dataclasses.fields(Config)} - {"num_envs", "num_steps"}
+LEARNERS = ("a2c", "acer")
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_an_algorithms_page_lists_its_settings(algorithm: str) -> None:
+    """Every setting of its own, with the default as it is now, and no other one."""
+    text = (ROOT / f"docs/algorithms/{algorithm}.md").read_text()
+    section = text[text.index("\n## Settings") : text.index("\n## Metrics")]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
+    fields = dataclasses.fields(CONFIGS[algorithm])
+    expected = {field.name: show(field.default) for field in fields if field.name not in COMMON}
+    assert dict(rows) == expected
+    assert len(rows) == len(expected)
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_an_algorithms_page_lists_its_metrics(algorithm: str) -> None:
+    """Every number that an iteration reports beside those of every run, and no other one."""
+    text = (ROOT / f"docs/algorithms/{algorithm}.md").read_text()
+    section = text[text.index("\n## Metrics") : text.index("\n## Results")]
+    listed = set()
+    for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
+        listed |= set(re.findall(r"`([a-z]+/\w+)`", row))
+    reported: set[str] = set()
+    agent_type = AGENTS[algorithm]
+    for env in ("CartPole-v1", "Pendulum-v1") if algorithm != "acer" else ("CartPole-v1",):
+        agent = agent_type(
+            env,
+            preset="none",
+            num_envs=2,
+            num_steps=40,
+            max_episode_steps=20,
+            trust_region=True,
+            normalize_reward=True,
+            eval_every=0,
+            **({"replay_start": 0} if algorithm == "acer" else {"rollouts_per_iteration": 2}),
+        )
+        agent.train(640, progress=False, callback=lambda report: reported.update(report.metrics))
+    every_run = {name for name in reported if name.startswith("time/")}
+    every_run |= set(RecentEpisodes().metrics()) | {
+        "rollout/episode_return",
+        "rollout/episode_return_std",
+        "rollout/episode_length",
+    }
+    assert reported - every_run == listed
+    assert listed <= set(DESCRIPTIONS)

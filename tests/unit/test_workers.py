@@ -21,10 +21,10 @@ import clipper
 from clipper.config import PPOConfig
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
-from clipper.errors import ConfigError
+from clipper.errors import ConfigError, InvariantBreach
 from clipper.mailbox import mailbox
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler, Rollout
+from clipper.rollout import LocalSampler, Rollout, SamplerMark
 from clipper.worker_choice import choose_workers, read_workers
 from clipper.workers import ProcessSampler, share_out
 from helpers import DictEnv, collected, policy_for
@@ -140,6 +140,57 @@ def test_an_interrupted_rollout_is_taken_back(tmp_path: Path) -> None:
     agent.close()
     assert agent.inexact is None
     assert torch.equal(parameters(agent), parameters(expected))
+
+
+def test_an_interrupted_iteration_of_several_rollouts_is_taken_back(tmp_path: Path) -> None:
+    """A2C collects ten times an iteration: the workers too go back to where the iteration began."""
+    settings: dict[str, Any] = {
+        "preset": "none",
+        "num_envs": 4,
+        "num_steps": 4,
+        "rollouts_per_iteration": 10,
+        "hidden_sizes": (8,),
+        "total_timesteps": 5 * 160,
+        "eval_every": 0,
+    }
+    expected = clipper.A2C(DictEnv, seed=2, **settings)
+    expected.train(progress=False)
+    Interrupting.steps = 0
+    agent = clipper.A2C(Interrupting, seed=2, workers=1, **settings)
+    outcome = agent.train(progress=False)
+    assert outcome.signal == signal.SIGINT
+    assert outcome.step == 160  # the 100th step of two environments is in the third rollout of ten
+    agent.train(progress=False)
+    agent.close()
+    assert agent.inexact is None
+    assert torch.equal(parameters(agent), parameters(expected))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_mark_holds_over_several_rollouts(num_workers: int) -> None:
+    """The state of a mark taken three rollouts ago brings a fresh sampler back to that point.
+
+    A point in time that was not marked is refused: the workers would describe another one.
+    """
+    source, config = env_source(DictEnv), PPOConfig().replace(hidden_sizes=(8,))
+    policy = policy_for(DictEnv)
+    sampler: Any = LocalSampler(VectorEnv(source, 4, EpisodeSeeds(5)), 5)
+    if num_workers:
+        sampler = ProcessSampler(source, 4, num_workers, 5, policy, config)
+    sampler.collect(policy, 7)
+    unmarked = SamplerMark(7, None)
+    sampler.collect(policy, 7)
+    mark = sampler.mark()
+    found = [sampler.collect(policy, 7) for _ in range(3)]
+    state = sampler.state_dict(mark)
+    fresh = LocalSampler(VectorEnv(source, 4, EpisodeSeeds(5)), 5)
+    assert fresh.load_state_dict(state) is None
+    for rollout in found:
+        assert_same(fresh.collect(policy, 7), rollout, exact=True)
+    if num_workers:
+        with pytest.raises(InvariantBreach, match="must know its environments at step 7"):
+            sampler.state_dict(unmarked)
+    sampler.close()
 
 
 def processes_of(marker: str) -> list[int]:

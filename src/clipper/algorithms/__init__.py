@@ -57,14 +57,18 @@ class Algorithm(Protocol):
         ...
 
 
-_HOMES = {"ppo": ("clipper.algorithms.ppo", "PPO")}
+_HOMES = {
+    "ppo": ("clipper.algorithms.ppo", "PPO"),
+    "a2c": ("clipper.algorithms.a2c", "A2C"),
+    "acer": ("clipper.algorithms.acer", "ACER"),
+}
 
 
 def build_algorithm(name: str, policy: ActorCritic, config: Config, seed: int) -> Algorithm:
     """Returns the algorithm of that name, ready to train a policy.
 
     Args:
-        name: As in `clipper.config.CONFIGS`.
+        name: As in `clipper.configs.CONFIGS`.
         policy: Trained in place.
         config: Its settings.
         seed: The run's seed; minibatches are a function of it.

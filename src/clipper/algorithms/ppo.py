@@ -18,7 +18,7 @@ from clipper.config import PPOConfig
 from clipper.engine.choice import build_engine, describe_engine
 from clipper.engine.native import NativeEngine
 from clipper.engine.state import Snapshot, Updates
-from clipper.errors import InvariantBreach
+from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
 from clipper.losses import (
     adapted_kl_coef,
     clip_fraction,
@@ -33,10 +33,6 @@ from clipper.policies.normalize import RewardScaler
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
 
-# in torch, rounding moves the first ratio from 1 by 1e-6 or so; a policy that depends on more than
-# its observation (dropout, batch statistics) by far more. Native rows are the same to the bit.
-FIRST_RATIO_TOLERANCE = 1e-2
-FIRST_RATIO_WARNING = 1e-3
 # the order of the numbers that `loss` reports
 _REPORT = (
     "loss/total",
@@ -113,7 +109,7 @@ class PPO:
                 iteration=self._num_iterations,
             )
             self.profiler.move(updates.estimate_seconds, "improve", "estimate")
-            _check_first_ratio(float(updates.reports[0, _RATIO_ERROR]), 0.0)
+            check_first_ratio(float(updates.reports[0, _RATIO_ERROR]), 0.0)
             return self._metrics(rollout, updates) | self._adapt(updates) | schedules
         normalized_obs = self.policy.normalize(rollout.obs)
         old_params = self._params(normalized_obs) if config.has_kl_penalty else None
@@ -130,7 +126,7 @@ class PPO:
             for minibatch in batch.shuffled(config.minibatch_size, order):
                 loss, report = self.loss(minibatch, clip_range)
                 if not reports and not self.policy.is_bf16:  # which rounds further
-                    _check_first_ratio(float(report[_RATIO_ERROR]), FIRST_RATIO_TOLERANCE)
+                    check_first_ratio(float(report[_RATIO_ERROR]), FIRST_RATIO_TOLERANCE)
                 reports.append(report)
                 if config.target_kl is not None and report[_KL] > 1.5 * config.target_kl:
                     break
@@ -329,22 +325,3 @@ class PPO:
         self._num_iterations = int(state["counters"]["num_iterations"])
         if self.config.objective == "kl_adaptive":
             self._kl_coef = float(state["counters"]["kl_coef"])
-
-
-def _check_first_ratio(error: float, tolerance: float) -> None:
-    hint = (
-        "a module's output must depend on the observation alone: no dropout, no batch statistics, "
-        "no state between calls."
-    )
-    if not error <= tolerance:
-        raise InvariantBreach(
-            "the ratio must be 1 on the first minibatch, before any update, "
-            f"but is off by up to {error:.3g}.",
-            hint=hint,
-        )
-    if error > FIRST_RATIO_WARNING:
-        warnings.warn(
-            f"the ratio of the first minibatch is off by {error:.3g} from 1, more than rounding does: "
-            f"{hint}",
-            stacklevel=2,
-        )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clipper.config import CONFIGS
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, nearest
 from clipper.settings import describe_field, name_hint, show
 

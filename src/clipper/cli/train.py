@@ -22,7 +22,7 @@ from clipper.cli.arguments import (
     say,
     seed,
 )
-from clipper.config import CONFIGS
+from clipper.configs import CONFIGS
 from clipper.errors import ClipperError, ConfigError, FolderTaken
 from clipper.settings import read_duration, show
 

@@ -217,4 +217,5 @@ def gradient(
     grad: Float32,
     old_params: Float32 | None = None,
     old_log_std: Float32 | None = None,
+    value_targets: Float32 | None = None,
 ) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipper.config import PPOConfig
+from clipper.config import Config, PPOConfig
 from clipper.engine import native
 from clipper.engine.devices import threads_for
 from clipper.engine.native import NativeEngine
@@ -13,8 +13,11 @@ from clipper.policies.actor_critic import ActorCritic
 Engine = NativeEngine | ReferenceEngine
 
 
-def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
-    """Returns the engine that `config.engine` asks for; `auto` takes native where it can.
+def accelerate(policy: ActorCritic, config: Config) -> NativeEngine | None:
+    """Lets the native engine act for a policy if `config.engine` says so; `auto` where it can.
+
+    Returns:
+        The native engine, or None where torch acts.
 
     Raises:
         ConfigError: The native engine is asked for, but does not cover the policy.
@@ -27,7 +30,16 @@ def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
         )
     if config.engine != "reference" and objection is None:
         return NativeEngine(policy)
-    return ReferenceEngine(
+    return None
+
+
+def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
+    """Returns the engine that acts for a policy and trains it with Adam, as `config.engine` says.
+
+    Raises:
+        ConfigError: The native engine is asked for, but does not cover the policy.
+    """
+    return accelerate(policy, config) or ReferenceEngine(
         policy,
         betas=config.adam_betas,
         eps=config.adam_eps,
@@ -35,10 +47,23 @@ def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
     )
 
 
-def describe_engine(policy: ActorCritic, config: PPOConfig, engine: Engine) -> str:
-    """Returns the line that a run begins with: the engine, and why if it is not the native one."""
+def describe_engine(
+    policy: ActorCritic, config: Config, engine: Engine | None, learns_in_torch: str | None = None
+) -> str:
+    """Returns the line that a run begins with: the engine, and why if it is not the native one.
+
+    Args:
+        policy: What is trained.
+        config: The settings.
+        engine: What acts for it; None is torch.
+        learns_in_torch: Why updates are computed in torch although the native engine acts, or None
+            if they are not.
+    """
     if isinstance(engine, NativeEngine):
-        return f"engine: {engine.describe()}"
+        name = engine.describe()
+        if learns_in_torch is None:
+            return f"engine: {name}"
+        return f"engine: {name} acts, torch learns ({learns_in_torch})"
     reason = "it was asked for" if config.engine == "reference" else _objection(policy)
     threads = threads_for(policy)
     where = str(policy.device)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.advantages import ValueFit
-from clipper.config import PPOConfig
-from clipper.engine.state import AdamState, Updates, not_finite
+from clipper.config import LearnerConfig, PPOConfig
+from clipper.engine.state import AdamState, FlatParameters, Updates, not_finite
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
@@ -41,6 +41,8 @@ else:
 VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
 # numbers of one minibatch's report
 _REPORT_SIZE = 7
+# of which the first are losses and entropy
+_NUM_LOSSES = 4
 _NOT_FINITE = 2
 # iterations after which a second thread is tried again
 _ALONE_AFTER_STALLS = 50
@@ -344,6 +346,60 @@ class NativeEngine:
             None if old_log_std is None else _array(old_log_std),
         )
         return grad, report
+
+    def policy_gradient(
+        self,
+        rollout: Rollout,
+        rewards: Tensor,
+        config: LearnerConfig,
+        num_steps: int,
+        grad: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the gradient of A2C's loss on a whole rollout.
+
+        The loss is -mean[log pi(a|s) A + ent_coef entropy] + vf_coef mean[0.5 (V - target)^2] with
+        returns of n steps: PPO's for one minibatch of all rows with the objective `pg`.
+
+        Args:
+            rollout: What was collected with the parameters as they are now.
+            rewards: Its rewards as the agent is to see them, [T, N].
+            config: The settings.
+            num_steps: n.
+            grad: Receives the gradient, in the parameters' order.
+
+        Returns:
+            What `A2C.loss` reports, and the targets, [B].
+        """
+        settings = PPOConfig(
+            num_envs=rewards.shape[1],
+            num_steps=rewards.shape[0],
+            minibatch_size=rollout.num_rows,
+            objective="pg",
+            advantage="n_step",
+            advantage_steps=num_steps,
+            normalize_advantage="none",
+            gamma=config.gamma,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+        )
+        report = torch.empty(_REPORT_SIZE, dtype=torch.float64)
+        targets = torch.empty(rollout.num_rows)
+        arrays = _rollout(rollout, rewards, self._action_type, settings)
+        _native.gradient(
+            self._policy,
+            arrays,
+            _settings(settings, 0.0, 1.0, 0.0, 0, 0),
+            np.arange(rollout.num_rows),
+            report.numpy(),
+            grad.numpy(),
+            value_targets=targets.numpy(),
+        )
+        return report[:_NUM_LOSSES], targets
+
+    @property
+    def parameters(self) -> FlatParameters:
+        """What the kernels compute with, in one flat tensor."""
+        return self._state
 
     @property
     def num_updates(self) -> int:

@@ -44,12 +44,10 @@ class ReferenceEngine:
         self._max_grad_norm = max_grad_norm
         self.num_threads = 1  # torch has threads of its own
         self._state = AdamState(policy)
-        self._grad = torch.zeros_like(self._state.params)
+        self._grad = self._state.new_grad()
         # to read a number back from an accelerator is to wait for all that it was given to do
         self.waits = self._grad.device.type == "cpu"
         self._first_bad = torch.zeros(3, device=self._grad.device, dtype=torch.float64)
-        for parameter, part in zip(self._state.learned, self._state.split(self._grad), strict=True):
-            parameter.grad = part
 
     @property
     def num_updates(self) -> int:

@@ -16,19 +16,16 @@ from clipper.advantages import ValueFit
 from clipper.errors import ConfigError, NumericsError
 
 
-class AdamState:
-    """Parameters and gradients in one flat tensor each, and Adam's two averages.
+class FlatParameters:
+    """A module's parameters in one flat tensor, of which the module's own become views.
 
     Args:
-        policy: The module whose parameters are learned; they become views of `params`.
+        policy: The module whose parameters are learned.
 
     Attributes:
-        learned: All parameters that require gradients, in the module's order.
+        learned: The parameters that require gradients, in the module's order.
         names: Their names in the module.
-        params: The same in one vector.
-        m: First moments.
-        v: Second moments.
-        num_updates: Steps taken.
+        params: All of them in one vector.
 
     Raises:
         ConfigError: All parameters are frozen.
@@ -46,9 +43,6 @@ class AdamState:
         self.params = torch.cat([p.detach().reshape(-1) for p in self.learned])
         for parameter, part in zip(self.learned, self.split(self.params), strict=True):
             parameter.data = part
-        self.m = torch.zeros_like(self.params)
-        self.v = torch.zeros_like(self.params)
-        self.num_updates = 0
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns views of a flat tensor with the shapes of the parameters."""
@@ -60,6 +54,35 @@ class AdamState:
         """Returns what gives copies of the parameters, as they are now, by name."""
         flat = self.params.clone()
         return lambda: dict(zip(self.names, self.split(flat), strict=True))
+
+    def new_grad(self) -> Tensor:
+        """Returns a flat tensor of zeros, of which the parameters' gradients become views."""
+        grad = torch.zeros_like(self.params)
+        for parameter, part in zip(self.learned, self.split(grad), strict=True):
+            parameter.grad = part
+        return grad
+
+
+class AdamState(FlatParameters):
+    """Flat parameters and Adam's two averages.
+
+    Args:
+        policy: The module whose parameters are learned; they become views of `params`.
+
+    Attributes:
+        m: First moments.
+        v: Second moments.
+        num_updates: Steps taken.
+
+    Raises:
+        ConfigError: All parameters are frozen.
+    """
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__(policy)
+        self.m = torch.zeros_like(self.params)
+        self.v = torch.zeros_like(self.params)
+        self.num_updates = 0
 
     def state_now(self) -> Callable[[], dict[str, Tensor]]:
         """Returns what gives copies of both moments and the number of updates, as they are now."""

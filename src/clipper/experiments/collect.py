@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import parse_json
-from clipper.config import CONFIGS
+from clipper.configs import CONFIGS
 from clipper.curves import find_runs, read_curve
 from clipper.errors import ConfigError, FileError
 from clipper.experiments.results import CURVES, RESULTS, read_curve_points, read_rows

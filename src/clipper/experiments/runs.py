@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import dump_json
-from clipper.config import CONFIGS, Config
+from clipper.config import Config
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, nearest
 from clipper.run_folder import folder_name
 from clipper.settings import read_settings, setting_to_json

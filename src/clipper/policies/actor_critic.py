@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipper.errors import ConfigError
+from clipper.errors import ConfigError, SpaceError
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.networks import MLPNetwork, MLPShape
 from clipper.policies.normalize import ObservationNormalizer
@@ -98,6 +98,8 @@ class ActorCritic(nn.Module):
         network: `forward(obs [M, D]) -> (params [M, P], values [M])`.
         log_std_init: Initial log standard deviation of continuous actions.
         normalize_obs: Keep running statistics of Box observations.
+        values_per_action: The network's values are Q(s, a) of every action, [M, P], and V is their
+            mean under the policy.
 
     Raises:
         ConfigError: The network does not put out what the action space needs.
@@ -111,13 +113,15 @@ class ActorCritic(nn.Module):
         *,
         log_std_init: float,
         normalize_obs: bool,
+        values_per_action: bool = False,
     ) -> None:
         super().__init__()
         self.obs_layout = obs_layout
         self.action_layout = action_layout
         self.distribution = distribution_for(action_layout)
         self.network = network
-        num_outputs = _check_network(network, obs_layout.size, self.distribution)
+        self.values_per_action = values_per_action
+        num_outputs = _check_network(network, obs_layout.size, self.distribution, values_per_action)
         self.log_std: nn.Parameter | None = None
         if isinstance(self.distribution, DiagonalGaussian) and num_outputs == action_layout.size:
             self.log_std = nn.Parameter(torch.full((action_layout.size,), float(log_std_init)))
@@ -190,9 +194,17 @@ class ActorCritic(nn.Module):
         """Returns distribution parameters [M, P] and values [M] of normalised observations."""
         with self._products():
             params, values = self.network(normalized_obs)
-        return self._complete(params.to(self.dtype)), values.to(self.dtype).reshape(
-            len(normalized_obs)
-        )
+        params, values = params.to(self.dtype), values.to(self.dtype)
+        if self.values_per_action:
+            # V(s) = sum_a pi(a|s) Q(s, a)
+            values = (torch.softmax(params, -1) * values).sum(-1)
+        return self._complete(params), values.reshape(len(normalized_obs))
+
+    def action_values(self, normalized_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns distribution parameters and Q(s, a) of every action, [M, P] each."""
+        with self._products():
+            params, values = self.network(normalized_obs)
+        return params.to(self.dtype), values.to(self.dtype).reshape(params.shape)
 
     def _products(self) -> torch.autocast:
         kind = self.device.type
@@ -242,7 +254,11 @@ class ActorCritic(nn.Module):
             actions: Receives the sampled actions, [T, N, A].
         """
         if self._accelerator is not None:
-            return self._accelerator.play(obs, noise, actions)
+            play = self._accelerator.play(obs, noise, actions)
+            if not self.values_per_action:
+                return play
+            seen = torch.from_numpy(obs)
+            return Play(play.act, lambda: (play.judgement()[0], self.values(seen)))
         drawn = torch.from_numpy(noise)
 
         def act(t: int) -> None:
@@ -274,7 +290,7 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def values(self, obs: Tensor) -> Tensor:
         """Returns V of raw observations [..., D], on the policy's device."""
-        if self._accelerator is not None:
+        if self._accelerator is not None and not self.values_per_action:
             return self._accelerator.values(obs)
         rows = obs.reshape(-1, obs.shape[-1])
         if not len(rows):
@@ -303,7 +319,7 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log-probabilities of actions [..., A] and values at raw observations [..., D]."""
-        if self._accelerator is not None:
+        if self._accelerator is not None and not self.values_per_action:
             return self._accelerator.evaluate(obs, actions)
         shape = obs.shape[:-1]
         log_probs, values = [], []
@@ -381,12 +397,22 @@ def build_policy(
     Args:
         obs_layout: How observations lie in a row.
         action_layout: How actions are sampled.
-        shape: The MLP's layers; not used with `module`.
+        shape: The MLP's layers, of which a `module` keeps no more than `values_per_action`.
         module: An `nn.Module`, or a callable `(obs_size, num_outputs) -> nn.Module`.
         seed: The run's seed; initial weights are a function of it.
         log_std_init: Initial log standard deviation of continuous actions.
         normalize_obs: Keep running statistics of Box observations.
+
+    Raises:
+        ConfigError: The module is not one, or does not put out what the action space needs.
+        SpaceError: The shape has values of every action, but actions are not `Discrete`.
     """
+    if shape.values_per_action and action_layout.kind != "discrete":
+        raise SpaceError(
+            "acer learns a value of every action, so that the action space must be Discrete, "
+            f"but is {action_layout.space}.",
+            hint="ppo and a2c take every action space.",
+        )
     weights_seed = int(derived_seed(seed, Purpose.INITIAL_WEIGHTS, 0, 0))
     num_outputs = distribution_for(action_layout).num_outputs
     if module is None:
@@ -399,7 +425,12 @@ def build_policy(
             torch.manual_seed(weights_seed)
             network = _made(module, obs_layout.size, num_outputs)
     return ActorCritic(
-        obs_layout, action_layout, network, log_std_init=log_std_init, normalize_obs=normalize_obs
+        obs_layout,
+        action_layout,
+        network,
+        log_std_init=log_std_init,
+        normalize_obs=normalize_obs,
+        values_per_action=shape.values_per_action,
     )
 
 
@@ -417,13 +448,18 @@ def _made(module: object, obs_size: int, num_outputs: int) -> nn.Module:
     return network
 
 
-def _check_network(network: nn.Module, obs_size: int, distribution: object) -> int:
+def _check_network(
+    network: nn.Module, obs_size: int, distribution: object, values_per_action: bool
+) -> int:
     """Returns the width of the network's parameters, after one trial on two rows of zeros."""
     outputs = getattr(distribution, "num_outputs", 0)
     allowed = (outputs, getattr(distribution, "num_params", outputs))
     wanted = " or ".join(str(n) for n in sorted(set(allowed)))
+    num_values = outputs if values_per_action else 1
+    values_shape = f"[M, {outputs}]" if values_per_action else "[M]"
     law = (
-        f"a module must return (params [M, {wanted}], values [M]) for observations [M, {obs_size}]"
+        f"a module must return (params [M, {wanted}], values {values_shape}) for observations "
+        f"[M, {obs_size}]"
     )
     first = next(network.parameters(), None)
     if first is None:
@@ -451,7 +487,7 @@ def _check_network(network: nn.Module, obs_size: int, distribution: object) -> i
         params.ndim != 2
         or len(params) != 2
         or params.shape[1] not in allowed
-        or values.numel() != 2
+        or values.numel() != 2 * num_values
     ):
         raise ConfigError(
             f"{law}, but returned {list(params.shape)} and {list(values.shape)} for 2 rows."

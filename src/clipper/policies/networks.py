@@ -3,7 +3,8 @@
 A network is any `nn.Module` whose `forward(obs)` takes float rows [M, D] and returns a tuple of
 distribution parameters [M, P] and values [M] (or [M, 1]). P is the number of categories (all heads
 together), of bits, or of means; with 2A instead of A outputs a Gaussian's log standard deviations
-depend on the state. Dimension key: M rows, D observation size, A action size.
+depend on the state. Where an algorithm asks for a value of every action, values are [M, P].
+Dimension key: M rows, D observation size, A action size.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class MLPShape:
     hidden_gain: float
     policy_gain: float
     value_gain: float
+    values_per_action: bool = False
 
 
 class MLPNetwork(nn.Module):
@@ -68,13 +70,20 @@ class MLPNetwork(nn.Module):
         )
         self.critic = nn.Sequential(
             *_layers(width, value_sizes, shape, generator),
-            _linear((*(width,), *value_sizes)[-1], 1, shape.value_gain, generator),
+            _linear(
+                (*(width,), *value_sizes)[-1],
+                num_outputs if shape.values_per_action else 1,
+                shape.value_gain,
+                generator,
+            ),
         )
+        self._has_one_value = not shape.values_per_action
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns distribution parameters [M, P] and values [M]."""
+        """Returns distribution parameters [M, P] and values [M], or [M, P] with one per action."""
         features = self.torso(obs)
-        return self.actor(features), self.critic(features).squeeze(-1)
+        values = self.critic(features)
+        return self.actor(features), values.squeeze(-1) if self._has_one_value else values
 
     def params(self, obs: Tensor) -> Tensor:
         """Returns the distribution parameters alone, [M, P]: all that acting needs."""
@@ -119,7 +128,7 @@ def tensor_shapes(obs_size: int, num_outputs: int, shape: MLPShape) -> dict[str,
     parts = {
         "torso": torso,
         "actor": (torso[-1], *policy_sizes, num_outputs),
-        "critic": (torso[-1], *value_sizes, 1),
+        "critic": (torso[-1], *value_sizes, num_outputs if shape.values_per_action else 1),
     }
     found: dict[str, tuple[int, ...]] = {}
     for part, widths in parts.items():
@@ -141,4 +150,5 @@ def mlp_shape(config: Config) -> MLPShape:
         hidden_gain=config.hidden_gain,
         policy_gain=config.policy_gain,
         value_gain=config.value_gain,
+        values_per_action=config.values_per_action,
     )

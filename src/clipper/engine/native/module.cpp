@@ -4,6 +4,8 @@
 #include "moments.hpp"
 #include "philox.hpp"
 
+#include <algorithm>
+
 using namespace nb::literals;
 using namespace clipper_python;
 
@@ -89,13 +91,16 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
           outcome.kl};
 }
 
-// The gradient of the loss over the rows `order`, and its report.
+// The gradient of the loss over the rows `order`, its report, and what V is fitted to.
 void gradient(NativePolicy& policy, const RolloutArrays& arrays, const Settings& settings,
               In<int64_t> order, Out<double> report, Out<float> grad,
-              std::optional<In<float>> old_params, std::optional<In<float>> old_log_std) {
+              std::optional<In<float>> old_params, std::optional<In<float>> old_log_std,
+              std::optional<Out<float>> value_targets) {
   const clipper::Network& net = policy.policy().network();
   const clipper::Rollout rollout = arrays.view(net, settings.estimation);
   const auto rows = static_cast<int64_t>(arrays.rewards.size());
+  require(!value_targets || static_cast<int64_t>(value_targets->size()) == rows,
+          "value_targets must be [T, N]");
   require(report.size() == clipper::kReportSize &&
               static_cast<int64_t>(grad.size()) == net.num_params,
           "report and grad must have their sizes");
@@ -117,6 +122,7 @@ void gradient(NativePolicy& policy, const RolloutArrays& arrays, const Settings&
     improver.set_old(old_params->data(), old_log_std ? old_log_std->data() : nullptr);
   }
   improver.gradient(order.data(), static_cast<int64_t>(order.size()), report.data(), grad.data());
+  if (value_targets) std::copy_n(judged.data() + rows, rows, value_targets->data());
 }
 
 void bind_randomness(nb::module_& m) {
@@ -222,7 +228,8 @@ NB_MODULE(_native, m) {
         "num_updates"_a, "reports"_a, "grad_norms"_a, "advantages"_a, "value_targets"_a,
         "counted"_a, "fit"_a);
   m.def("gradient", &gradient, "policy"_a, "rollout"_a, "settings"_a, "order"_a, "report"_a,
-        "grad"_a, "old_params"_a.none() = nb::none(), "old_log_std"_a.none() = nb::none());
+        "grad"_a, "old_params"_a.none() = nb::none(), "old_log_std"_a.none() = nb::none(),
+        "value_targets"_a.none() = nb::none());
   m.def("estimate", [](int estimator, In<float> rewards, In<float> values, In<float> next_values,
                        In<bool> terminated, In<bool> truncated, In<bool> begins, double gamma,
                        double gae_lambda, int64_t num_return_steps, Out<float> advantages,
