@@ -13,7 +13,7 @@ import pytest
 
 from clipper.cli.arguments import Parser
 from clipper.cli.train import add_arguments as add_train_arguments
-from clipper.experiments.collect import collect
+from clipper.experiments.collection import collect
 from commands import SCRIPT, TINY, Clip, Said, assert_refused, left_in, read_rows
 
 QUICK = [*TINY, "--total-timesteps=256", "--eval-every=0"]

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares and returns the exit code."""
-    from clipper.experiments.collect import collect
+    from clipper.experiments.collection import collect
     from clipper.experiments.comparison import compare, read_ranges
     from clipper.experiments.tables import tables_of
 

@@ -9,20 +9,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipper.experiments.collection import collect
+    from clipper.experiments.comparison import compare
+    from clipper.experiments.report import write_report
     from clipper.experiments.results import read_rows
     from clipper.experiments.rows import Row
     from clipper.experiments.runs import RunSpec
     from clipper.experiments.states import SweepOutcome
     from clipper.experiments.sweep import run_sweep
 
-__all__ = ["Row", "RunSpec", "SweepOutcome", "read_rows", "run_sweep"]
+__all__ = [
+    "Row",
+    "RunSpec",
+    "SweepOutcome",
+    "collect",
+    "compare",
+    "read_rows",
+    "run_sweep",
+    "write_report",
+]
 
 _HOMES = {
     "Row": "rows",
     "RunSpec": "runs",
     "SweepOutcome": "states",
+    "collect": "collection",
+    "compare": "comparison",
     "read_rows": "results",
     "run_sweep": "sweep",
+    "write_report": "report",
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clipper.errors import ConfigError, FileError, nearest
-from clipper.experiments.collect import Collection
+from clipper.experiments.collection import Collection
 from clipper.experiments.rows import Row
 from clipper.experiments.statistics import (
     Array,

@@ -18,7 +18,7 @@ from clipper.curves import Curve, read_curve
 from clipper.errors import FileError
 from clipper.experiments.results import write_result
 from clipper.experiments.rows import CurvePoint, Row, curve_points
-from clipper.experiments.runs import RunSpec
+from clipper.experiments.runs import ENVIRONMENT, RunSpec, config_hash
 from clipper.loading import resume
 from clipper.run_folder import read_config
 from clipper.training import Outcome, Report
@@ -97,17 +97,20 @@ def _opened(spec: RunSpec, folder: Path) -> tuple[Agent, bool]:
 
 def _check_same(spec: RunSpec, agent: Agent, folder: Path) -> None:
     """Raises unless the run in a folder is the one that is asked for."""
+    written = read_config(folder)
     wanted = agent_of(spec)
-    found, config = agent.config.to_json(), wanted.config.to_json()
-    differing = [name for name in config if found[name] != config[name]]
     wanted.close()
-    if differing:
-        name = differing[0]
-        raise FileError(
-            f"{folder} must hold a run with the settings of {spec.setting!r}, but its {name} is "
-            f"{found[name]} in place of {config[name]}.",
-            hint="choose another --out, or remove that folder.",
-        )
+    if config_hash(agent.algorithm, written, agent.config) == spec.config_hash(wanted.config):
+        return
+    before = {**agent.config.to_json(), **{k: written[k] for k in ENVIRONMENT}}
+    now = {**wanted.config.to_json(), **{k: spec.to_json()[k] for k in ENVIRONMENT}}
+    before["algo"], now["algo"] = agent.algorithm, spec.algo
+    name = next(name for name in ("algo", *now) if before.get(name) != now[name])
+    raise FileError(
+        f"{folder} must hold a run with the settings of {spec.setting!r}, but its {name} is "
+        f"{before.get(name)} in place of {now[name]}.",
+        hint="choose another --out, or remove that folder.",
+    )
 
 
 def _cpu_seconds(folder: Path, step: int) -> float:

@@ -16,7 +16,8 @@ from clipper.errors import ConfigError, nearest
 from clipper.run_folder import folder_name
 from clipper.settings import read_settings, setting_to_json
 
-_ENVIRONMENT = ("env", "env_kwargs", "max_episode_steps")
+# what a row's hash takes of the environment; keys of a run's config.json too
+ENVIRONMENT = ("env", "env_kwargs", "max_episode_steps")
 _LIBRARIES = (".so", ".dylib", ".dll")
 
 
@@ -153,7 +154,7 @@ def config_hash(algo: str, env: Mapping[str, Any], config: Config) -> str:
     """
     defaults = type(config)().to_json()
     changed = {k: v for k, v in config.to_json().items() if v != defaults[k]}
-    content = {"algo": algo, "config": changed, **{k: env[k] for k in _ENVIRONMENT}}
+    content = {"algo": algo, "config": changed, **{k: env[k] for k in ENVIRONMENT}}
     return hashlib.sha256(dump_json(content).encode()).hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import clipper
 from clipper.errors import ClipperError, ConfigError, FileError
-from clipper.experiments.collect import collect
+from clipper.experiments.collection import collect
 from clipper.experiments.comparison import Comparison, compare, read_ranges
 from clipper.experiments.page import page_of
 from clipper.experiments.report import write_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import clipper
 from clipper.checkpoint import parameters_sha256, prefixed
 from clipper.curves import read_curve
-from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown
+from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, FileError
 from clipper.experiments import RunSpec, read_rows, run_sweep
 from clipper.experiments.results import read_curve_points
 
@@ -123,6 +124,26 @@ def test_other_settings_under_an_old_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / "sweep.json").read_bytes(),
     ) == before
     assert not (tmp_path / "runs/CartPole-v1/a-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"settings": {**SMALL, "gamma": 0.5, "total_timesteps": 256}}, "gamma is 0.98 in place of 0.5"),
+     ({"max_episode_steps": 7}, "its max_episode_steps is None in place of 7")],
+)  # fmt: skip
+def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """A folder left by a sweep that was cut short must be that of the run that is asked for now."""
+    folder = tmp_path / "runs/CartPole-v1/a-0"
+    agent = clipper.PPO("CartPole-v1", **small_run().settings)
+    agent.train(progress=False, run_dir=folder, callback=lambda report: report.step < 128)
+    wanted = dataclasses.replace(small_run(), **changes)
+    outcome = run_sweep([wanted], tmp_path, jobs=1)
+    assert said in outcome.failed[0].message
+    assert outcome.exit_code == FileError.exit_code
+    assert run_sweep([small_run()], tmp_path, jobs=1).exit_code == 0
+    assert "resumed at step 128" in (folder / "log.txt").read_text()
 
 
 def test_a_wrong_environment_is_found_before_anything_runs(tmp_path: Path) -> None:
