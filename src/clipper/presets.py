@@ -173,7 +173,12 @@ _TUNED = [
         },
         "[Z] without gSDE, step size annealed and rewards scaled [C]",
     ),
-    Preset("LunarLander-v3", _LANDER, "[Z] with 10 epochs and annealed step size [C]"),
+    Preset(
+        "LunarLander-v3",
+        # shorter rollouts reach 200 in 150 thousand steps in place of 310 thousand
+        {**_LANDER, "num_steps": 256},
+        "[Z] with 10 epochs of shorter rollouts and annealed step size [C]",
+    ),
     Preset(
         "LunarLanderContinuous-v3",
         {**_LANDER, "ent_coef": 0.0},
