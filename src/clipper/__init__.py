@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipper.agent import A2C, ACER, PPO
+    from clipper.agent import A2C, ACER, CEM, PPO, TRPO, VPG
     from clipper.config import PPOConfig
     from clipper.config_a2c import A2CConfig
     from clipper.config_acer import ACERConfig
+    from clipper.config_relatives import CEMConfig, TRPOConfig, VPGConfig
     from clipper.envs.check import check_env
     from clipper.envs.library import native_include
     from clipper.errors import ClipperError
@@ -24,15 +25,21 @@ __version__ = "0.1.0"
 __all__ = [
     "A2C",
     "ACER",
+    "CEM",
     "PPO",
+    "TRPO",
+    "VPG",
     "A2CConfig",
     "ACERConfig",
+    "CEMConfig",
     "ClipperError",
     "Evaluation",
     "Outcome",
     "PPOConfig",
     "Report",
     "Schedule",
+    "TRPOConfig",
+    "VPGConfig",
     "__version__",
     "check_env",
     "load",
@@ -45,8 +52,14 @@ _HOMES = {
     "ACER": "clipper.agent",
     "A2CConfig": "clipper.config_a2c",
     "ACERConfig": "clipper.config_acer",
+    "CEM": "clipper.agent",
+    "CEMConfig": "clipper.config_relatives",
     "PPO": "clipper.agent",
     "check_env": "clipper.envs.check",
+    "TRPO": "clipper.agent",
+    "TRPOConfig": "clipper.config_relatives",
+    "VPG": "clipper.agent",
+    "VPGConfig": "clipper.config_relatives",
     "load": "clipper.loading",
     "native_include": "clipper.envs.library",
     "resume": "clipper.loading",

@@ -14,7 +14,7 @@ import torch
 
 from clipper import agent_file
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
-from clipper.config import Config
+from clipper.config import ActorCriticConfig, Config
 from clipper.configs import CONFIGS
 from clipper.description import transforms_of, warnings_of
 from clipper.engine.devices import (
@@ -31,7 +31,7 @@ from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
 from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
-from clipper.policies.networks import mlp_shape
+from clipper.policies.networks import initial_log_std, mlp_shape
 from clipper.presets import choose_preset
 from clipper.profiling import NO_STOPWATCH, Stopwatch
 from clipper.progress import ProgressDisplay
@@ -154,7 +154,7 @@ class Agent:
             mlp_shape(config),
             module=module,
             seed=identity.seed,
-            log_std_init=config.log_std_init,
+            log_std_init=initial_log_std(config),
             normalize_obs=config.normalize_obs,
         ).to(device)
         self.policy.use_precision(config.precision)
@@ -466,11 +466,33 @@ class ACER(Agent):
     algorithm = "acer"
 
 
-AGENTS: Mapping[str, type[Agent]] = {agent.algorithm: agent for agent in (PPO, A2C, ACER)}
+class VPG(Agent):
+    """Vanilla policy gradient, Sutton et al. 2000; with `one_episode` REINFORCE, Williams 1992."""
+
+    algorithm = "vpg"
+
+
+class TRPO(Agent):
+    """Trust Region Policy Optimization, Schulman et al. 2015, arXiv 1502.05477."""
+
+    algorithm = "trpo"
+
+
+class CEM(Agent):
+    """The cross-entropy method, Szita and Lorincz 2006: a search that follows no gradient."""
+
+    algorithm = "cem"
+
+
+AGENTS: Mapping[str, type[Agent]] = {
+    agent.algorithm: agent for agent in (PPO, A2C, ACER, VPG, TRPO, CEM)
+}
 """What a user holds of every algorithm, by its name."""
 
 
 def _for_one_env(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings for a single environment with the rollout as large as before."""
+    if not isinstance(config, ActorCriticConfig):
+        return {**given, "num_envs": 1}
     steps = given.get("num_steps", config.rollout_size)
     return {**given, "num_envs": 1, "num_steps": steps}

@@ -27,7 +27,7 @@ Estimator = Literal["gae", "n_step", "td", "reward_to_go", "reward_to_go_baselin
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every algorithm needs to know: the run's length, the batch and the network."""
+    """What every algorithm needs to know: the run's length, the environments and the network."""
 
     values_per_action: ClassVar[bool] = False
     """True if the network values every action, Q(s, a), and not the state alone."""
@@ -43,13 +43,6 @@ class Config:
     num_envs: int = setting(
         8, "environments stepped together; more gives less correlated batches", low=1, group="batch"
     )
-    num_steps: int = setting(
-        256,
-        "steps of each environment in one rollout; the rollout has num_steps x num_envs rows",
-        low=1,
-        unit="steps",
-        group="batch",
-    )
     normalize_obs: bool = setting(
         True,
         "running mean and standard deviation for Box observations, clipped at 10; kept in the agent",
@@ -58,18 +51,8 @@ class Config:
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "widths of the hidden layers, for example 64,64", low=1, group="network"
     )
-    value_hidden_sizes: tuple[int, ...] | None = setting(
-        None,
-        "widths of the value network's hidden layers, or none: as hidden_sizes",
-        low=1,
-        group="network",
-    )
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = setting(
         "tanh", "nonlinearity between layers", group="network"
-    )
-    shared_torso: bool = setting(False, "policy and value share the hidden layers", group="network")
-    log_std_init: float = setting(
-        0.0, "initial log standard deviation of continuous actions; learned", group="network"
     )
     hidden_gain: float = setting(
         math.sqrt(2),
@@ -82,9 +65,6 @@ class Config:
         "gain of the policy head's initial weights; small starts near uniform",
         low=0,
         group="network",
-    )
-    value_gain: float = setting(
-        1.0, "gain of the value head's initial weights", low=0, group="network"
     )
     engine: Literal["auto", "native", "reference"] = setting(
         "auto",
@@ -110,16 +90,6 @@ class Config:
     )
 
     @property
-    def rollout_size(self) -> int:
-        """Rows of one rollout, num_steps x num_envs."""
-        return self.num_steps * self.num_envs
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations of the whole run, total_timesteps / rollout_size rounded up."""
-        return -(-self.total_timesteps // self.rollout_size)
-
-    @property
     def evaluation_interval(self) -> int:
         """Steps between periodic evaluations; 0 for never."""
         if self.eval_every is None:
@@ -130,16 +100,10 @@ class Config:
         """Returns this config if every setting is in range and they agree.
 
         Raises:
-            ConfigError: A setting is out of range, or two contradict each other.
+            ConfigError: A setting is out of range.
         """
         for spec in dataclasses.fields(self):
             check_range(spec, getattr(self, spec.name))
-        if self.shared_torso and self.value_hidden_sizes not in (None, self.hidden_sizes):
-            raise ConfigError(
-                "value_hidden_sizes must be none when shared_torso is true, "
-                f"but is {list(self.value_hidden_sizes or ())}.",
-                hint="a shared torso has one set of hidden layers.",
-            )
         return self
 
     def replace(self, **changes: Any) -> Self:
@@ -180,25 +144,81 @@ _BELONGS_TO = {
     "kl_coef": ("objective", ("kl_fixed", "kl_adaptive")),
     "adaptive_kl_target": ("objective", ("kl_adaptive",)),
     "dual_clip": ("objective", ("dual_clip",)),
-    "advantage_steps": ("advantage", ("n_step",)),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnerConfig(Config):
-    """Hyperparameters of all that follow a gradient of returns."""
+class ActorCriticConfig(Config):
+    """What all need that collect rollouts and judge actions by a value function."""
 
-    learning_rate: Schedule = setting(
-        Schedule(3e-4, 0.0),
-        "step size of Adam, a number or linear:START:END",
-        low=0,
-        group="objective",
+    num_steps: int = setting(
+        256,
+        "steps of each environment in one rollout; the rollout has num_steps x num_envs rows",
+        low=1,
+        unit="steps",
+        group="batch",
     )
     gamma: float = setting(
         0.99,
         "discount per step; 1/(1-gamma) is the horizon in steps",
         low=0,
         high=1,
+        group="objective",
+    )
+    normalize_reward: bool = setting(
+        False,
+        "rewards divided by the standard deviation of the discounted return, clipped at 10 "
+        "(true for continuous actions)",
+        group="normalisation",
+    )
+    value_hidden_sizes: tuple[int, ...] | None = setting(
+        None,
+        "widths of the value network's hidden layers, or none: as hidden_sizes",
+        low=1,
+        group="network",
+    )
+    shared_torso: bool = setting(False, "policy and value share the hidden layers", group="network")
+    log_std_init: float = setting(
+        0.0, "initial log standard deviation of continuous actions; learned", group="network"
+    )
+    value_gain: float = setting(
+        1.0, "gain of the value head's initial weights", low=0, group="network"
+    )
+
+    @property
+    def rollout_size(self) -> int:
+        """Rows of one rollout, num_steps x num_envs."""
+        return self.num_steps * self.num_envs
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations of the whole run, total_timesteps / rollout_size rounded up."""
+        return -(-self.total_timesteps // self.rollout_size)
+
+    def validate(self) -> Self:
+        """Returns this config if every setting is in range and they agree.
+
+        Raises:
+            ConfigError: A setting is out of range, or two contradict each other.
+        """
+        super().validate()
+        if self.shared_torso and self.value_hidden_sizes not in (None, self.hidden_sizes):
+            raise ConfigError(
+                "value_hidden_sizes must be none when shared_torso is true, "
+                f"but is {list(self.value_hidden_sizes or ())}.",
+                hint="a shared torso has one set of hidden layers.",
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig(ActorCriticConfig):
+    """Hyperparameters of all that minimise one loss of policy and value function."""
+
+    learning_rate: Schedule = setting(
+        Schedule(3e-4, 0.0),
+        "step size of Adam, a number or linear:START:END",
+        low=0,
         group="objective",
     )
     ent_coef: float = setting(
@@ -220,16 +240,53 @@ class LearnerConfig(Config):
         open_low=True,
         group="objective",
     )
-    normalize_reward: bool = setting(
-        False,
-        "rewards divided by the standard deviation of the discounted return, clipped at 10 "
-        "(true for continuous actions)",
-        group="normalisation",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(LearnerConfig):
+class EstimatorConfig(ActorCriticConfig):
+    """How advantages are estimated, for all that leave the choice."""
+
+    advantage: Estimator = setting(
+        "gae",
+        "what actions are weighed by: generalized advantage estimation, advantage_steps rewards and "
+        "the value after them, the TD error, the reward-to-go, the same minus V, or the return of "
+        "the whole episode (total_return: of episodes that begin and end within a rollout)",
+        group="objective",
+    )
+    advantage_steps: int | None = setting(
+        None,
+        "rewards before the value in the n_step advantage; more is less bias, more variance; none "
+        "is 5",
+        low=1,
+        unit="steps",
+        group="objective",
+    )
+    gae_lambda: float = setting(
+        0.95,
+        "lambda of generalized advantage estimation (gae); lower is less variance, more bias",
+        low=0,
+        high=1,
+        group="objective",
+    )
+
+    @property
+    def num_advantage_steps(self) -> int:
+        """k of the n-step advantage."""
+        return 5 if self.advantage_steps is None else self.advantage_steps
+
+    def validate(self) -> Self:
+        """Returns this config if every setting is in range and they agree.
+
+        Raises:
+            ConfigError: A setting is out of range, or belongs to another estimator.
+        """
+        super().validate()
+        check_belonging(self, {"advantage_steps": ("advantage", ("n_step",))})
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(LearnerConfig, EstimatorConfig):
     """Hyperparameters of PPO."""
 
     num_epochs: int = setting(
@@ -284,28 +341,6 @@ class PPOConfig(LearnerConfig):
         open_low=True,
         group="objective",
     )
-    advantage: Estimator = setting(
-        "gae",
-        "what actions are weighed by: generalized advantage estimation, advantage_steps rewards and "
-        "the value after them, the TD error, the reward-to-go, the same minus V, or the return of "
-        "the whole episode (total_return: of episodes that begin and end within a rollout)",
-        group="objective",
-    )
-    advantage_steps: int | None = setting(
-        None,
-        "rewards before the value in the n_step advantage; more is less bias, more variance; none "
-        "is 5",
-        low=1,
-        unit="steps",
-        group="objective",
-    )
-    gae_lambda: float = setting(
-        0.95,
-        "lambda of generalized advantage estimation (gae); lower is less variance, more bias",
-        low=0,
-        high=1,
-        group="objective",
-    )
     target_kl: float | None = setting(
         None,
         "ends an iteration's epochs when the KL estimate exceeds 1.5 times this, or none",
@@ -357,11 +392,6 @@ class PPOConfig(LearnerConfig):
         """c of the dual clip."""
         return 3.0 if self.dual_clip is None else self.dual_clip
 
-    @property
-    def num_advantage_steps(self) -> int:
-        """k of the n-step advantage."""
-        return 5 if self.advantage_steps is None else self.advantage_steps
-
     def validate(self) -> Self:
         """Returns this config if every setting is in range and they agree.
 
@@ -377,14 +407,27 @@ class PPOConfig(LearnerConfig):
                 f"but is {self.minibatch_size}.",
                 hint=f"use {_either(close)}.",
             )
-        for name, (chooser, choices) in _BELONGS_TO.items():
-            value, chosen = getattr(self, name), getattr(self, chooser)
-            if value is not None and chosen not in choices:
-                raise ConfigError(
-                    f"{name} must be none when {chooser} is {chosen}, but is {show(value)}.",
-                    hint=f"it belongs to {chooser} {' and '.join(choices)}.",
-                )
+        check_belonging(self, _BELONGS_TO)
         return self
+
+
+def check_belonging(config: Config, owners: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
+    """Raises if a setting is given that the choice made elsewhere has no use for.
+
+    Args:
+        config: The settings.
+        owners: By a setting's name, the setting that chooses and its values that use the first.
+
+    Raises:
+        ConfigError: Names both.
+    """
+    for name, (chooser, choices) in owners.items():
+        value, chosen = getattr(config, name), getattr(config, chooser)
+        if value is not None and chosen not in choices:
+            raise ConfigError(
+                f"{name} must be none when {chooser} is {chosen}, but is {show(value)}.",
+                hint=f"it belongs to {chooser} {' and '.join(choices)}.",
+            )
 
 
 def _divisors(number: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipper.config import Config, LearnerConfig
+from clipper.config import ActorCriticConfig, Config
 from clipper.identity import Identity
 from clipper.policies.actor_critic import ActorCritic
 from clipper.presets import GENERIC, preset_of_other_version
@@ -22,7 +22,7 @@ def transforms_of(policy: ActorCritic, config: Config) -> list[str]:
     ]
     if policy.normalizer is not None:
         lines.append("observations: normalised by running mean and deviation, clipped at 10")
-    if isinstance(config, LearnerConfig) and config.normalize_reward:
+    if isinstance(config, ActorCriticConfig) and config.normalize_reward:
         lines.append("rewards: divided by the deviation of the discounted return, clipped at 10")
     return lines
 
@@ -41,7 +41,7 @@ def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
                 "--max-episode-steps sets one"
             )
         return found
-    if not isinstance(config, LearnerConfig):
+    if not isinstance(config, ActorCriticConfig):
         return found
     horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else float("inf")
     if not 1 / _FAR_OFF <= horizon / episode_limit <= _FAR_OFF:

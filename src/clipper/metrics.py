@@ -43,9 +43,15 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "policy/kl": (
         "nats",
-        "mean exact KL(old || new) over the rollout after the updates (kl_fixed, kl_adaptive)",
+        "mean exact KL(old || new) over the rollout after the updates (KL objectives, vpg, trpo)",
     ),
     "policy/kl_coef": ("", "beta of the KL penalty in the iteration (kl_fixed, kl_adaptive)"),
+    "policy/surrogate_gain": ("", "rise of the surrogate in the step that was accepted (trpo)"),
+    "policy/step_fraction": (
+        "fraction",
+        "share of the full step that was taken, 0 if none was accepted (trpo)",
+    ),
+    "policy/line_search_tries": ("steps", "steps tried in the iteration (trpo)"),
     "policy/clip_fraction": ("fraction", "ratios outside 1 +- clip_range"),
     "policy/action_saturation": ("fraction", "sampled action numbers outside the bounds"),
     "policy/action_std": ("", "mean standard deviation of continuous actions, in units of [-1, 1]"),
@@ -64,6 +70,15 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
     "replay/timesteps": ("steps", "transitions that are remembered"),
     "replay/ratio_mean": ("", "mean importance weight of what was replayed, before truncation"),
     "replay/truncated_fraction": ("fraction", "importance weights above importance_clip"),
+    "search/score_mean": ("reward", "mean return of the generation's candidates (cem)"),
+    "search/score_elite": ("reward", "mean return of those it was fitted to (cem)"),
+    "search/score_best": ("reward", "return of the best candidate (cem)"),
+    "search/num_elites": ("candidates", "how many it was fitted to (cem)"),
+    "search/std": ("", "mean standard deviation of the parameters among these (cem)"),
+    "schedule/extra_std": (
+        "",
+        "standard deviation whose square is added to every variance (cem)",
+    ),
     "schedule/learning_rate": ("", "step size in the iteration"),
     "schedule/clip_range": ("", "clip range in the iteration"),
     "eval/return_deterministic": (

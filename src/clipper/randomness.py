@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     SELECTION_ACTION = 9
     USER_ACTION = 10
     REPLAY = 12
+    CANDIDATE = 13
 
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))

@@ -22,6 +22,7 @@ from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import Purpose, permutation
+from clipper.scoring import Contest, Score, score_candidates
 from clipper.spaces import ActionLayout, ObservationLayout
 
 
@@ -217,8 +218,24 @@ class Sampler(Protocol):
     obs_layout: ObservationLayout
     action_layout: ActionLayout
 
-    def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
-        """Returns what the policy does in `num_steps` steps of every environment."""
+    def collect(self, policy: ActorCritic, num_steps: int, *, until_end: bool = False) -> Rollout:
+        """Returns what the policy does in `num_steps` steps of every environment.
+
+        Args:
+            policy: Acts.
+            num_steps: T.
+            until_end: Stop sooner, when an episode ends; of one environment alone.
+        """
+        ...
+
+    def score(
+        self,
+        policy: ActorCritic,
+        vectors: NDArray[np.float32],
+        episodes: int,
+        budget: int | None = None,
+    ) -> dict[int, Score]:
+        """Returns what a policy does with each of C parameter vectors [C, K], by their index."""
         ...
 
     def mark(self) -> SamplerMark:
@@ -303,13 +320,19 @@ class LocalSampler:
         self._profiler = profiler
         self._envs.count_time(profiler)
 
-    def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
+    def collect(self, policy: ActorCritic, num_steps: int, *, until_end: bool = False) -> Rollout:
         """Returns what the policy does in `num_steps` steps of every environment.
+
+        Args:
+            policy: Acts.
+            num_steps: T.
+            until_end: Stop sooner, when an episode ends; of one environment alone.
 
         Raises:
             EnvironmentFault: An environment raised or broke the contract.
             NumericsError: A number in the block is not finite.
         """
+        assert not until_end or self._num_envs_in_all == 1
         if not self._started:
             self._envs.reset()
             self._started = True
@@ -322,7 +345,11 @@ class LocalSampler:
                 self._seed, Purpose.ACTION, first_step, num_steps, self.num_envs, envs.first_env
             )
             play = policy.play(obs, noise, actions)
-        endings = envs.collect(play.act, obs, actions, rewards, terminated, truncated)
+        endings = envs.collect(play.act, obs, actions, rewards, terminated, truncated, until_end)
+        if until_end and endings:
+            num_steps = endings[-1][0] + 1
+            obs, actions, rewards = obs[:num_steps], actions[:num_steps], rewards[:num_steps]
+            terminated, truncated = terminated[:num_steps], truncated[:num_steps]
         if self._board is not None:
             envs.own(actions)
         self._steps += num_steps
@@ -376,12 +403,39 @@ class LocalSampler:
     ) -> Rollout:
         """Returns the block with log-probabilities and values."""
         with self._profiler.part("act"):
-            log_probs, values = play.judgement()
+            log_probs, values = play.judgement(len(block["rewards"]))
             at = (block["final_obs"], block["final_at"], block["last_obs"])
             next_values = policy.next_values(values, *at)
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
         rollout.check_finite(policy, *positions, self._envs.first_env)
         return rollout
+
+    def score(
+        self,
+        policy: ActorCritic,
+        vectors: NDArray[np.float32],
+        episodes: int,
+        budget: int | None = None,
+    ) -> dict[int, Score]:
+        """Returns what a policy does with each of C parameter vectors, by their index.
+
+        Args:
+            policy: Takes the most likely actions; it is given back with its own parameters.
+            vectors: Values of the parameters those actions depend on, float32 [C, K].
+            episodes: How many each vector plays, whole ones.
+            budget: Steps in all, after which the rest is cut; None for no limit.
+
+        Raises:
+            EnvironmentFault: An environment raised or broke the contract.
+            NumericsError: An observation or a return is not finite.
+        """
+        if not self._started:
+            self._envs.reset()
+            self._started = True
+        contest = Contest(vectors, episodes, self._num_envs_in_all, budget)
+        found = score_candidates(policy, self._envs, contest, self._profiler)
+        self._steps += 1  # what tells this point in time from the one before
+        return dict(sorted(found.items()))
 
     def mark(self) -> SamplerMark:
         """Returns this point in time, cheaply, for `state_dict`."""

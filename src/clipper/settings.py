@@ -147,6 +147,18 @@ def setting(
     return field(default=default, metadata=meta)
 
 
+def with_default(cls: type[Any], name: str, default: Any) -> Any:
+    """Returns a dataclass field for a subclass: that of a parent, with another default.
+
+    Args:
+        cls: The parent.
+        name: Of the field.
+        default: The subclass's.
+    """
+    spec = next(f for f in dataclasses.fields(cls) if f.name == name)
+    return field(default=default, metadata=spec.metadata)
+
+
 def read_settings(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `values` converted to the types of the fields of a config class.
 

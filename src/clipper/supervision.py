@@ -105,14 +105,16 @@ class SupervisedShare:
         self.worker = make()
         self._standing: dict[str, NDArray[Any]] | None = None
         self._since: list[list[NDArray[Any]]] = [[] for _ in share]
-        self._question: tuple[dict[str, Any], int] = ({}, 0)
+        self._question: tuple[dict[str, Any], int, bool] = ({}, 0, False)
 
-    def ask_to_collect(self, weights: dict[str, Any], num_steps: int, is_marked: bool) -> None:
+    def ask_to_collect(
+        self, weights: dict[str, Any], num_steps: int, is_marked: bool, until_end: bool
+    ) -> None:
         """Has the worker begin with its part of a rollout, and remember where if it is marked."""
-        self._question = (weights, num_steps)
+        self._question = (weights, num_steps, until_end)
         self.worker.board.position[:] = -1
         with contextlib.suppress(WorkerLost):  # `collected` finds it dead, and goes on with another
-            self.worker.ask("collect", *self._question, is_marked)
+            self.worker.ask("collect", weights, num_steps, is_marked, until_end)
 
     def collected(self, policy: ActorCritic, steps: int) -> Rollout:
         """Returns the part that was asked for, [T, K].
@@ -125,7 +127,7 @@ class SupervisedShare:
             EnvironmentFault: An environment failed too often.
             ClipperError: Anything else that went wrong in the worker.
         """
-        weights, left = self._question
+        weights, left, until_end = self._question
         parts: list[Rollout] = []
         while True:
             self._pace.begin()
@@ -144,8 +146,11 @@ class SupervisedShare:
                 steps += len(kept.rewards)
             try:
                 self._replace(steps)
+                if until_end and parts:
+                    # the episode ended where the worker was lost
+                    return joined_in_time(parts)
                 self.worker.board.position[:] = -1
-                self.worker.ask("collect", weights, left, False)
+                self.worker.ask("collect", weights, left, False, until_end)
             except WorkerLost as lost:
                 raise self.worker.as_error(lost) from lost
 

@@ -72,7 +72,9 @@ class TrainingRun:
         store, scores = self._store, profiler.timed("evaluate", self._selection_scores)
         trainer = Trainer(
             profiler.around(self.algorithm, iterate="improve", state_dict="save"),
-            profiler.around(sampler, collect="store", mark="save", state_dict="save"),
+            profiler.around(
+                sampler, collect="store", score="store", mark="save", state_dict="save"
+            ),
             self.state,
             evaluate=scores if can_evaluate else None,
             keeper=store and profiler.around(store, write="log", save="save", save_best="save"),

@@ -21,6 +21,7 @@ from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError, InvariantBreach
 from clipper.mailbox import Mailbox
 from clipper.rollout import LocalSampler, SamplerMark, block_shapes
+from clipper.scoring import Score
 
 # importing torch takes seconds, in which the parent may end too
 START = (
@@ -80,13 +81,13 @@ class Share:
         return getattr(self, f"answer_{name}")(*arguments)
 
     def answer_collect(
-        self, weights: dict[str, Any], num_steps: int, is_marked: bool
+        self, weights: dict[str, Any], num_steps: int, is_marked: bool, until_end: bool
     ) -> dict[str, Any]:
         """Returns the columns of a rollout with these weights; remembers where it began if marked."""
         if is_marked:
             self._before = self._sampler.mark()
         self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
-        rollout = self._sampler.collect(self._policy, num_steps)
+        rollout = self._sampler.collect(self._policy, num_steps, until_end=until_end)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
         found = {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
         return {**found, "standing": self._sampler.standing()}
@@ -99,6 +100,20 @@ class Share:
     def answer_standing(self) -> dict[str, Any]:
         """Returns where each environment is in its episodes."""
         return self._sampler.standing()
+
+    def answer_score(
+        self,
+        weights: dict[str, Any],
+        vectors: NDArray[np.float32],
+        episodes: int,
+        budget: int | None,
+        is_marked: bool,
+    ) -> dict[int, Score]:
+        """Returns what candidates did in these environments; remembers where it began if marked."""
+        if is_marked:
+            self._before = self._sampler.mark()
+        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        return self._sampler.score(self._policy, vectors, episodes, budget)
 
     def answer_call(
         self, weights: dict[str, Any], function: Callable[..., Any], keywords: dict[str, Any]

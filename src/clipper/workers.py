@@ -25,6 +25,7 @@ from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
+from clipper.scoring import Score
 from clipper.supervision import Fault, SupervisedShare
 from clipper.worker_handle import Worker, WorkerLost
 
@@ -100,10 +101,15 @@ class ProcessSampler:
         if self._local is not None:
             self._local.count_time(profiler)
 
-    def collect(self, policy: ActorCritic, num_steps: int) -> Rollout:
+    def collect(self, policy: ActorCritic, num_steps: int, *, until_end: bool = False) -> Rollout:
         """Returns what the policy does in `num_steps` steps of every environment.
 
         A worker that is lost on the way is replaced, see `clipper.supervision`.
+
+        Args:
+            policy: Acts.
+            num_steps: T.
+            until_end: Stop sooner, when an episode ends; of one environment alone.
 
         Raises:
             EnvironmentFault: An environment of this process raised or broke the contract, or one of a
@@ -112,15 +118,44 @@ class ProcessSampler:
         """
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         for supervised in self._workers:
-            supervised.ask_to_collect(weights, num_steps, self._is_marked)
+            supervised.ask_to_collect(weights, num_steps, self._is_marked, until_end)
         self._is_marked = False
         rollouts = []
         if self._local is not None:  # while the workers collect theirs
-            rollouts.append(self._local.collect(policy, num_steps))
+            rollouts.append(self._local.collect(policy, num_steps, until_end=until_end))
         with self._profiler.part("workers"):
             rollouts += [each.collected(policy, self._steps) for each in self._workers]
-        self._steps += num_steps
-        return joined(rollouts, [share.start for share in self._shares])
+        found = joined(rollouts, [share.start for share in self._shares])
+        self._steps += len(found.rewards)
+        return found
+
+    def score(
+        self,
+        policy: ActorCritic,
+        vectors: NDArray[np.float32],
+        episodes: int,
+        budget: int | None = None,
+    ) -> dict[int, Score]:
+        """Returns what a policy does with each of C parameter vectors; as `LocalSampler.score`.
+
+        A worker that is lost on the way is not replaced: what its candidates did went with it.
+
+        Raises:
+            EnvironmentFault: A worker died, or an environment raised.
+            NumericsError: An observation or a return is not finite.
+        """
+        weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
+        for each in self._workers:
+            _ask(each.worker, "score", weights, vectors, episodes, budget, self._is_marked)
+        self._is_marked = False
+        found: dict[int, Score] = {}
+        if self._local is not None:  # while the workers score theirs
+            found |= self._local.score(policy, vectors, episodes, budget)
+        with self._profiler.part("workers"):
+            for each in self._workers:
+                found |= _answer(each.worker)
+        self._steps += 1
+        return dict(sorted(found.items()))
 
     def call(self, function: Callable[..., T], policy: ActorCritic, **keywords: Any) -> T:
         """Returns `function(policy, source, **keywords)` of a worker, with its environments.

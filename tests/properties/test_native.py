@@ -265,7 +265,7 @@ def test_what_is_judged_while_acting_is_what_is_judged_afterwards(variant: str, 
         actions.reshape(21, -1),
         policy.act(obs.reshape(21, 5), torch.from_numpy(noise.reshape(21, -1))),
     )
-    found = play.judgement()
+    found = play.judgement(len(obs))
     expected = policy.evaluate(torch.from_numpy(obs), torch.from_numpy(actions))
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])

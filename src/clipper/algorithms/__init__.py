@@ -61,6 +61,9 @@ _HOMES = {
     "ppo": ("clipper.algorithms.ppo", "PPO"),
     "a2c": ("clipper.algorithms.a2c", "A2C"),
     "acer": ("clipper.algorithms.acer", "ACER"),
+    "vpg": ("clipper.algorithms.vpg", "VPG"),
+    "trpo": ("clipper.algorithms.trpo", "TRPO"),
+    "cem": ("clipper.algorithms.cem", "CEM"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+from clipper.config import ActorCriticConfig
 from clipper.presets import GENERIC, PRESETS, Preset
 from clipper.settings import show
 
@@ -34,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _row(preset: Preset) -> str:
     config = preset.config()
-    return (
-        f"{preset.name:<32} {config.total_timesteps:>10,} steps  "
-        f"{config.num_envs:>2} x {config.num_steps:<5} {preset.source}"
-    )
+    batch = f"{config.num_envs:>2}"
+    if isinstance(config, ActorCriticConfig):
+        batch += f" x {config.num_steps}"
+    return f"{preset.name:<32} {config.total_timesteps:>10,} steps  {batch:<10} {preset.source}"
 
 
 def _generic_for(name: str) -> Preset:

@@ -74,7 +74,7 @@ class Stepper:
         self,
         policy: Policy,
         obs: Float32,
-        noise: Float32,
+        noise: Float32 | None,
         actions: NDArray[Any],
         log_probs: Float32,
         values: Float32,
@@ -101,6 +101,14 @@ class Envs:
     def begin(self, env: int) -> bool: ...
     def step(
         self, actions: NDArray[Any], rewards: Float32, terminated: Bool, truncated: Bool
+    ) -> bool: ...
+    def step_one(
+        self,
+        env: int,
+        action: NDArray[Any],
+        reward: Float32,
+        terminated: Bool,
+        truncated: Bool,
     ) -> bool: ...
     def collect(
         self,
@@ -208,6 +216,24 @@ def improve(
     counted: Bool,
     fit: Float64,
 ) -> tuple[int, int, int, int, bool, float, float]: ...
+def fit_values(
+    policy: Policy,
+    obs: Float32,
+    actions: NDArray[Any],
+    targets: Float32,
+    m: Float32,
+    v: Float32,
+    num_updates: int,
+    *,
+    num_epochs: int,
+    minibatch_size: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    seed: int,
+    purpose: int,
+    iteration: int,
+) -> tuple[int, float, bool, float, float]: ...
 def gradient(
     policy: Policy,
     rollout: Rollout,

@@ -63,8 +63,11 @@ class GymEnvs(VectorEnv):
         rewards: Float32,
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
+        until_end: bool = False,
     ) -> list[tuple[int, Ending]]:
         """Acts and steps until blocks are full; as `ReplayableEnvs.collect`."""
+        if until_end:
+            return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
         self._log.append(actions)
         found: list[tuple[int, Ending]] = []
 

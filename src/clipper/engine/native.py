@@ -113,6 +113,8 @@ class NativeEngine:
         self._action_type = policy.action_layout.dtype
         self._normalizer = policy.normalizer
         self._policy = self._describe(policy)
+        torso = getattr(policy.network, "torso", None)
+        self._has_own_values = isinstance(torso, nn.Identity)
         policy.accelerate(self)
 
     def _describe(self, policy: ActorCritic) -> _native.Policy:
@@ -154,6 +156,11 @@ class NativeEngine:
             ),
         )
 
+    @property
+    def has_own_values(self) -> bool:
+        """True if V shares no layer with the policy."""
+        return self._has_own_values
+
     def describe(self) -> str:
         """Returns the engine's name and instruction set, as runs are marked with."""
         return f"{self.name} {self.variant}"
@@ -166,13 +173,13 @@ class NativeEngine:
         return actions
 
     def play(
-        self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
+        self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
     ) -> Play:
         """Returns what acts on blocks step by step; as `ActorCritic.play`."""
         log_probs = torch.empty(obs.shape[:2])
         values = torch.empty_like(log_probs)
         act = _native.Stepper(self._policy, obs, noise, actions, log_probs.numpy(), values.numpy())
-        return Play(act, lambda: (log_probs, values))
+        return Play(act, lambda num_rows: (log_probs[:num_rows], values[:num_rows]))
 
     def noise(
         self,
@@ -306,6 +313,67 @@ class NativeEngine:
             kl=kl if config.has_kl_penalty else None,
             estimate_seconds=seconds,
         )
+
+    def fit_values(
+        self,
+        obs: Tensor,
+        actions: Tensor,
+        targets: Tensor,
+        m: Tensor,
+        v: Tensor,
+        num_updates: int,
+        *,
+        num_epochs: int,
+        minibatch_size: int,
+        learning_rate: float,
+        betas: tuple[float, float],
+        eps: float,
+        seed: int,
+        iteration: int,
+    ) -> tuple[int, float]:
+        """Fits V to targets by Adam on its own parameters: `engine.value_regression`, in one call.
+
+        Args:
+            obs: Raw observations, [B, D].
+            actions: What was done at them, [B, A]; only its type is looked at.
+            targets: What V is fitted to, [B].
+            m: Adam's first moments of V's parameters, in their order; moved in place.
+            v: The second ones.
+            num_updates: Steps they have seen.
+            num_epochs: Passes over the rows.
+            minibatch_size: Rows of a step; the last of an epoch may have fewer.
+            learning_rate: Step size.
+            betas: Decay rates of the moments.
+            eps: Added to Adam's denominator.
+            seed: The run's seed.
+            iteration: Index of the iteration; with the seed it gives the order of the rows.
+
+        Returns:
+            Steps that were taken, and the mean of 0.5 (V - target)^2 before each.
+
+        Raises:
+            NumericsError: The loss or its gradient is not finite.
+        """
+        count, mean_loss, is_finite, loss, norm = _native.fit_values(
+            self._policy,
+            _array(obs),
+            _array(actions, self._action_type),
+            _array(targets),
+            m.numpy(),
+            v.numpy(),
+            num_updates,
+            num_epochs=num_epochs,
+            minibatch_size=minibatch_size,
+            learning_rate=learning_rate,
+            betas=betas,
+            eps=eps,
+            seed=seed,
+            purpose=Purpose.SHUFFLE,
+            iteration=iteration,
+        )
+        if not is_finite:
+            raise not_finite(loss, norm, num_updates + count + 1)
+        return count, mean_loss
 
     def gradient(
         self,

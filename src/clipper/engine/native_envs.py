@@ -128,6 +128,14 @@ class NativeEnvs(ReplayableEnvs):
             raise self._fault()
         return [ending for _, ending in self._endings()]
 
+    def step_one(self, i: int, action: NDArray[Any]) -> tuple[float, Ending | None]:
+        """Steps one environment; as `ReplayableEnvs.step_one`."""
+        reward, (terminated, truncated) = np.zeros(1, np.float32), np.zeros((2, 1), np.bool_)
+        if not self._batch.step_one(i, action, reward, terminated, truncated):
+            raise self._fault()
+        is_done = bool(terminated[0] or truncated[0])
+        return float(reward[0]), self._endings()[0][1] if is_done else None
+
     def collect(
         self,
         act: Callable[[int], None],
@@ -136,13 +144,14 @@ class NativeEnvs(ReplayableEnvs):
         rewards: Float32,
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
+        until_end: bool = False,
     ) -> list[tuple[int, Ending]]:
         """Acts and steps until blocks are full; as `ReplayableEnvs.collect`.
 
         With the native engine that is one call, which the profile counts as `env`.
         """
-        if not isinstance(act, native.Stepper):
-            return super().collect(act, obs, actions, rewards, terminated, truncated)
+        if until_end or not isinstance(act, native.Stepper):
+            return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
         self._log.append(actions)
         with self._profiler.part("env"):
             if not self._batch.collect(act, obs, rewards, terminated, truncated, self.position):

@@ -96,6 +96,26 @@ class ReplayableEnvs(ABC):
     ) -> list[Ending]:
         """Steps every environment once and returns the endings."""
 
+    @abstractmethod
+    def step_one(self, i: int, action: NDArray[Any]) -> tuple[float, Ending | None]:
+        """Steps one environment and returns its raw reward, and how its episode ended if it did.
+
+        It is not kept for replay: who steps environments one by one leaves them at the start of an
+        episode.
+
+        Args:
+            i: Which.
+            action: A sampled action, float32 or int64 [1, A].
+
+        Raises:
+            EnvironmentFault: The environment raised or broke the contract; names env and step.
+        """
+
+    def rewind(self, i: int) -> None:
+        """Starts the next episode in an environment if it is in the middle of one."""
+        if self._lengths[i]:
+            self._begin(i)
+
     def collect(
         self,
         act: Callable[[int], None],
@@ -104,6 +124,7 @@ class ReplayableEnvs(ABC):
         rewards: Float32,
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
+        until_end: bool = False,
     ) -> list[tuple[int, Ending]]:
         """Acts and steps until blocks [T, N, ...] are full; returns endings with their steps.
 
@@ -115,6 +136,7 @@ class ReplayableEnvs(ABC):
             terminated: All False; receives where the environment's own rules ended the episode,
                 [T, N].
             truncated: All False; receives where a limit cut the episode off, [T, N].
+            until_end: Stop sooner, after the step in which an episode ends.
 
         Raises:
             EnvironmentFault: An environment raised or broke the contract; names env and step.
@@ -128,6 +150,8 @@ class ReplayableEnvs(ABC):
             self.position[0] = t
             for ending in self.step(action_N, reward_N, terminated_N, truncated_N):
                 found.append((t, ending))
+            if until_end and found:
+                break
         return found
 
     def count_time(self, profiler: Profiler) -> None:

@@ -124,6 +124,25 @@ class VectorEnv(ReplayableEnvs):
                 self._begin(i)
         return endings
 
+    def step_one(self, i: int, action: NDArray[Any]) -> tuple[float, Ending | None]:
+        """Steps one environment; as `ReplayableEnvs.step_one`."""
+        try:
+            obs, reward, is_terminated, is_truncated, info = self.envs[i].step(
+                self.action_layout.to_env(action)[0]
+            )
+            reward = float(reward)
+            self.obs_layout.write(obs, self._rows[i])
+            is_done = is_terminated or is_truncated
+        except Exception as error:
+            raise self._fault(i, "step", error) from error
+        self._returns[i] += reward
+        self._lengths[i] += 1
+        if not is_done:
+            return reward, None
+        ending = Ending(i, self.obs[i].copy(), self._record(i, not is_terminated, info))
+        self._begin(i)
+        return reward, ending
+
     def count_time(self, profiler: Profiler) -> None:
         """Has the time of acting and within environments counted from now on, or no more."""
         super().count_time(profiler)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -33,12 +32,12 @@ class Play:
 
     Attributes:
         act: Fills row t of the actions from row t of the observations.
-        judgement: Returns, when all rows are filled, the log-probabilities of the actions and the
-            values of the observations, [T, N] each.
+        judgement: Returns, when so many rows are filled, the log-probabilities of their actions and
+            the values of their observations, [T, N] each.
     """
 
     act: Callable[[int], None]
-    judgement: Callable[[], tuple[Tensor, Tensor]]
+    judgement: Callable[[int], tuple[Tensor, Tensor]]
 
 
 class Accelerator(Protocol):
@@ -71,7 +70,7 @@ class Accelerator(Protocol):
         ...
 
     def play(
-        self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
+        self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
     ) -> Play:
         """Returns what acts on blocks step by step."""
         ...
@@ -130,6 +129,7 @@ class ActorCritic(nn.Module):
         if normalize_obs and columns.any():
             self.normalizer = ObservationNormalizer(columns)
         self._params_alone = getattr(network, "params", None)
+        self._values_alone = network.values if isinstance(network, MLPNetwork) else None
         self._has_bf16_products = False
         for part in network.modules():
             if isinstance(part, nn.Conv2d):
@@ -206,6 +206,22 @@ class ActorCritic(nn.Module):
             params, values = self.network(normalized_obs)
         return params.to(self.dtype), values.to(self.dtype).reshape(params.shape)
 
+    def distribution_params(self, normalized_obs: Tensor) -> Tensor:
+        """Returns the distribution parameters alone, [M, P], of normalised observations [M, D]."""
+        if self._params_alone is None:
+            return self(normalized_obs)[0]  # type: ignore[no-any-return]
+        with self._products():
+            params = self._params_alone(normalized_obs)
+        return self._complete(params.to(self.dtype))
+
+    def normalized_values(self, normalized_obs: Tensor) -> Tensor:
+        """Returns values alone, [M], of normalised observations [M, D]."""
+        if self._values_alone is None:
+            return self(normalized_obs)[1]  # type: ignore[no-any-return]
+        with self._products():
+            values = self._values_alone(normalized_obs)
+        return values.to(self.dtype)
+
     def _products(self) -> torch.autocast:
         kind = self.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=self._has_bf16_products)
@@ -229,12 +245,7 @@ class ActorCritic(nn.Module):
         if self._accelerator is not None:
             return self._accelerator.act(obs, noise)
         normalized = self.normalize(torch.from_numpy(obs))
-        if self._params_alone is not None:
-            with self._products():
-                params = self._params_alone(normalized)
-            params = self._complete(params.to(self.dtype))
-        else:
-            params = self(normalized)[0]
+        params = self.distribution_params(normalized)
         if noise is None:
             actions = self.distribution.mode(params)
         else:
@@ -242,7 +253,7 @@ class ActorCritic(nn.Module):
         return actions.cpu().numpy()
 
     def play(
-        self, obs: NDArray[np.float32], noise: NDArray[np.float32], actions: NDArray[Any]
+        self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
     ) -> Play:
         """Returns what acts on blocks, step by step, with the parameters of now.
 
@@ -250,7 +261,8 @@ class ActorCritic(nn.Module):
 
         Args:
             obs: Raw observations, float32 [T, N, D].
-            noise: What `distribution.sample` takes, [T, N, noise_size].
+            noise: What `distribution.sample` takes, [T, N, noise_size]; None for the most likely
+                actions.
             actions: Receives the sampled actions, [T, N, A].
         """
         if self._accelerator is not None:
@@ -258,14 +270,21 @@ class ActorCritic(nn.Module):
             if not self.values_per_action:
                 return play
             seen = torch.from_numpy(obs)
-            return Play(play.act, lambda: (play.judgement()[0], self.values(seen)))
-        drawn = torch.from_numpy(noise)
+            return Play(
+                play.act,
+                lambda num_rows: (play.judgement(num_rows)[0], self.values(seen[:num_rows])),
+            )
+        drawn = None if noise is None else torch.from_numpy(noise)
 
         def act(t: int) -> None:
-            actions[t] = self.act(obs[t], drawn[t])
+            actions[t] = self.act(obs[t], None if drawn is None else drawn[t])
 
         # one pass over all rows is cheaper than one for every step
-        judge = partial(self.evaluate, torch.from_numpy(obs), torch.from_numpy(actions))
+        def judge(num_rows: int) -> tuple[Tensor, Tensor]:
+            return self.evaluate(
+                torch.from_numpy(obs[:num_rows]), torch.from_numpy(actions[:num_rows])
+            )
+
         return Play(act, judge)
 
     def noise(

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clipper.config import Config
+from clipper.config import ActorCriticConfig, Config
 
+# log standard deviation of a policy that is searched for as it is, without noise on its actions
+_NOISELESS = -20.0
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -89,6 +91,10 @@ class MLPNetwork(nn.Module):
         """Returns the distribution parameters alone, [M, P]: all that acting needs."""
         return self.actor(self.torso(obs))  # type: ignore[no-any-return]
 
+    def values(self, obs: Tensor) -> Tensor:
+        """Returns the values alone, [M]."""
+        return self.critic(self.torso(obs)).squeeze(-1)  # type: ignore[no-any-return]
+
 
 def _layers(
     width: int, sizes: tuple[int, ...], shape: MLPShape, generator: torch.Generator
@@ -140,15 +146,24 @@ def tensor_shapes(obs_size: int, num_outputs: int, shape: MLPShape) -> dict[str,
 
 
 def mlp_shape(config: Config) -> MLPShape:
-    """Returns the MLP that a config describes."""
-    value_sizes = config.value_hidden_sizes
+    """Returns the MLP that a config describes; V is 0 where the config knows no value function."""
+    value_sizes: tuple[int, ...] | None = ()
+    shared_torso, value_gain = False, 0.0
+    if isinstance(config, ActorCriticConfig):
+        value_sizes = config.value_hidden_sizes
+        shared_torso, value_gain = config.shared_torso, config.value_gain
     return MLPShape(
         hidden_sizes=config.hidden_sizes,
         value_hidden_sizes=config.hidden_sizes if value_sizes is None else value_sizes,
         activation=config.activation,
-        shared_torso=config.shared_torso,
+        shared_torso=shared_torso,
         hidden_gain=config.hidden_gain,
         policy_gain=config.policy_gain,
-        value_gain=config.value_gain,
+        value_gain=value_gain,
         values_per_action=config.values_per_action,
     )
+
+
+def initial_log_std(config: Config) -> float:
+    """Returns the first log standard deviation of continuous actions; next to none without noise."""
+    return config.log_std_init if isinstance(config, ActorCriticConfig) else _NOISELESS

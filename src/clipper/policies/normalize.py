@@ -116,6 +116,14 @@ class ObservationNormalizer(nn.Module):
         self.moments.copy_(torch.from_numpy(running.state()))
         self._refresh(running)
 
+    def merge_moments(self, moments: NDArray[np.float64]) -> None:
+        """Adds raw observations of which no more is known than `RunningMoments.state`."""
+        running = self._running()
+        mean, m2 = moments[1:].reshape(2, -1)
+        running.merge(float(moments[0]), mean, m2)
+        self.moments.copy_(torch.from_numpy(running.state()))
+        self._refresh(running)
+
     def reload(self) -> None:
         """Takes over the `moments` after a state dict was loaded."""
         self._refresh(self._running())

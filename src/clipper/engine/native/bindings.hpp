@@ -143,8 +143,8 @@ class NativePolicy {
 // Acts step by step on blocks [T, N, ...] with the parameters of the moment it was made.
 class Stepper {
  public:
-  Stepper(NativePolicy& policy, In<float> obs, In<float> noise, nb::ndarray<nb::c_contig> actions,
-          Out<float> log_probs, Out<float> values)
+  Stepper(NativePolicy& policy, In<float> obs, std::optional<In<float>> noise,
+          nb::ndarray<nb::c_contig> actions, Out<float> log_probs, Out<float> values)
       : policy_(policy.policy()),
         obs_(obs),
         noise_(noise),
@@ -152,12 +152,13 @@ class Stepper {
         log_probs_(log_probs),
         values_(values) {
     const clipper::Network& net = policy_.network();
-    require(obs.ndim() == 3 && noise.ndim() == 3 && actions.ndim() == 3, "blocks are [T, N, ...]");
+    require(obs.ndim() == 3 && (!noise || noise->ndim() == 3) && actions.ndim() == 3,
+            "blocks are [T, N, ...]");
     num_steps_ = static_cast<int64_t>(obs.shape(0));
     num_envs_ = static_cast<int64_t>(obs.shape(1));
     const int64_t rows = num_steps_ * num_envs_;
     require(static_cast<int64_t>(obs.size()) == rows * net.obs_size, "obs must be [T, N, D]");
-    require(static_cast<int64_t>(noise.size()) == rows * net.head.action_size,
+    require(!noise || static_cast<int64_t>(noise->size()) == rows * net.head.action_size,
             "noise must be [T, N, A]");
     require(static_cast<int64_t>(log_probs.size()) == rows &&
                 static_cast<int64_t>(values.size()) == rows,
@@ -177,7 +178,8 @@ class Stepper {
     const clipper::Network& net = policy_.network();
     const int64_t row = t * num_envs_, cell = row * net.head.action_size;
     policy_.kernels.act(net, policy_.packed(), policy_.workspace(),
-                        obs_.data() + row * net.obs_size, num_envs_, noise_.data() + cell,
+                        obs_.data() + row * net.obs_size, num_envs_,
+                        noise_ ? noise_->data() + cell : nullptr,
                         to_.floats ? const_cast<float*>(to_.floats) + cell : nullptr,
                         to_.ints ? const_cast<int64_t*>(to_.ints) + cell : nullptr,
                         log_probs_.data() + row, values_.data() + row);
@@ -185,7 +187,8 @@ class Stepper {
 
  private:
   clipper::Policy& policy_;
-  In<float> obs_, noise_;
+  In<float> obs_;
+  std::optional<In<float>> noise_;  // none for the most likely actions
   nb::ndarray<nb::c_contig> actions_;
   Out<float> log_probs_, values_;
   Actions to_;
@@ -196,5 +199,7 @@ class Stepper {
 void bind_environments(nb::module_& m);
 // module_gym.cpp
 void bind_gym(nb::module_& m);
+// module_values.cpp
+void bind_values(nb::module_& m);
 
 }  // namespace clipper_python

@@ -138,22 +138,28 @@ bool EnvBatch::step(int64_t t, ActionRow actions, float* rewards, bool* terminat
                     bool* truncated) {
   for (int64_t i = 0; i < num_envs(); ++i) {
     const int64_t at = i * action_size_;
-    ClipperStep result;
-    if (position != nullptr) position[1] = i;
-    if (!advance(i, {actions.floats ? actions.floats + at : nullptr,
-                     actions.ints ? actions.ints + at : nullptr}, &result))
+    if (!step_one(t, i, {actions.floats ? actions.floats + at : nullptr,
+                         actions.ints ? actions.ints + at : nullptr},
+                  rewards + i, terminated + i, truncated + i))
       return false;
-    rewards[i] = static_cast<float>(result.reward);
-    terminated[i] = result.terminated != 0;
-    truncated[i] = result.truncated != 0;
-    if (!terminated[i] && !truncated[i]) continue;
-    endings.push_back({t, i, states_.episodes[i], states_.lengths[i], states_.returns[i],
-                       terminated[i]});
-    const float* const row = states_.obs + i * obs_size_;
-    final_obs.insert(final_obs.end(), row, row + obs_size_);
-    if (!begin(i)) return false;
   }
   return true;
+}
+
+bool EnvBatch::step_one(int64_t t, int64_t env, ActionRow action, float* reward, bool* terminated,
+                        bool* truncated) {
+  ClipperStep result;
+  if (position != nullptr) position[1] = env;
+  if (!advance(env, action, &result)) return false;
+  *reward = static_cast<float>(result.reward);
+  *terminated = result.terminated != 0;
+  *truncated = result.truncated != 0;
+  if (!*terminated && !*truncated) return true;
+  endings.push_back({t, env, states_.episodes[env], states_.lengths[env], states_.returns[env],
+                     *terminated});
+  const float* const row = states_.obs + env * obs_size_;
+  final_obs.insert(final_obs.end(), row, row + obs_size_);
+  return begin(env);
 }
 
 bool EnvBatch::replay(int64_t env, ActionRow actions, int64_t count) {

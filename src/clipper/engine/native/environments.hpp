@@ -71,6 +71,9 @@ class EnvBatch {
   bool begin(int64_t env);
   // Steps every environment once and begins the next episode where one ended.
   bool step(int64_t t, ActionRow actions, float* rewards, bool* terminated, bool* truncated);
+  // Steps one of them, and begins its next episode where one ended.
+  bool step_one(int64_t t, int64_t env, ActionRow action, float* reward, bool* terminated,
+                bool* truncated);
   // Plays actions [K][A] again in one environment; false also if an episode ends among them.
   bool replay(int64_t env, ActionRow actions, int64_t count);
 

@@ -188,9 +188,9 @@ NB_MODULE(_native, m) {
       .def("next_values", &NativePolicy::next_values, "values"_a, "final_obs"_a, "final_at"_a,
            "last_obs"_a, "next_values"_a);
   nb::class_<Stepper>(m, "Stepper")
-      .def(nb::init<NativePolicy&, In<float>, In<float>, nb::ndarray<nb::c_contig>, Out<float>,
-                    Out<float>>(),
-           nb::keep_alive<1, 2>(), "policy"_a, "obs"_a, "noise"_a, "actions"_a, "log_probs"_a,
+      .def(nb::init<NativePolicy&, In<float>, std::optional<In<float>>, nb::ndarray<nb::c_contig>,
+                    Out<float>, Out<float>>(),
+           nb::keep_alive<1, 2>(), "policy"_a, "obs"_a, "noise"_a.none(), "actions"_a, "log_probs"_a,
            "values"_a)
       .def("__call__", &Stepper::step, "t"_a);
   nb::class_<RolloutArrays>(m, "Rollout")
@@ -248,4 +248,5 @@ NB_MODULE(_native, m) {
   bind_randomness(m);
   bind_environments(m);
   bind_gym(m);
+  bind_values(m);
 }

@@ -53,6 +53,16 @@ class NativeEnvs {
                         truncated.data());
   }
 
+  bool step_one(int64_t env, nb::ndarray<nb::ro, nb::c_contig> action, Out<float> reward,
+                Out<bool> terminated, Out<bool> truncated) {
+    require(env >= 0 && env < batch_->num_envs(), "env must be one of the batch");
+    require(reward.size() == 1 && terminated.size() == 1 && truncated.size() == 1,
+            "columns must be [1]");
+    begin_block();
+    return batch_->step_one(0, env, row_of(action, 1), reward.data(), terminated.data(),
+                            truncated.data());
+  }
+
   // The loop of `LocalSampler.collect`: observe, act, step.
   bool collect(Stepper& stepper, Out<float> obs, Out<float> rewards, Out<bool> terminated,
                Out<bool> truncated, Out<int64_t> position) {
@@ -145,6 +155,8 @@ void bind_environments(nb::module_& m) {
            "episodes"_a)
       .def("begin", &NativeEnvs::begin, "env"_a)
       .def("step", &NativeEnvs::step, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a)
+      .def("step_one", &NativeEnvs::step_one, "env"_a, "action"_a, "reward"_a, "terminated"_a,
+           "truncated"_a)
       .def("collect", &NativeEnvs::collect, "stepper"_a, "obs"_a, "rewards"_a, "terminated"_a,
            "truncated"_a, "position"_a)
       .def("replay", &NativeEnvs::replay, "env"_a, "actions"_a)
