@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from clipper.experiments.collect import Collection
+from clipper.experiments.collection import Collection
 from clipper.experiments.rows import Row
 
 

@@ -138,7 +138,7 @@ def _run(
 def _show(study: str, outcome: SweepOutcome, scores: dict[str, float], num_seeds: int) -> None:
     """Prints the result and writes its files, as far as runs have finished."""
     from clipper.errors import ConfigError
-    from clipper.experiments.collect import collect
+    from clipper.experiments.collection import collect
     from clipper.experiments.figure3 import reproduce_figure3
     from clipper.experiments.reproduction import NOT_AS_PRINTED, write_reproduction
     from clipper.experiments.table1 import reproduce_table1

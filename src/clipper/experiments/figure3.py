@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from clipper.errors import FileError
-from clipper.experiments.collect import Collection
+from clipper.experiments.collection import Collection
 from clipper.experiments.comparison import Comparison, Summary, compare
 from clipper.experiments.deviations import FIGURE3_DEVIATIONS
 from clipper.experiments.figures import draw_curves

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipper.experiments.collect import Collection
+from clipper.experiments.collection import Collection
 from clipper.experiments.comparison import Comparison, compare
 from clipper.experiments.deviations import TABLE1_DEVIATIONS
 from clipper.experiments.paper import TABLE1, TABLE1_BEST

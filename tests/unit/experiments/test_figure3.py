@@ -10,7 +10,7 @@ import pytest
 
 from clipper.errors import ConfigError, FileError
 from clipper.experiments import paper
-from clipper.experiments.collect import Collection
+from clipper.experiments.collection import Collection
 from clipper.experiments.figure3 import readings, reproduce_figure3
 from clipper.experiments.paper import FIGURE3, Contender, figure3_runs
 from clipper.experiments.rows import CurvePoint
