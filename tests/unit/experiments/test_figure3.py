@@ -8,12 +8,14 @@ import io
 
 import pytest
 
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError
 from clipper.experiments import paper
 from clipper.experiments.collection import Collection
 from clipper.experiments.figure3 import readings, reproduce_figure3
 from clipper.experiments.paper import FIGURE3, Contender, figure3_runs
 from clipper.experiments.rows import CurvePoint
+from clipper.presets import MUJOCO_TASKS, PRESETS, Preset
 from made_rows import collection, row
 
 TASKS = ("HalfCheetah-v5", "Reacher-v5")
@@ -87,3 +89,14 @@ def test_what_is_not_registered_is_refused_by_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(paper, "FIGURE3", {"P": ppo})
     runs = figure3_runs()
     assert [run.settings["total_timesteps"] for run in runs] == [1_000_000] * 21
+
+
+def test_the_settings_of_every_algorithm_are_its_own() -> None:
+    """What is given beside a preset are settings of the algorithm, and gamma is then 0.99 for all."""
+    registered = {name: one for name, one in FIGURE3.items() if one.algo in CONFIGS}
+    assert {"PPO (clip 0.2)", "A2C", "A2C + trust region"} <= set(registered)
+    for one in registered.values():
+        for task in MUJOCO_TASKS:
+            preset = PRESETS.get(f"{one.family}/{task}", Preset("none", {}, "", one.algo))
+            config = preset.config(**one.settings)
+            assert config.to_json().get("gamma", 0.99) == 0.99
