@@ -170,10 +170,11 @@ void log_prob_and_entropy(const Network& net, const Workspace& ws, int rows) {
     }
 }
 
-// Takes ws.grad_log_prob and dL/dH and dL/dKL, the same for every row; leaves the gradient of the head's outputs
-// in `delta` [rows][width] and adds that of the log standard deviations to `sums`.
+// Takes ws.grad_log_prob and dL/dH and dL/dKL, the same for every row; leaves the gradient of the
+// head's outputs in `delta` [rows][width], and adds that of the log standard deviations to `sums`
+// (begin = Start::add) or sets it (Start::zero).
 void head_gradient(const Network& net, const Workspace& ws, int rows, float grad_entropy,
-                   float grad_kl, float* delta, float* sums) {
+                   float grad_kl, float* delta, Start begin, float* sums) {
   const Head& head = net.head;
   const Vec h = fill(grad_entropy);
   for (int row = 0; row < rows; row += kLanes) switch (head.kind) {
@@ -192,7 +193,7 @@ void head_gradient(const Network& net, const Workspace& ws, int rows, float grad
       delta[int64_t{row} * width + k] = ws.params[k * kChunk + row];
   if (head.log_std_param < 0) return;
   for (int k = 0; k < head.action_size; ++k) {
-    float total = sums[head.log_std_grad + k];
+    float total = begin == Start::add ? sums[head.log_std_grad + k] : 0.0f;
     for (int row = 0; row < rows; ++row) total += ws.log_p[k * kChunk + row] + grad_entropy;
     sums[head.log_std_grad + k] = total;
   }

@@ -31,7 +31,7 @@ void normalize(const Network&, const float* obs, int64_t rows, float* out);
 void forward(const Network&, const float* packed, const Workspace&, int rows, bool actor,
              bool critic, bool keep_slopes);
 void backward(const Network&, const float* packed, const Workspace&, int rows, Chain chain,
-              bool into_torso, float* sums);
+              bool into_torso, Start begin, float* sums);
 void unpack_gradient(const Network&, const float* sums, float* flat, Parts);
 const float* output(const Network&, const Workspace&, Chain chain);
 
@@ -44,7 +44,7 @@ void load_actions(const Network&, const Workspace&, int rows, const int64_t* ord
                   const float* float_actions, const int64_t* int_actions);
 void log_prob_and_entropy(const Network&, const Workspace&, int rows);
 void head_gradient(const Network&, const Workspace&, int rows, float grad_entropy, float grad_kl,
-                   float* delta, float* sums);
+                   float* delta, Start begin, float* sums);
 
 // divergence.cpp: the KL(old || new) of a chunk, after `log_prob_and_entropy`, to ws.kl and its slopes
 void divergence(const Network&, const Workspace&, const Batch&, const int64_t* order, int rows);

@@ -55,9 +55,32 @@ static inline Vec root(Vec x) {
 #endif
 }
 
-// NaN in the first argument stays
-static inline Vec at_most(Vec x, Vec high) { return x > high ? high : x; }
-static inline Vec at_least(Vec x, Vec low) { return x < low ? low : x; }
+// x > high ? high : x; NaN in the first argument stays, for x86's minimum of (a, b) is a < b ? a : b
+static inline Vec at_most(Vec x, Vec high) {
+#if CLIPPER_LANES == 16 && defined(__AVX512F__)
+  return _mm512_maskz_min_ps(0xffff, high, x);  // the plain one warns in GCC 12
+#elif CLIPPER_LANES == 8 && defined(__AVX2__)
+  return _mm256_min_ps(high, x);
+#elif CLIPPER_LANES == 4 && defined(__SSE2__)
+  return _mm_min_ps(high, x);
+#else
+  return x > high ? high : x;
+#endif
+}
+
+// x < low ? low : x
+static inline Vec at_least(Vec x, Vec low) {
+#if CLIPPER_LANES == 16 && defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xffff, low, x);
+#elif CLIPPER_LANES == 8 && defined(__AVX2__)
+  return _mm256_max_ps(low, x);
+#elif CLIPPER_LANES == 4 && defined(__SSE2__)
+  return _mm_max_ps(low, x);
+#else
+  return x < low ? low : x;
+#endif
+}
+
 static inline Vec magnitude(Vec x) { return (Vec)((VecU)x & (VecU{} + 0x7fffffffu)); }
 
 // always in the same order, lane 0 first

@@ -104,6 +104,7 @@ void gradient(NativePolicy& policy, const RolloutArrays& arrays, const Settings&
   require(report.size() == clipper::kReportSize &&
               static_cast<int64_t>(grad.size()) == net.num_params,
           "report and grad must have their sizes");
+  require(order.size() > 0, "there must be rows");
   for (size_t i = 0; i < order.size(); ++i)
     require(order.data()[i] >= 0 && order.data()[i] < rows, "order must name rows");
   policy.policy().refresh();

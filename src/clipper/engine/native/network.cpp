@@ -89,10 +89,33 @@ void forward(const Network& net, const float* packed, const Workspace& ws, int r
   if (critic) forward_chain(net, packed, ws, rows, kCritic, keep_slopes);
 }
 
+namespace {
+
+// sums[j] = begin + sum of column j; four vectors at once, for each addition waits for the last one
+void add_rows(int rows, int width, const float* from, Start begin, float* sums) {
+  int j = 0;
+  for (; j + 4 * kLanes <= width; j += 4 * kLanes) {
+    Vec total[4];
+    for (int v = 0; v < 4; ++v) total[v] = begin == Start::add ? load(sums + j + v * kLanes) : Vec{};
+    const float* row = from + j;
+    for (int i = 0; i < rows; ++i, row += width)
+      for (int v = 0; v < 4; ++v) total[v] += load(row + v * kLanes);
+    for (int v = 0; v < 4; ++v) store(sums + j + v * kLanes, total[v]);
+  }
+  for (; j < width; j += kLanes) {
+    Vec total = begin == Start::add ? load(sums + j) : Vec{};
+    for (int row = 0; row < rows; ++row) total += load(from + row * width + j);
+    store(sums + j, total);
+  }
+}
+
+}  // namespace
+
 // Takes the gradient of a chain's output from ws.delta[0] (of the torso's from ws.torso), adds those
-// of its weights to `sums`, and with `into_torso` that of its input to ws.torso.
+// of its weights to `sums` (begin = Start::add) or sets them (Start::zero), and with `into_torso`
+// that of its input to ws.torso.
 void backward(const Network& net, const float* packed, const Workspace& ws, int rows, Chain chain,
-              bool into_torso, float* sums) {
+              bool into_torso, Start begin, float* sums) {
   float* delta = chain == kTorso ? ws.torso : ws.delta[0];
   float* other = ws.delta[1];
   for (int i = net.depth[chain] - 1; i >= 0; --i) {
@@ -106,16 +129,11 @@ void backward(const Network& net, const float* packed, const Workspace& ws, int 
     // dW += dy^T x, db += sum of dy
     if (layer.grad_on_side)
       multiply(layer.inputs, layer.out_width, rows, {x, 1, layer.in_width}, delta,
-               layer.out_width, Start::add, nullptr, sums + layer.grad, layer.out_width);
+               layer.out_width, begin, nullptr, sums + layer.grad, layer.out_width);
     else
       multiply(layer.outputs, layer.in_width, rows, {delta, 1, layer.out_width}, x,
-               layer.in_width, Start::add, nullptr, sums + layer.grad, layer.in_width);
-    float* bias = sums + layer.grad_shift;
-    for (int j = 0; j < layer.out_width; j += kLanes) {
-      Vec total = load(bias + j);
-      for (int row = 0; row < rows; ++row) total += load(delta + row * layer.out_width + j);
-      store(bias + j, total);
-    }
+               layer.in_width, begin, nullptr, sums + layer.grad, layer.in_width);
+    add_rows(rows, layer.out_width, delta, begin, sums + layer.grad_shift);
     if (i == 0 && !into_torso) return;
     // dx = W^T dy
     const Start start = i == 0 && chain == kCritic ? Start::add : Start::zero;

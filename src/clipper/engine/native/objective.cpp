@@ -155,7 +155,9 @@ void gather(const Network& net, const Workspace& ws, const Batch& batch, const i
   const int width = net.obs_width;
   for (int row = 0; row < rows; ++row) {
     const int64_t from = order[row];
-    memcpy(ws.obs + int64_t{row} * width, batch.obs + from * width, sizeof(float) * width);
+    // rows are whole multiples of kPad
+    for (int k = 0; k < width; k += kLanes)
+      store(ws.obs + int64_t{row} * width + k, load(batch.obs + from * width + k));
     ws.old_log_prob[row] = batch.log_probs[from];
     ws.old_value[row] = batch.values[from];
     ws.advantage[row] =
@@ -165,26 +167,12 @@ void gather(const Network& net, const Workspace& ws, const Batch& batch, const i
   load_actions(net, ws, rows, order, batch.float_actions, batch.int_actions);
 }
 
-void clear(const Network& net, float* sums, Parts parts) {
-  for (int chain = 0; chain < kNumChains; ++chain)
-    for (int i = 0; is_of(Chain(chain), parts) && i < net.depth[chain]; ++i) {
-      const Layer& layer = net.layers[chain][i];
-      const int64_t size = layer.grad_on_side ? int64_t{layer.inputs} * layer.out_width
-                                              : int64_t{layer.outputs} * layer.in_width;
-      memset(sums + layer.grad, 0, sizeof(float) * size);
-      memset(sums + layer.grad_shift, 0, sizeof(float) * layer.out_width);
-    }
-  if (is_of(kActor, parts))
-    memset(sums + net.head.log_std_grad, 0, sizeof(float) * padded(net.head.action_size));
-}
-
 }  // namespace
 
 void gradient(const Network& net, const float* packed, const Workspace& ws, const Batch& batch,
               const int64_t* order, int64_t rows, const Objective& objective, float* sums,
               double* report, Parts parts) {
   const bool actor = is_of(kActor, parts), critic = is_of(kCritic, parts);
-  clear(net, sums, parts);
   Scale scale;
   if (actor && objective.normalize_advantage) scale = advantage_scale(batch, order, rows);
   const PolicyLosses policy_losses = policy_losses_of(objective.surrogate);
@@ -197,6 +185,7 @@ void gradient(const Network& net, const float* packed, const Workspace& ws, cons
   Sums totals;
   for (int64_t start = 0; start < rows; start += kChunk) {
     const int size = static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
+    const Start begin = start == 0 ? Start::zero : Start::add;
     gather(net, ws, batch, order + start, size, scale);
     forward(net, packed, ws, size, actor, critic, true);
     if (actor) {
@@ -207,17 +196,17 @@ void gradient(const Network& net, const float* packed, const Workspace& ws, cons
         divergence(net, ws, batch, order + start, size);
         for (int row = 0; row < size; ++row) totals.divergence += ws.kl[row];
       }
-      head_gradient(net, ws, size, grad_entropy, grad_kl, ws.delta[0], sums);
-      backward(net, packed, ws, size, kActor, has_torso, sums);
+      head_gradient(net, ws, size, grad_entropy, grad_kl, ws.delta[0], begin, sums);
+      backward(net, packed, ws, size, kActor, has_torso, begin, sums);
     }
     if (critic) {
       read_values(net, ws, size);
       value_losses(ws, size, rows, objective, totals);
       for (int row = 0; row < size; ++row)
         ws.delta[0][int64_t{row} * value_width] = ws.grad_value[row];
-      backward(net, packed, ws, size, kCritic, has_torso, sums);
+      backward(net, packed, ws, size, kCritic, has_torso, begin, sums);
     }
-    if (has_torso) backward(net, packed, ws, size, kTorso, false, sums);
+    if (has_torso) backward(net, packed, ws, size, kTorso, false, begin, sums);
   }
   if (actor) {
     report[kPolicyLoss] = (objective.kl_coef * totals.divergence - totals.objective) / count;
