@@ -190,6 +190,14 @@ class ActorCritic(nn.Module):
             params, values = self.network(normalized_obs)
         return params.to(self.dtype), values.to(self.dtype).reshape(params.shape)
 
+    def distribution_params(self, normalized_obs: Tensor) -> Tensor:
+        """Returns the distribution parameters alone, [M, P], of normalised observations [M, D]."""
+        if self._params_alone is None:
+            return self(normalized_obs)[0]  # type: ignore[no-any-return]
+        with self._products():
+            params = self._params_alone(normalized_obs)
+        return self._complete(params.to(self.dtype))
+
     def _products(self) -> torch.autocast:
         kind = self.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=self._has_bf16_products)
@@ -213,12 +221,7 @@ class ActorCritic(nn.Module):
         if self._accelerator is not None:
             return self._accelerator.act(obs, noise)
         normalized = self.normalize(torch.from_numpy(obs))
-        if self._params_alone is not None:
-            with self._products():
-                params = self._params_alone(normalized)
-            params = self._complete(params.to(self.dtype))
-        else:
-            params = self(normalized)[0]
+        params = self.distribution_params(normalized)
         if noise is None:
             actions = self.distribution.mode(params)
         else:
