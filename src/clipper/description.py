@@ -30,7 +30,7 @@ def transforms_of(policy: ActorCritic, config: Config) -> list[str]:
 def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
     """Returns what looks wrong before training: a discount or a preset that does not fit."""
     found, config = [], identity.config
-    tuned = preset_of_other_version(str(identity.env["name"]))
+    tuned = preset_of_other_version(str(identity.env["name"]), identity.algorithm)
     if identity.preset in GENERIC and tuned is not None:
         found.append(f"the settings are generic; --preset {tuned} takes those tuned for {tuned}")
     if episode_limit is None:

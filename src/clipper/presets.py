@@ -247,6 +247,9 @@ GENERIC: Mapping[str, Preset] = {
         for continuous in (False, True)
         for limit in (_SHORT, _LONG, None)
     )
+} | {
+    # what defaults for discrete actions get wrong
+    "a2c/generic/continuous": Preset("a2c/generic/continuous", _CONTINUOUS, "[37]", "a2c"),
 }
 
 
@@ -320,12 +323,16 @@ def choose_preset(
             )
         return found
     if algorithm != "ppo":
+        kind = "continuous" if is_continuous else "discrete"
         none = Preset("none", {}, "defaults", algorithm)
-        return PRESETS.get(f"{algorithm}/{env_name}", none)
+        generic = GENERIC.get(f"{algorithm}/generic/{kind}", none)
+        return PRESETS.get(f"{algorithm}/{env_name}", generic)
     return PRESETS.get(env_name) or generic_preset(is_continuous, episode_limit)
 
 
-def preset_of_other_version(env_name: str) -> str | None:
+def preset_of_other_version(env_name: str, algorithm: str = "ppo") -> str | None:
     """Returns the preset of another version of an environment: of Hopper-v5 for Hopper-v4."""
     base = env_name.rpartition("-v")[0]
+    if base and algorithm != "ppo":
+        base = f"{algorithm}/{base}"
     return next((name for name in PRESETS if base and name.rpartition("-v")[0] == base), None)

@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from clipper.config import PPOConfig
+from clipper.config_a2c import A2CConfig
 from clipper.errors import ConfigError
 from clipper.presets import (
     GENERIC,
@@ -183,3 +184,19 @@ def test_another_version_has_a_preset() -> None:
     assert preset_of_other_version("Hopper-v4") == "Hopper-v5"
     assert preset_of_other_version("Mine-v0") is None
     assert preset_of_other_version("mine") is None
+    assert preset_of_other_version("Hopper-v4", "a2c") == "a2c/Hopper-v5"
+    assert preset_of_other_version("Acrobot-v2", "acer") is None
+
+
+def test_every_algorithm_finds_its_own_presets() -> None:
+    """By the environment's id; what nobody tuned gets defaults, or what continuous actions need."""
+    assert choose_preset(None, "CartPole-v1", False, 500, "a2c").name == "a2c/CartPole-v1"
+    assert choose_preset(None, "CartPole-v1", False, 500, "acer").name == "acer/CartPole-v1"
+    assert choose_preset(None, "Mine-v0", False, 500, "a2c").name == "none"
+    generic = choose_preset(None, "Mine-v0", True, 500, "a2c")
+    assert find_preset(generic.name) == generic
+    config = generic.config()
+    assert isinstance(config, A2CConfig)
+    assert (config.ent_coef, config.normalize_reward) == (0.0, True)
+    with pytest.raises(ConfigError, match="must be of acer, but is of a2c"):
+        choose_preset("a2c/CartPole-v1", "CartPole-v1", False, 500, "acer")

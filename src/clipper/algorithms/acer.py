@@ -127,7 +127,7 @@ class ACER:
         """Adds a rollout of the policy as it is now to the memory and returns what is kept of it."""
         with torch.no_grad():
             obs = self.policy.normalize(rollout.obs).flatten(0, 1)  # [T, N, D] -> [B, D]
-            params, _ = self.policy.action_values(obs)
+            params = self.policy.distribution_params(obs)
         behaviour = torch.log_softmax(params, -1).unflatten(0, rollout.rewards.shape)
         if not self.policy.is_bf16:  # which rounds further
             found = behaviour.gather(-1, rollout.actions.to(behaviour.device)).squeeze(-1)

@@ -31,7 +31,7 @@ class AveragePolicy:
     @torch.no_grad()
     def params(self, normalized_obs: Tensor) -> Tensor:
         """Returns the distribution parameters of the average policy, [M, P], detached."""
-        return self._policy(normalized_obs)[0]  # type: ignore[no-any-return]
+        return self._policy.distribution_params(normalized_obs)
 
     def hold_back(
         self, loss: Tensor, params: Tensor, normalized_obs: Tensor, delta: float

@@ -20,6 +20,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
+from clipper.configs import CONFIGS
 from clipper.envs.library import LibraryEnv, is_library, load_library
 from clipper.envs.probe import depends_on_past
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
@@ -367,12 +368,14 @@ def _unknown(env_id: str) -> EnvironmentUnknown:
         found, hint = "is not the name of a version", f"use {versions[-1]}."
     elif env_id.startswith("ALE/") or env_id.endswith(("NoFrameskip-v4", "Deterministic-v4")):
         hint = "Atari games are images, which this version does not learn from."
-    elif env_id.startswith(("paper/", "generic/")):
-        found = "is a preset" if env_id in {**PRESETS, **GENERIC} else "looks like a preset"
+    elif env_id.partition("/")[0] in ("paper", "generic", *CONFIGS):
+        preset = {**PRESETS, **GENERIC}.get(env_id)
+        found = "is a preset" if preset is not None else "looks like a preset"
         other = nearest_id(env_id, [*PRESETS, *GENERIC])
         hint = other or "`clipper presets` lists them."
-        if found == "is a preset":
-            hint = f"name the environment, and give it --preset {env_id}."
+        if preset is not None:
+            algorithm = "" if preset.algorithm == "ppo" else f"--algo {preset.algorithm} "
+            hint = f"name the environment, and give it {algorithm}--preset {env_id}."
     else:
         hint = nearest_id(env_id, known) or "for an environment of your own write module:EnvId."
     return EnvironmentUnknown(f"{env_id!r} must name an environment, but {found}.", hint=hint)

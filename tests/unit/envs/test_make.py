@@ -298,6 +298,8 @@ def test_a_wrapped_name_is_not_enough_to_make_it_again() -> None:
         ("Pendulum-v0", "Pendulum-v1"),
         # a preset in place of an environment
         ("paper/Hopper-v5", "--preset paper/Hopper-v5"),
+        ("a2c/CartPole-v1", "--algo a2c --preset a2c/CartPole-v1"),
+        ("acer/CartPol-v1", "did you mean acer/CartPole-v1?"),
         ("paper/Hopper", "paper/Hopper-v5"),
         # no likeness but the version
         ("Nope-v3", "module:EnvId"),
