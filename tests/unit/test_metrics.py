@@ -8,31 +8,44 @@ from typing import Any
 
 import pytest
 
-import clipper
+from clipper.agent import AGENTS
 from clipper.metrics import DESCRIPTIONS
 from helpers import DictEnv
 
 NAMES = Path(__file__).parents[2] / "docs" / "reference" / "names.md"
 
 
-def emitted(env: Any, **settings: Any) -> set[str]:
+def emitted(algorithm: str, env: Any, **settings: Any) -> set[str]:
     """Returns the names of all metrics of a short run."""
     found: set[str] = set()
-    agent = clipper.PPO(
-        env, preset="none", num_envs=2, num_steps=64, minibatch_size=64, num_epochs=1,
-        total_timesteps=256, eval_every=128, eval_episodes=1, max_episode_steps=20, **settings,
+    if algorithm != "cem":
+        settings |= {"num_steps": 64, "normalize_reward": True}
+    agent = AGENTS[algorithm](
+        env, preset="none", num_envs=2, total_timesteps=1024, eval_every=512, eval_episodes=1,
+        max_episode_steps=20, **settings,
     )  # fmt: skip
     agent.train(progress=False, callback=lambda report: found.update(report.metrics) or True)
     return found
 
 
-def test_every_metric_is_described_and_every_description_is_of_one() -> None:
-    """Discrete and continuous runs together write all that is described, and nothing else.
+RUNS: list[tuple[str, Any, dict[str, Any]]] = [
+    # with the KL penalty, and from whole episodes
+    ("ppo", "Pendulum-v1", {"objective": "kl_adaptive"}),
+    ("ppo", DictEnv, {"advantage": "total_return"}),
+    ("a2c", "CartPole-v1", {"trust_region": True, "rollouts_per_iteration": 2}),
+    ("acer", "CartPole-v1", {"replay_start": 0}),
+    ("vpg", "Pendulum-v1", {}),
+    ("trpo", "CartPole-v1", {}),
+    ("cem", "CartPole-v1", {"population_size": 4}),
+]
+# what a run logs where something went wrong; see tests/unit/test_workers.py
+FAULTS = {"rollout/env_faults"}
 
-    One with the KL penalty, and one that learns from whole episodes.
-    """
-    found = emitted("Pendulum-v1", normalize_reward=True, objective="kl_adaptive")
-    found |= emitted(DictEnv, advantage="total_return")
+
+def test_every_metric_is_described_and_every_description_is_of_one() -> None:
+    """Runs of all algorithms, discrete and continuous, write all that is described, nothing else."""
+    assert {algorithm for algorithm, _, _ in RUNS} == set(AGENTS)
+    found = FAULTS.union(*(emitted(name, env, **settings) for name, env, settings in RUNS))
     assert {name for name in found if not name.startswith("info/")} == set(DESCRIPTIONS)
 
 
