@@ -17,6 +17,7 @@ from clipper.config import Config
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError
 from clipper.presets_a2c_acer import A2C_PRESETS, ACER_PRESETS
+from clipper.presets_relatives import CEM_PRESETS, TRPO_PRESETS, VPG_PRESETS
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,9 @@ _TUNED = [
     ),
     *(Preset(f"a2c/{env}", settings, source, "a2c") for env, settings, source in A2C_PRESETS),
     *(Preset(f"acer/{env}", settings, source, "acer") for env, settings, source in ACER_PRESETS),
+    *(Preset(f"vpg/{env}", settings, source, "vpg") for env, settings, source in VPG_PRESETS),
+    *(Preset(f"trpo/{env}", settings, source, "trpo") for env, settings, source in TRPO_PRESETS),
+    *(Preset(f"cem/{env}", settings, source, "cem") for env, settings, source in CEM_PRESETS),
 ]
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _TUNED}
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -323,8 +323,17 @@ def test_the_page_of_ppo_names_all_there_is(trained: Path) -> None:
 
 
 # settings of every algorithm, which the pages of the single ones do not repeat
-COMMON = {field.name for field in dataclasses.fields(Config)} - {"num_envs", "num_steps"}
-LEARNERS = ("a2c", "acer")
+COMMON = {field.name for field in dataclasses.fields(Config)} - {"num_envs"}
+COMMON |= {"value_hidden_sizes", "shared_torso", "log_std_init", "value_gain"}
+LEARNERS = ("a2c", "acer", "vpg", "trpo", "cem")
+# what a short run of each needs to report all it can
+SHORT: dict[str, dict[str, Any]] = {
+    "a2c": {"num_steps": 40, "rollouts_per_iteration": 2, "trust_region": True},
+    "acer": {"num_steps": 40, "replay_start": 0, "trust_region": True},
+    "vpg": {"num_steps": 40},
+    "trpo": {"num_steps": 40},
+    "cem": {"population_size": 4},
+}
 
 
 @pytest.mark.parametrize("algorithm", LEARNERS)
@@ -354,12 +363,10 @@ def test_an_algorithms_page_lists_its_metrics(algorithm: str) -> None:
             env,
             preset="none",
             num_envs=2,
-            num_steps=40,
             max_episode_steps=20,
-            trust_region=True,
-            normalize_reward=True,
             eval_every=0,
-            **({"replay_start": 0} if algorithm == "acer" else {"rollouts_per_iteration": 2}),
+            **SHORT[algorithm],
+            **({} if algorithm == "cem" else {"normalize_reward": True}),
         )
         agent.train(640, progress=False, callback=lambda report: reported.update(report.metrics))
     every_run = {name for name in reported if name.startswith("time/")}
