@@ -52,7 +52,7 @@ SETTINGS = {  # those of Clipper's presets
         total_timesteps=100_000, num_envs=4, num_steps=1024, gamma=0.9, learning_rate=1e-3,
         normalize_obs=False, normalize_reward=True),
     "LunarLander-v3": Config(
-        num_envs=16, num_steps=1024, gamma=0.999, gae_lambda=0.98, learning_rate=6e-4,
+        num_envs=16, num_steps=256, gamma=0.999, gae_lambda=0.98, learning_rate=6e-4,
         ent_coef=0.01, normalize_obs=False),
 }  # fmt: skip
 
