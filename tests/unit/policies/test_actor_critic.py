@@ -116,5 +116,5 @@ def test_tensors_of_a_users_module_are_looked_up_anew() -> None:
 
     policy = policy_around(Counts())
     before = float(policy.tensors()["network.count"])
-    policy.values(torch.zeros(1, 3))
+    policy.values(torch.zeros(2, 3))
     assert float(policy.tensors()["network.count"]) == before + 1
