@@ -14,9 +14,9 @@ _PLAIN = {"normalize_obs": False, "normalize_reward": False}
 _CONTINUOUS = {"ent_coef": 0.0, "normalize_obs": True, "normalize_reward": True}
 _MUJOCO = {
     "total_timesteps": 1_000_000,
-    "num_envs": 8,
+    "num_envs": 16,
     "num_steps": 5,
-    "learning_rate": "linear:7e-4:0",
+    "learning_rate": "linear:2e-3:0",
     **_CONTINUOUS,
 }
 
@@ -33,33 +33,12 @@ A2C_PRESETS: tuple[Row, ...] = (
         },
         "[Z] with a larger, annealed step size and two fifths of the steps [C]",
     ),
-    (
-        "Pendulum-v1",
-        {
-            "total_timesteps": 500_000,
-            "num_envs": 8,
-            "num_steps": 8,
-            "learning_rate": "linear:1e-3:0",
-            "gamma": 0.9,
-            **_CONTINUOUS,
-        },
-        "[Z] without gSDE, with lambda 1 [C]",
-    ),
-    (
-        "LunarLander-v3",
-        {
-            "total_timesteps": 1_000_000,
-            "num_envs": 8,
-            "num_steps": 5,
-            "learning_rate": "linear:8.3e-4:0",
-            "gamma": 0.995,
-            "ent_coef": 1e-5,
-            **_PLAIN,
-        },
-        "[Z] with five times the steps [C]",
-    ),
     *(
-        (task, {**_MUJOCO, **({"gamma": 0.9999} if task == "Swimmer-v5" else {})}, "[Z], [37]")
+        (
+            task,
+            {**_MUJOCO, **({"gamma": 0.9999} if task == "Swimmer-v5" else {})},
+            "[Z] with 16 environments and a larger, annealed step size [C]",
+        )
         for task in (
             "HalfCheetah-v5",
             "Hopper-v5",
@@ -84,21 +63,6 @@ ACER_PRESETS: tuple[Row, ...] = (
             "ent_coef": 0.001,
             "replay_capacity": 5_000,
             "replay_start": 2_000,
-            **_PLAIN,
-        },
-        "[C]",
-    ),
-    (
-        "LunarLander-v3",
-        {
-            "total_timesteps": 500_000,
-            "num_envs": 8,
-            "num_steps": 20,
-            "learning_rate": "linear:1e-3:0",
-            "gamma": 0.99,
-            "ent_coef": 0.001,
-            "replay_capacity": 20_000,
-            "replay_start": 5_000,
             **_PLAIN,
         },
         "[C]",
