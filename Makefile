@@ -55,7 +55,7 @@ $(BENCH_READY): pyproject.toml benchmarks/speed/requirements.txt $(wildcard src/
 	@echo "setting up .venv-bench (about five minutes the first time)"
 	@test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
 	@$(BENCH_PIP) -r benchmarks/speed/requirements.txt
-	@$(BENCH_PIP) scikit-build-core nanobind $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
+	@$(BENCH_PIP) scikit-build-core nanobind numpy $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
 	@$(BENCH_PIP) --no-build-isolation -e ".[box2d,mujoco]"
 	@$(BENCH) -c 'import clipper.engine._native' || { echo "without the native engine there is nothing to compare"; exit 1; }
 	@touch $(BENCH_READY)
