@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clipper.errors import ConfigError, SpaceError
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
-from clipper.policies.networks import MLPNetwork, MLPShape
+from clipper.policies.networks import MLPNetwork, MLPShape, one_torch_thread
 from clipper.policies.normalize import ObservationNormalizer
 from clipper.randomness import Purpose, derived_seed, normal, uniform
 from clipper.spaces import ActionLayout, ObservationLayout
@@ -434,15 +434,16 @@ def build_policy(
         )
     weights_seed = int(derived_seed(seed, Purpose.INITIAL_WEIGHTS, 0, 0))
     num_outputs = distribution_for(action_layout).num_outputs
-    if module is None:
-        generator = torch.Generator().manual_seed(weights_seed)
-        network: nn.Module = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
-    elif isinstance(module, nn.Module):
-        network = module
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights_seed)
-            network = _made(module, obs_layout.size, num_outputs)
+    with one_torch_thread():
+        if module is None:
+            generator = torch.Generator().manual_seed(weights_seed)
+            network: nn.Module = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
+        elif isinstance(module, nn.Module):
+            network = module
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(weights_seed)
+                network = _made(module, obs_layout.size, num_outputs)
     return ActorCritic(
         obs_layout,
         action_layout,

@@ -10,6 +10,8 @@ Dimension key: M rows, D observation size, A action size.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -94,6 +96,20 @@ class MLPNetwork(nn.Module):
     def values(self, obs: Tensor) -> Tensor:
         """Returns the values alone, [M]."""
         return self.critic(self.torso(obs)).squeeze(-1)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Runs torch with one thread, as initial weights need to be a function of the seed alone.
+
+    The QR decomposition behind `nn.init.orthogonal_` rounds otherwise with two threads.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _layers(
