@@ -45,7 +45,7 @@ COLUMNS = (
 EPISODES = 100
 # mean over the seeds and worst seed that a preset is to reach, and what others have published
 # (RL Baselines3 Zoo's benchmark table, one run each; CleanRL's for MountainCar-v0)
-GOALS = {
+GOALS: dict[str, tuple[int, int | None, str]] = {
     "CartPole-v1": (499, 475, "zoo 500"),
     "Acrobot-v1": (-82, -90, "zoo -73.5 at 1 M"),
     "MountainCar-v0": (-115, -130, "zoo -110"),
@@ -54,7 +54,16 @@ GOALS = {
     "LunarLander-v3": (240, 200, "zoo 242 (-v2)"),
     "LunarLanderContinuous-v3": (265, 230, "zoo 271 (-v2)"),
     "BipedalWalker-v3": (300, 280, "zoo 288"),
+    "HalfCheetah-v5": (3000, None, "CleanRL 1,443 (-v4), ikostrikov 3,083 (-v2)"),
+    "Hopper-v5": (2400, None, "CleanRL 2,383 (-v4), ikostrikov 2,294 (-v2), Tianshou 2,609"),
+    "Walker2d-v5": (3400, None, "CleanRL 2,288 (-v4), ikostrikov 3,674 (-v2), Tianshou 3,589"),
+    "InvertedPendulum-v5": (950, None, ""),
+    "InvertedDoublePendulum-v5": (8500, None, ""),
+    "Reacher-v5": (-5, None, ""),
+    "Swimmer-v5": (250, None, "zoo 281"),
 }
+# judged by the last 100 training episodes, as what others have published of them is
+BY_TRAINING = {env for env, (_, worst, _) in GOALS.items() if worst is None}
 
 
 def main() -> int:
@@ -162,12 +171,17 @@ def read_rows() -> Iterator[dict[str, str]]:
 
 
 def settings_hash(env: str) -> str:
-    """Returns a short hash of all settings a run of an environment would have."""
+    """Returns a short hash of the settings a run of an environment would have.
+
+    Those at their defaults do not enter, so that a version with one more setting has the same hash.
+    """
     from clipper.checkpoint import dump_json
     from clipper.presets import PRESETS
 
-    settings = PRESETS[env].config(eval_every=0).to_json()
-    return hashlib.sha256(dump_json(settings).encode()).hexdigest()[:12]
+    config = PRESETS[env].config(eval_every=0)
+    defaults = type(config)().to_json()
+    changed = {k: v for k, v in config.to_json().items() if v != defaults[k]}
+    return hashlib.sha256(dump_json(changed).encode()).hexdigest()[:12]
 
 
 def seeds_in(text: str) -> list[int]:
@@ -182,7 +196,8 @@ def seeds_in(text: str) -> list[int]:
 def table() -> str:
     """Returns the results as a Markdown table: of every environment the settings with most seeds.
 
-    A star marks settings that are not the preset's of now.
+    A star marks settings that are not the preset's of now; a dagger, environments judged by the last
+    100 training episodes in place of 100 fresh ones.
     """
     lines = [
         "| environment | steps | seeds | mean | worst seed | goal (mean, worst) | published "
@@ -196,12 +211,14 @@ def table() -> str:
         now = settings_hash(env)
         settings = max(by_settings, key=lambda found: (len(by_settings[found]), found == now))
         rows, star = by_settings[settings], "" if settings == now else "*"
-        means = [float(row["mean"]) for row in rows]
-        goal, worst_goal, published = GOALS.get(env, (None, None, ""))
+        star += "†" * (env in BY_TRAINING)
+        means = [float(row["training_mean" if env in BY_TRAINING else "mean"]) for row in rows]
+        goal, worst_goal, published = GOALS[env]
+        goals = f"{goal:,}" if worst_goal is None else f"{goal}, {worst_goal}"
         minutes = sum(float(row["wall_seconds"]) for row in rows) / len(rows) / 60
         lines.append(
-            f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):.1f} "
-            f"| {min(means):.1f} | {goal}, {worst_goal} | {published} | {minutes:.1f} |"
+            f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):,.1f} "
+            f"| {min(means):,.1f} | {goals} | {published} | {minutes:.1f} |"
         )
     return "\n".join(lines)
 
