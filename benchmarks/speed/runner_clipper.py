@@ -130,7 +130,7 @@ def act(job: Job) -> dict[str, Any]:
         play = policy.play(obs, noise, actions)
         for t in range(shape[0]):
             play.act(t)
-        play.judgement()
+        play.judgement(shape[0])
 
     return repeated(once, shape[0]) | {"engine": agent.engine}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -113,6 +115,17 @@ def test_own_pages_have_their_marks_and_every_row_its_runner(bench: dict[str, Mo
     for task, libraries in bench["solve"].LIBRARIES.items():
         assert task in bench["solve"].TASKS
         assert all(name.partition("-")[0] in bench["solve"].SOLVERS for name in libraries)
+
+
+@pytest.mark.parametrize("row", ["CartPole-v1", "update-64", "module-256", "act-8", "gae"])
+def test_own_runner_measures_every_kind_of_row(row: str) -> None:
+    """Law: a row of each kind that one process measures yields a finite figure by Clipper's runner."""
+    job = {"row": row, "library": "clipper", "steps": 100, "options": {"engine": "auto"}}
+    words = [sys.executable, str(SPEED / "runner_clipper.py"), json.dumps(job)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < found["value"] < math.inf and found["memory_mb"] > 0
 
 
 def test_two_cores_that_do_not_scale_void_their_row(
