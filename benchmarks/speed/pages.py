@@ -63,7 +63,8 @@ def draw(results: Results, path: Path) -> bool:
             speed, y = report.median(entries[library]), place + (i - 1.5) * height
             axes.barh(y, speed / alone, 0.9 * height, color=colour)
             words = f" {report.NAMES[library]} {report.figure(speed)}"
-            axes.text(speed / alone, y, words, va="center", fontsize=8)
+            label = axes.text(speed / alone, y, words, va="center", fontsize=8)
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.set_yticks(range(len(names)), [ROWS[name].title.replace(", ", "\n", 1) for name in names])
     axes.tick_params(axis="y", labelsize=8)
     axes.invert_yaxis()

@@ -96,7 +96,7 @@ def checks(row: Row, entries: Entries) -> list[Check]:
     if "alone" in entries:
         ratio("alone", "of env alone", goals.alone)
     peer = fastest_peer(row, entries)
-    if peer is not None:
+    if peer is not None and (peer != "sbx" or goals.sbx is None):
         ratio(peer, f"x {NAMES[peer]}", goals.peers)
     if "sbx" in entries and goals.sbx is not None:
         ratio("sbx", "x sbx", goals.sbx)
