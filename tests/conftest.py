@@ -1,7 +1,12 @@
 """What every test runs under: checked shapes, one thread, no display, reproducible examples."""
 
 import os
+import signal
 import sys
+
+# a shell that starts this in the background has it ignore Ctrl-C, and all commands that tests start too
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # before pygame, matplotlib or a renderer is imported
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
