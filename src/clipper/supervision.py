@@ -37,6 +37,8 @@ _LEAST_TIMEOUT = 10.0
 _SLOW_SECONDS = 5.0
 # of an episode longer than this the actions are not kept
 _MOST_ACTIONS = 200_000
+# rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
+_MOST_RECENT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ class SupervisedShare:
         self.worker = make()
         self._standing: dict[str, NDArray[Any]] | None = None
         self._since: list[list[NDArray[Any]]] = [[] for _ in share]
+        self._recent: list[tuple[torch.Tensor, ...]] = []
         self._question: tuple[dict[str, Any], int, bool] = ({}, 0, False)
 
     def ask_to_collect(
@@ -158,6 +161,7 @@ class SupervisedShare:
         """Takes over where its environments are: episodes, lengths and returns, and their actions."""
         self._standing = standing
         self._since = [[block] for block in actions]
+        self._recent.clear()
 
     def _wrong(self, num_steps: int) -> str | None:
         """Returns what is wrong with a worker that has not answered yet, or None."""
@@ -214,6 +218,7 @@ class SupervisedShare:
             "returns": np.zeros(num_envs),
         }
         self._since = [[] for _ in self.share]
+        self._recent.clear()
         return kept
 
     def _fault(
@@ -233,6 +238,7 @@ class SupervisedShare:
             step, played = row - int(ends[-1]), actions[ends[-1] + 1 : row + 1, env]
         else:
             step = int(before["lengths"][env]) + row + 1
+            self._sort_out()
             played = np.concatenate([*self._since[env], actions[: row + 1, env]])
         return Fault(
             env=self.share.start + env,
@@ -265,16 +271,23 @@ class SupervisedShare:
             ) from lost
 
     def _remember(self, rollout: Rollout) -> None:
-        """Keeps the actions of the episodes that are open at the end of a rollout."""
-        done = (rollout.terminated | rollout.truncated).numpy()
-        actions = rollout.actions.numpy()
-        for i, blocks in enumerate(self._since):
-            ends = np.flatnonzero(done[:, i])
-            if len(ends):
-                blocks.clear()
-            blocks.append(actions[ends[-1] + 1 if len(ends) else 0 :, i])
-            if sum(map(len, blocks)) > _MOST_ACTIONS:
-                blocks.clear()
+        """Keeps the actions of a rollout, of which a fault may need the last ones."""
+        self._recent.append((rollout.terminated, rollout.truncated, rollout.actions))
+        if len(self._recent) >= _MOST_RECENT:
+            self._sort_out()
+
+    def _sort_out(self) -> None:
+        """Drops actions but for those of the episodes that are open."""
+        for terminated, truncated, actions in self._recent:
+            done, rows = (terminated | truncated).numpy(), actions.numpy()
+            for i, blocks in enumerate(self._since):
+                ends = np.flatnonzero(done[:, i])
+                if len(ends):
+                    blocks.clear()
+                blocks.append(rows[ends[-1] + 1 if len(ends) else 0 :, i])
+                if sum(map(len, blocks)) > _MOST_ACTIONS:
+                    blocks.clear()
+        self._recent.clear()
 
 
 class Pace:

@@ -86,7 +86,7 @@ class Share:
         """Returns the columns of a rollout with these weights; remembers where it began if marked."""
         if is_marked:
             self._before = self._sampler.mark()
-        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        self._policy.take(weights)
         rollout = self._sampler.collect(self._policy, num_steps, until_end=until_end)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
         found = {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
@@ -112,14 +112,14 @@ class Share:
         """Returns what candidates did in these environments; remembers where it began if marked."""
         if is_marked:
             self._before = self._sampler.mark()
-        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        self._policy.take(weights)
         return self._sampler.score(self._policy, vectors, episodes, budget)
 
     def answer_call(
         self, weights: dict[str, Any], function: Callable[..., Any], keywords: dict[str, Any]
     ) -> Any:
         """Returns what a function does with the policy of these weights and fresh environments."""
-        self._policy.load_state({k: torch.from_numpy(v) for k, v in weights.items()})
+        self._policy.take(weights)
         return function(self._policy, self._source, **keywords)
 
     def answer_state(self, steps: int) -> dict[str, Any]:

@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 # what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
+# what a rollout has [T, N] of
+_BLOCKS = ("obs", "actions", "log_probs", "rewards", "terminated", "truncated", "values",
+           "next_values")  # fmt: skip
 
 
 class ProcessSampler:
@@ -305,27 +308,22 @@ def joined(rollouts: Sequence[Rollout], first_envs: Sequence[int]) -> Rollout:
         rollouts: Shares [T, N_i] in the order of their environments.
         first_envs: Index of each share's first environment.
     """
-    pairs = zip(rollouts, first_envs, strict=True)
-    final_at = torch.cat([r.final_at + torch.tensor([0, first]) for r, first in pairs])
+    # by numpy, which joins small blocks in a third of torch's time
+    final_at = np.concatenate([rollout.final_at.numpy() for rollout in rollouts])
+    final_at[:, 1] += np.repeat(first_envs, [len(rollout.final_at) for rollout in rollouts])
     # endings stand in the order of their steps, then of their environments
-    order = np.lexsort((final_at[:, 1].numpy(), final_at[:, 0].numpy()))
+    order = np.lexsort((final_at[:, 1], final_at[:, 0]))
     episodes = [episode for rollout in rollouts for episode in rollout.episodes]
 
-    def joint(name: str, dim: int = 1) -> torch.Tensor:
-        return torch.cat([getattr(rollout, name) for rollout in rollouts], dim)
+    def joint(name: str, axis: int = 1) -> NDArray[Any]:
+        return np.concatenate([getattr(rollout, name).numpy() for rollout in rollouts], axis)
 
+    blocks = {name: torch.from_numpy(joint(name)) for name in _BLOCKS}
     return Rollout(
-        obs=joint("obs"),
-        actions=joint("actions"),
-        log_probs=joint("log_probs"),
-        rewards=joint("rewards"),
-        terminated=joint("terminated"),
-        truncated=joint("truncated"),
-        values=joint("values"),
-        next_values=joint("next_values"),
-        final_obs=joint("final_obs", 0)[order],
-        final_at=final_at[order],
-        last_obs=joint("last_obs", 0),
+        **blocks,
+        final_obs=torch.from_numpy(joint("final_obs", 0)[order]),
+        final_at=torch.from_numpy(final_at[order]),
+        last_obs=torch.from_numpy(joint("last_obs", 0)),
         episodes=tuple(episodes[i] for i in order),
     )
 

@@ -6,7 +6,7 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -385,6 +385,20 @@ class ActorCritic(nn.Module):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` gave, in place, so that views of the parameters stay valid."""
         self.load_state_dict(state)
+        if self.normalizer is not None:
+            self.normalizer.reload()
+
+    def take(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Loads the arrays of another policy's `tensors`, one of the same making.
+
+        Of an MLP on the CPU in a tenth of the time of `load_state`, and as unchecked.
+        """
+        own = self.tensors()
+        if type(self.network) is not MLPNetwork or self.device.type != "cpu":
+            self.load_state({name: torch.from_numpy(array) for name, array in state.items()})
+            return
+        for name, array in state.items():
+            np.copyto(own[name].numpy(force=True), array)
         if self.normalizer is not None:
             self.normalizer.reload()
 
