@@ -206,9 +206,10 @@ class TrainingRun:
         data = dict(checkpoint.state)
         self.state = TrainingState.from_json(data["training"])
         self.origin = None
-        folder.cut_back(data["rows"])
+        missing = folder.cut_back(data["rows"])
         self._store = RunKeeper(folder, self.policy, self.describe)
-        for change in changes_since(checkpoint, str(self.policy.device), self.engine):
+        changes = changes_since(checkpoint, str(self.policy.device), self.engine)
+        for change in [*changes, *([missing] if missing else [])]:
             self.state.note_inexact(change)
             folder.log(change)
 
