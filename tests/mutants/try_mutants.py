@@ -1,8 +1,8 @@
 """Applies one bug at a time to a copy of the sources and tells whether the tests find it.
 
-    python tests/mutants/run.py                 all of them
-    python tests/mutants/run.py Adam "C++"      those whose names contain one of these
-    python tests/mutants/run.py --list          what there is
+    python tests/mutants/try_mutants.py                 all of them
+    python tests/mutants/try_mutants.py Adam "C++"      those whose names contain one of these
+    python tests/mutants/try_mutants.py --list          what there is
 
 The working tree is never changed. The tests run against the copy, which has the installed extension;
 for bugs in C++ the extension is built from a copy too. First every test that is named must pass on
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import importlib.util
 import os
 import queue
 import shutil
@@ -68,15 +69,13 @@ class Copy:
         shutil.copytree(
             ROOT / "src" / "clipper", self.package, ignore=shutil.ignore_patterns("__pycache__")
         )
-        for built in _built_files():
-            target = self.package / built.relative_to(
-                built.parents[len(built.parts) - _depth(built)]
-            )
+        engine = _installed_engine()
+        for built in (*engine.glob("*.so"), *engine.glob("*/*.so")):
+            target = self.package / "engine" / built.relative_to(engine)
             target.parent.mkdir(exist_ok=True)
             shutil.copy(built, target)
-        # an editable install puts its own finder before all paths; this module is imported for it
-        for finder in Path(compileall.__file__).parents[0].glob("_editable*clipper*.py"):
-            (place / finder.name).touch()
+        # an editable install puts a finder of its own before all paths; an empty module in the
+        # place of the one that does it leaves them to Python
         for site in map(Path, sys.path):
             for finder in site.glob("_editable*clipper*.py"):
                 (place / finder.name).touch()
@@ -147,17 +146,12 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _built_files() -> list[Path]:
-    """Returns the compiled files of the installed package."""
-    found: list[Path] = []
-    for site in map(Path, sys.path):
-        found += [*site.glob("clipper/engine/*.so"), *site.glob("clipper/engine/*/*.so")]
-    return found
-
-
-def _depth(built: Path) -> int:
-    """Returns how many parts of a compiled file's path lead to the package."""
-    return len(built.parts) - built.parts[::-1].index("clipper")
+def _installed_engine() -> Path:
+    """Returns the folder that the compiled files of the installed package lie in."""
+    spec = importlib.util.find_spec("clipper.engine._native")
+    if spec is None or spec.origin is None:
+        return ROOT / "src" / "clipper" / "engine"
+    return Path(spec.origin).parent
 
 
 class Extension:
@@ -251,7 +245,7 @@ def why_not_native() -> str | None:
         return "there is no cmake"
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         return "there is no C++ compiler"
-    return None if any("_native" in f.name for f in _built_files()) else "no extension is installed"
+    return None if any(_installed_engine().glob("_native*.so")) else "no extension is installed"
 
 
 def main(words: Sequence[str]) -> int:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from try_mutants import mutated
+
+from mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "mutants"))
-
-from run import mutated  # noqa: E402
-
-from mutants import MUTANTS, Mutant  # noqa: E402
 
 
 def test_names_tell_them_apart() -> None:
