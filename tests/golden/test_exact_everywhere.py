@@ -89,7 +89,7 @@ def test_most_of_what_is_shipped_is_tried() -> None:
     entry_points = [str(gymnasium.spec(name).entry_point) for name in tried]
     assert all(any(f".{family}" in entry for entry in entry_points) for family in families)
     assert len(tried) >= 30
-    note("registry", exact=len(tried), registered=len(SHIPPED))
+    note("registry", exact=len(tried), left_out=len(SHIPPED) - len(tried))
 
 
 class Walk(gymnasium.Env[Any, Any]):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from facts import note
 from killed_runs import train_killed, train_straight
 from run_folders import differences
 
@@ -137,6 +138,7 @@ def test_killed_and_resumed_is_the_straight_run(cell: Cell, tmp_path: Path) -> N
     assert num_iterations >= 10
     killed = train_killed(tmp_path / "killed", settings, num_iterations, 2, seed=CELLS.index(cell))
     assert differences(tmp_path / "killed", tmp_path / "straight") == [], killed
+    note("matrix", kills=len(killed))
 
 
 KILLS = int(os.environ.get("CLIPPER_KILLS", "60"))
@@ -166,3 +168,4 @@ def test_any_number_of_kills(name: str, num_kills: int, tmp_path: Path) -> None:
     killed = train_killed(tmp_path / "killed", settings, num_iterations, num_kills, seed=num_kills)
     assert len(killed) == num_kills
     assert differences(tmp_path / "killed", tmp_path / "straight") == [], killed
+    note("kills", kills=len(killed))
