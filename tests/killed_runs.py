@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -27,7 +28,7 @@ from helpers import DictEnv
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
-        "killed_runs",
+        "clipper.loading",
         "gymnasium.envs.box2d",
         "gymnasium.envs.mujoco",
         *(f"clipper.algorithms.{name}" for name in AGENTS),
@@ -38,6 +39,10 @@ ENVS = {"DictEnv": DictEnv}
 _PATIENCE_SECONDS = 200.0
 
 
+# a curve takes longer to draw than such a run
+no_curve = patch("clipper.run_keeper.plot_run", lambda *_: None)
+
+
 def agent_for(settings: Mapping[str, Any], **how: Any) -> Agent:
     """Returns a new agent; `algorithm` and `env` are among its settings."""
     given = {**settings, **how}
@@ -45,6 +50,7 @@ def agent_for(settings: Mapping[str, Any], **how: Any) -> Agent:
     return AGENTS[given.pop("algorithm")](ENVS.get(env, env), **given)
 
 
+@no_curve
 def train(folder: Path, settings: Mapping[str, Any], checkpoint_seconds: float) -> None:
     """Begins a run or goes on with it, to its end; runs in a process of its own."""
     torch.set_num_threads(1)
@@ -62,6 +68,7 @@ def train(folder: Path, settings: Mapping[str, Any], checkpoint_seconds: float) 
     agent.close()
 
 
+@no_curve
 def train_straight(folder: Path, settings: Mapping[str, Any]) -> int:
     """Trains a run at one go, in this process, and returns its iterations."""
     agent = agent_for(settings)

@@ -19,6 +19,7 @@ from clipper.envs.make import env_source
 from clipper.envs.vector import spaces_of
 from clipper.errors import ClipperError, EnvironmentUnknown, SpaceError
 from facts import note
+from killed_runs import no_curve
 from run_folders import differences, rows_without_times
 
 SMALL: dict[str, Any] = {
@@ -54,6 +55,7 @@ def stop_after(iterations: int) -> Callable[[Any], bool]:
     return lambda report: report.iteration < iterations
 
 
+@no_curve
 def resumed_and_straight(env: Any, folder: Path, **settings: Any) -> clipper.PPO:
     """Trains a run that is stopped and resumed from its files, and a straight one; returns the first."""
     settings = {**SMALL, **settings}
