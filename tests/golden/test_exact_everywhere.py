@@ -181,11 +181,12 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(
     assert main(["inspect", str(stopped)]) == 0
     assert f"exact: false ({meta['inexact']})" in capsys.readouterr().out.splitlines()
 
-    # two episodes of 30 steps each had ended at step 80, and 10 steps of the next were lost
+    # 160 steps were done: two episodes of 30 in each environment, and 20 steps of a third, which is
+    # not gone on with
     episodes = rows_without_times(stopped / "episodes.csv")
     ends = [(int(row["env"]), int(row["episode"]), int(row["step"])) for row in episodes]
-    assert ends[:2] == [(0, 0, 60), (1, 0, 60)]
-    assert ends[2:4] == [(0, 2, 80 + 60), (1, 2, 80 + 60)]
+    assert ends[:4] == [(0, 0, 60), (1, 0, 60), (0, 1, 120), (1, 1, 120)]
+    assert ends[4:6] == [(0, 3, 160 + 60), (1, 3, 160 + 60)]
     assert {row["episode_length"] for row in episodes} == {"30"}
     steps = [int(row["step"]) for row in rows_without_times(stopped / "metrics.csv")]
     assert steps == [80, 160, 240, 320, 400]

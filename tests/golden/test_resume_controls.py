@@ -8,9 +8,10 @@ from checkpoints and no test of resuming would tell.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from clipper.policies.normalize import RunningMoments
 from clipper.run_folder import RunFolder
 from clipper.training import Trainer
 from clipper.training_run import TrainingRun
+from killed_runs import no_curve
 from run_folders import differences, rows_without_times
 
 SETTINGS: dict[str, Any] = {
@@ -49,31 +51,40 @@ SETTINGS: dict[str, Any] = {
 SCORES = {144: -5.0, 288: -1.0, 432: -3.0, 576: -4.0, 720: -2.0, 360: -3.0}
 
 
-@pytest.fixture(autouse=True)
-def _scripted_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the evaluation in the middle be the best one."""
+@pytest.fixture(autouse=True, scope="module")
+def _scripted_scores() -> Iterator[None]:
+    """Lets the evaluation in the middle be the best one, and draws no curves."""
 
     def scores(run: TrainingRun) -> dict[str, float]:
         score = SCORES[run.state.step]
         return {"eval/return_deterministic": score, "eval/return_stochastic": score}
 
-    monkeypatch.setattr(TrainingRun, "_selection_scores", scores)
+    with patch.object(TrainingRun, "_selection_scores", scores), no_curve:
+        yield
 
 
-@pytest.fixture
-def straight(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ten iterations at one go."""
-    clipper.PPO("Pendulum-v1", **SETTINGS).train(progress=False, run_dir=tmp_path / "straight")
-    return tmp_path / "straight"
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    clipper.PPO("Pendulum-v1", **SETTINGS).train(progress=False, run_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, stopped after four, in the middle of episodes."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    clipper.PPO("Pendulum-v1", **SETTINGS).train(
+        progress=False, run_dir=folder, callback=lambda report: report.iteration < 4
+    )
+    return folder
 
 
 @pytest.fixture
-def stopped(tmp_path: Path) -> Path:
-    """The same, stopped after four, in the middle of episodes."""
-    clipper.PPO("Pendulum-v1", **SETTINGS).train(
-        progress=False, run_dir=tmp_path / "stopped", callback=lambda report: report.iteration < 4
-    )
-    return tmp_path / "stopped"
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A copy of the stopped run, to go on with."""
+    return shutil.copytree(stopped_once, tmp_path / "stopped")
 
 
 def engine_part(name: str) -> Callable[[Agent], None]:
