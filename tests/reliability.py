@@ -110,7 +110,10 @@ SECTIONS: dict[str, list[Promise]] = {
         ),
         Promise(
             "A sweep that is killed loses and doubles no run",
-            ("faults/test_sweeps.py",),
+            (
+                "faults/test_sweeps.py::test_kill_9_of_the_sweep_loses_nothing",
+                "faults/test_sweeps.py::test_kill_9_of_everything_loses_nothing",
+            ),
         ),
         Promise(
             "Workers end with a killed parent, within 5 seconds",
@@ -169,7 +172,10 @@ SECTIONS: dict[str, list[Promise]] = {
         ),
         Promise(
             "Both engines compute the same losses, gradients and updates",
-            ("properties/test_native.py",),
+            (
+                "properties/test_native.py::test_losses_and_gradients",
+                "properties/test_native.py::test_ten_updates",
+            ),
         ),
         Promise(
             "A truncation is bootstrapped from the true final observation, a termination is an end",
