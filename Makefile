@@ -9,7 +9,7 @@ BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 BENCH_PIP = $(BENCH) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup native demo test test-all lint bench clean
+.PHONY: setup native demo test test-all mutants reliability lint bench clean
 
 setup: $(READY)
 
@@ -43,6 +43,18 @@ test: lint
 
 test-all: lint
 	@$(BIN)/python -m pytest -n 2
+	@$(MAKE) mutants
+
+# bugs that others have had, put into a copy of the sources one at a time: the tests must find each
+mutants: setup
+	@$(BIN)/python tests/mutants/try_mutants.py
+
+# the tests that keep the promises of docs/RELIABILITY.md, whose numbers are written anew
+reliability: setup
+	@rm -rf build/facts
+	@CLIPPER_FACTS=$(abspath build/facts) $(BIN)/python -m pytest -n 2 $$($(BIN)/python tests/reliability.py --tests)
+	@CLIPPER_FACTS=$(abspath build/facts) $(BIN)/python tests/mutants/try_mutants.py
+	@$(BIN)/python tests/reliability.py build/facts
 
 # about an hour of a quiet machine; some rows alone: make bench ROWS="CartPole-v1 gae"
 bench: $(BENCH_READY)

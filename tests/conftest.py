@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Generator
 
 # a shell that starts this in the background has it ignore Ctrl-C, and all commands that tests start too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -15,8 +16,11 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
+import pytest
 import torch
 from jaxtyping import install_import_hook
+
+import facts
 
 # the shapes and types in the annotations of these files are laws while tests run
 CHECKED = ("clipper.advantages", "clipper.losses")
@@ -28,3 +32,15 @@ torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("clipper", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("clipper")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keeps how each test ended, where numbers of tests are asked for."""
+    report = yield
+    is_end = report.when == "call" or (report.when == "setup" and not report.passed)
+    if is_end:
+        facts.note_outcome(report.nodeid.partition("[")[0], report.outcome)
+    return report

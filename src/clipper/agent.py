@@ -445,7 +445,8 @@ class Agent:
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._run.state.step = meta["step"]
         if not meta["exact"]:
-            agent._run.state.inexact = "the run that the agent was saved from was not exact"
+            why = f": {meta['inexact']}" if meta.get("inexact") else ""
+            agent._run.state.inexact = f"the run that the agent was saved from was not exact{why}"
         agent._run.origin = f"training went on from {where}, which holds no optimiser state"
         return agent
 

@@ -23,8 +23,9 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "action_space": dict,
     "versions": dict,
 }
-# written since there is more than one engine
-_OPTIONAL_KEYS = {"engine"}
+# which engine computed, and why the run is not exact: files of the first days have neither
+_OPTIONAL_KEYS = {"engine", "inexact"}
+_MOST_CHARACTERS = 500
 _ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
 
 
@@ -57,6 +58,7 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
         ("algorithm", meta["algorithm"] in CONFIGS),
         ("preset", is_plain(meta["preset"])),
         ("engine", is_plain(meta.get("engine", "reference"))),
+        ("inexact", _is_reason(meta.get("inexact"), meta["exact"])),
         ("versions", all(is_plain(text) for pair in meta["versions"].items() for text in pair)),
         ("module", meta["module"] in ("mlp", "user")),
         ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),
@@ -67,6 +69,17 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
     return meta
 
 
+def _is_reason(reason: Any, is_exact: bool) -> bool:
+    """Returns True for no reason, or a plain one of a run that is not exact."""
+    return reason is None or (is_plain(reason) and not is_exact)
+
+
 def is_plain(text: Any) -> bool:
     """Returns True for a short text that a terminal shows as it is, without control characters."""
-    return isinstance(text, str) and text.isprintable() and len(text) <= 500
+    return isinstance(text, str) and text.isprintable() and len(text) <= _MOST_CHARACTERS
+
+
+def made_plain(text: str) -> str:
+    """Returns a text as one line that `is_plain`, cut where it is too long."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 3] + "..."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import platform
 import re
@@ -190,10 +191,11 @@ class RunFolder:
         self._episodes.sync()
         return {"metrics": self._metrics.num_rows, "episodes": self._episodes.num_rows}
 
-    def cut_back(self, rows: Mapping[str, int]) -> None:
-        """Drops rows that were written after a checkpoint."""
-        self._metrics.cut_back(rows["metrics"])
-        self._episodes.cut_back(rows["episodes"])
+    def cut_back(self, rows: Mapping[str, int]) -> str | None:
+        """Drops rows that were written after a checkpoint; returns which are missing, or None."""
+        files = (self._metrics, rows["metrics"]), (self._episodes, rows["episodes"])
+        missing = [found for file, count in files if (found := file.cut_back(count))]
+        return ", ".join(missing) or None
 
     def log(self, line: str) -> None:
         """Appends a line with the time to `log.txt`."""
@@ -216,44 +218,61 @@ class RunFolder:
 
 
 class _GrowingCsv:
-    """A CSV file whose columns may grow: a new name makes it be written anew with that column."""
+    """A CSV file whose columns may grow: a new name makes it be written anew with that column.
+
+    Rows wait in memory until `flush`, which writes all of them or, if it fails, none.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str] = ()) -> None:
         self._path = path
         self._columns = list(columns)
-        self.num_rows = 0
+        self._waiting: list[Mapping[str, Any]] = []
+        self._num_written = 0
         if path.exists():
             rows = self._read()
             self._columns = list(rows[0]) if rows else self._columns
-            self.num_rows = max(len(rows) - 1, 0)
+            self._num_written = max(len(rows) - 1, 0)
             if rows and not self._ends_whole(rows):
-                self._write(rows)
-        try:
-            self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise FileError(file_error(path, error)) from error
-        if not self.num_rows and self._columns and path.stat().st_size == 0:
-            csv.writer(self._file).writerow(self._columns)
+                write_atomically(path, _csv_text(rows))
+        self._open()
+        if not self._num_written and self._columns and path.stat().st_size == 0:
+            self._write(_csv_text([self._columns]))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows below the header, those that wait included."""
+        return self._num_written + len(self._waiting)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        new = [name for name in row if name not in self._columns]
-        if new:
-            self._rewrite(self._columns + new, None)
-        try:
-            csv.writer(self._file).writerow([row.get(name, "") for name in self._columns])
-        except OSError as error:
-            raise FileError(file_error(self._path, error)) from error
-        self.num_rows += 1
+        """Adds a row, which `flush` writes."""
+        self._waiting.append(row)
 
-    def cut_back(self, num_rows: int) -> None:
-        if num_rows < self.num_rows:
-            self._rewrite(self._columns, num_rows)
+    def cut_back(self, num_rows: int) -> str | None:
+        """Drops all rows but the first so many; returns what is wrong if there are fewer."""
+        self.flush()
+        if num_rows < self._num_written:
+            self._replace(self._columns, self._read()[1 : num_rows + 1])
+        if num_rows > self._num_written:
+            return f"{self._path.name} held {self._num_written} of the run's {num_rows} rows"
+        return None
 
     def flush(self) -> None:
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise FileError(file_error(self._path, error)) from error
+        """Writes the rows that wait.
+
+        Raises:
+            FileError: The file cannot be written; the rows go on waiting and it is as it was.
+        """
+        names = dict.fromkeys([*self._columns, *(name for row in self._waiting for name in row)])
+        columns = list(names)
+        rows = [[row.get(name, "") for name in columns] for row in self._waiting]
+        if columns != self._columns:
+            width = len(columns) - len(self._columns)
+            old = [row + [""] * width for row in self._read()[1:]]
+            self._replace(columns, [*old, *rows])
+        elif rows:
+            self._write(_csv_text(rows))
+            self._num_written += len(rows)
+            self._waiting.clear()
 
     def sync(self) -> None:
         """Waits until every row is on the disk."""
@@ -267,7 +286,29 @@ class _GrowingCsv:
         with contextlib.suppress(OSError):
             self._file.close()
 
+    def _open(self) -> None:
+        try:
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise FileError(file_error(self._path, error)) from error
+
+    def _write(self, content: bytes) -> None:
+        """Appends to the file; what was written of it before a failure is cut off again."""
+        try:
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                os.ftruncate(self._file.fileno(), size)
+                raise
+        except OSError as error:
+            raise FileError(file_error(self._path, error)) from error
+
     def _read(self) -> list[list[str]]:
+        if not self._path.exists():
+            return []
         # a power cut can leave bytes at the end that are no text
         with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
             rows = list(csv.reader(file))
@@ -279,28 +320,20 @@ class _GrowingCsv:
         text = self._path.read_text(encoding="utf-8", errors="replace")
         return text.endswith("\n") and text.count("\n") == len(rows)
 
-    def _write(self, rows: list[list[str]]) -> None:
-        lines: list[str] = []
-        csv.writer(_Lines(lines)).writerows(rows)
-        write_atomically(self._path, "".join(lines).encode())
-
-    def _rewrite(self, columns: list[str], num_rows: int | None) -> None:
+    def _replace(self, columns: list[str], body: Sequence[Sequence[Any]]) -> None:
+        """Writes the file anew; all rows that wait must be among these."""
+        write_atomically(self._path, _csv_text([columns, *body]))
         self.close()
-        rows = self._read() if self._path.exists() else []
-        body = rows[1:] if num_rows is None else rows[1 : num_rows + 1]
-        padded = [row + [""] * (len(columns) - len(row)) for row in body]
-        self._write([columns, *padded])
         self._columns = columns
-        self.num_rows = len(body)
-        self._file = open(self._path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        self._num_written = len(body)
+        self._waiting.clear()
+        self._open()
 
 
-class _Lines:
-    def __init__(self, lines: list[str]) -> None:
-        self._lines = lines
-
-    def write(self, line: str) -> None:
-        self._lines.append(line)
+def _csv_text(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def file_error(path: Path, error: OSError) -> str:

@@ -314,11 +314,15 @@ class Trainer:
             if self._keeper is not None:
                 self._keeper.save_best(score)
         report.metrics["time/wall_seconds"] = state.wall_seconds
-        for observer in self._observers:
-            if observer(report) is False:
-                report.stop()
+        try:
+            for observer in self._observers:
+                if observer(report) is False:
+                    report.stop()
+        finally:
+            # an observer that raises ends the run after this iteration, whose rows belong to it
+            if self._keeper is not None:
+                self._keeper.write(report, state.wall_seconds)
         if self._keeper is not None:
-            self._keeper.write(report, state.wall_seconds)
             is_old = time.monotonic() - self._last_save > self._checkpoint_seconds
             if is_old and interrupt.number is None and report.stop_reason is None:
                 self._save(self._algorithm.state_dict(), self._sampler.mark())

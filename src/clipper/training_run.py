@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from clipper import agent_file
+from clipper.agent_meta import made_plain
 from clipper.algorithms import build_algorithm
 from clipper.checkpoint import Checkpoint, without_prefix
 from clipper.errors import ConfigError, FolderTaken
@@ -63,6 +64,8 @@ class TrainingRun:
         with profiler.part("start"):
             sampler, inexact = self._playground.ready(self.policy)
         self.state.note_inexact(inexact)
+        if inexact is not None and self._store is not None:
+            self._store.folder.log(inexact)
         # workers rest while this process learns: one of their cores takes half of the update
         self.algorithm.use_threads(2 if self._playground.has_workers else 1)
         can_evaluate = (
@@ -206,9 +209,10 @@ class TrainingRun:
         data = dict(checkpoint.state)
         self.state = TrainingState.from_json(data["training"])
         self.origin = None
-        folder.cut_back(data["rows"])
+        missing = folder.cut_back(data["rows"])
         self._store = RunKeeper(folder, self.policy, self.describe)
-        for change in changes_since(checkpoint, str(self.policy.device), self.engine):
+        changes = changes_since(checkpoint, str(self.policy.device), self.engine)
+        for change in [*changes, *([missing] if missing else [])]:
             self.state.note_inexact(change)
             folder.log(change)
 
@@ -225,4 +229,5 @@ class TrainingRun:
             "engine": self.engine,
             "step": self.state.step,
             "exact": self.state.inexact is None,
+            "inexact": None if self.state.inexact is None else made_plain(self.state.inexact),
         }

@@ -277,6 +277,8 @@ def test_inspect_json(trained: Path, clip: Clip) -> None:
     assert len(found["parameters_sha256"]) == 64
     for word in ("step: 128", "env: CartPole-v1", found["parameters_sha256"], "hidden_sizes: [8]"):
         assert word in clip("inspect", trained).out
+    assert "exact: true" in clip("inspect", trained).out.splitlines()
+    assert found["inexact"] is None
 
 
 def test_presets_lists_the_promised_environments(clip: Clip) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import SCRIPT
+from facts import note
 
 MEGABYTE = 2**20
 PEAK_MEGABYTES = 400
@@ -43,6 +44,7 @@ def test_a_cartpole_run_stays_under_400_megabytes(tmp_path: Path) -> None:
     peak = int(done.stdout) * unit
     assert (tmp_path / "runs/CartPole-v1/run1-0/curve.png").is_file()
     assert 50 * MEGABYTE < peak < PEAK_MEGABYTES * MEGABYTE
+    note("memory", most_peak_megabytes=round(peak / MEGABYTE))
 
 
 def test_a_long_run_does_not_grow(tmp_path: Path) -> None:

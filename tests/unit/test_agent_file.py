@@ -189,7 +189,24 @@ def test_a_mid_run_agent_says_whether_it_is_exact(saved: Path, tmp_path: Path) -
     agent.train(32, progress=False)
     agent.train(96, progress=False)
     agent.save(tmp_path / "a.safetensors")
-    assert read_tensors(tmp_path / "a.safetensors")[1]["exact"] is False
+    meta = read_tensors(tmp_path / "a.safetensors")[1]
+    assert meta["exact"] is False
+    assert meta["inexact"] == agent.inexact
+    assert "total_timesteps changed" in meta["inexact"]
+    assert meta["inexact"] in str(clipper.load(tmp_path / "a.safetensors").inexact)
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "a \x1b[31m colour", "long " * 500])
+def test_why_a_run_is_not_exact_is_kept_as_a_short_line(reason: str, tmp_path: Path) -> None:
+    """Whatever an environment's error said, the file that quotes it can be read again."""
+    agent = clipper.PPO("CartPole-v1", **SMALL)
+    agent._run.state.note_inexact(reason)
+    agent.save(tmp_path / "a.safetensors")
+    kept = read_tensors(tmp_path / "a.safetensors")[1]["inexact"]
+    assert kept.isprintable()
+    assert len(kept) <= 500
+    assert kept[:5] == reason.replace("\n", " ")[:5].replace("\x1b", "?")
+    assert kept[:5] in str(clipper.load(tmp_path / "a.safetensors").inexact)
 
 
 @pytest.mark.parametrize("name", ["agent.pt", "agent", "agent.zip", "agent.safetensors.bak"])
@@ -254,6 +271,9 @@ META_CHANGES: dict[str, Callable[[dict[str, Any], Arrays], Any]] = {
     "a huge seed": _set("seed", to=2**64),
     "a negative step": _set("step", to=-5),
     "a step that is true": _set("step", to=True),
+    "a reason of an exact run": _set("inexact", to="the weather"),
+    "a reason of two lines": _set("inexact", to="a\nb"),
+    "a reason that is a number": _set("inexact", to=3),
     "an unknown key of env": _set("env", "shell", to="rm"),
     "an env without a name": lambda meta, arrays: meta["env"].pop("name"),
     "an env name that is a number": _set("env", "name", to=3),

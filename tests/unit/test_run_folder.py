@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -333,6 +335,62 @@ def test_cutting_back_to_nothing_keeps_the_header(folder: RunFolder) -> None:
     assert (folder.path / "episodes.csv").read_text().strip() == ",".join(EPISODE_COLUMNS)
     write(folder, 5)
     assert [row["step"] for row in rows(folder.path / "metrics.csv")] == ["5"]
+
+
+def test_rows_that_are_gone_are_told(folder: RunFolder) -> None:
+    """A file with fewer rows than the checkpoint counts is not passed over in silence."""
+    write(folder, 1, 2, 3)
+    kept = folder.rows()
+    assert folder.cut_back(kept) is None
+    for name in ("metrics.csv", "episodes.csv"):
+        lines = (folder.path / name).read_bytes().splitlines(keepends=True)
+        (folder.path / name).write_bytes(b"".join(lines[: 2 + (name == "metrics.csv")]))
+    again = reopened(folder)
+    said = "metrics.csv held 2 of the run's 3 rows, episodes.csv held 1 of the run's 3 rows"
+    assert again.cut_back(kept) == said
+    again.close()
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Lets no file of this process grow beyond so many bytes: a write that would is cut short."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 1, 10, 30])
+@pytest.mark.parametrize(
+    ("name", "num_metrics", "num_episodes", "new"),
+    [("metrics.csv", 40, 1, {}), ("metrics.csv", 40, 1, {"new": 1.0}), ("episodes.csv", 1, 40, {})],
+)
+def test_rows_that_find_no_room_wait_for_it(
+    name: str,
+    num_metrics: int,
+    num_episodes: int,
+    new: dict[str, float],
+    room: int,
+    folder: RunFolder,
+) -> None:
+    """A write that fails leaves the file as it was, and the rows are written when there is room.
+
+    The kernel takes `room` bytes of the new rows and refuses the rest, as a full disk does. A row
+    of either file is longer than that, and the other file is the shorter one.
+    """
+    metrics = {f"m{i}": i / 3 for i in range(num_metrics)}
+    folder.write_iteration(1, metrics, [episode(1)] * num_episodes, 0.25)
+    file = folder.path / name
+    before = file.read_bytes()
+    with file_size_limit(len(before) + room), pytest.raises(FileError, match=f"{name}.*too large"):
+        folder.write_iteration(2, {**metrics, **new}, [episode(2)] * 2, 0.25)
+    assert file.read_bytes() == before
+    assert folder.rows() == {"metrics": 2, "episodes": num_episodes + 2}
+    assert [row["step"] for row in rows(folder.path / "metrics.csv")] == ["1", "2"]
+    steps = [row["step"] for row in rows(folder.path / "episodes.csv")]
+    assert steps == ["1"] * num_episodes + ["2"] * 2
 
 
 def test_an_opened_folder_without_rows_stays_readable(tmp_path: Path) -> None:

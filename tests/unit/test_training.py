@@ -19,6 +19,7 @@ from clipper.errors import ConfigError, EnvironmentFault, FileError
 from clipper.training import Report
 from clipper.training_run import TrainingRun
 from helpers import DictEnv
+from run_folders import differences, rows_without_times
 
 SMALL: dict[str, Any] = {
     "preset": "none",
@@ -72,19 +73,21 @@ def test_a_run_killed_in_its_first_seconds_goes_on(tmp_path: Path, straight: tor
     assert torch.equal(parameters(resumed), straight)
 
 
-def test_a_callback_that_raises_loses_nothing(tmp_path: Path, straight: torch.Tensor) -> None:
-    """The iteration that it was shown is saved before its error is passed on."""
+def test_a_callback_that_raises_loses_nothing(tmp_path: Path) -> None:
+    """The iteration that it was shown is saved before its error is passed on, with its rows."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    agent().train(progress=False, run_dir=whole)
 
     def fail(report: Report) -> None:
         if report.iteration == 3:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        agent().train(progress=False, run_dir=tmp_path, callback=fail)
-    assert saved_steps(tmp_path)[-1] == 3 * 64
-    resumed = clipper.resume(tmp_path)
-    resumed.train(progress=False)
-    assert torch.equal(parameters(resumed), straight)
+        agent().train(progress=False, run_dir=stopped, callback=fail)
+    assert saved_steps(stopped)[-1] == 3 * 64
+    assert len(rows_without_times(stopped / "metrics.csv")) == 3
+    clipper.resume(stopped).train(progress=False)
+    assert differences(stopped, whole) == []
 
 
 @pytest.mark.parametrize("kept", [True, False])

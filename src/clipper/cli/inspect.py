@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         "parameters_sha256": parameters_sha256(arrays),
         "engine": meta.get("engine", "reference"),
         "exact": meta.get("exact"),
+        "inexact": meta.get("inexact"),
         "versions": meta.get("versions"),
     }
     print(dump_json(shown) if args.json else _readable(shown))
@@ -46,7 +47,12 @@ def run(args: argparse.Namespace) -> int:
 def _readable(shown: dict[str, Any]) -> str:
     lines = []
     for key, value in shown.items():
-        if isinstance(value, dict):
+        if key == "inexact":
+            continue
+        if key == "exact":
+            why = f" ({shown['inexact']})" if shown["inexact"] else ""
+            lines.append(f"exact: {str(value).lower()}{why}")
+        elif isinstance(value, dict):
             lines.append(f"{key}:")
             lines += [f"  {name}: {inner}" for name, inner in value.items()]
         else:

@@ -14,7 +14,9 @@ from clipper.checkpoint import parameters_sha256, prefixed
 from clipper.curves import read_curve
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, FileError
 from clipper.experiments import RunSpec, read_rows, run_sweep
+from clipper.experiments.one_run import train_run
 from clipper.experiments.results import read_curve_points
+from run_folders import differences
 
 SMALL: dict[str, Any] = {
     "num_envs": 2,
@@ -57,6 +59,34 @@ def test_a_row_is_what_the_run_alone_gives(tmp_path: Path) -> None:
 
 
 AB = (("a", 0.1), ("b", 0.3))
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_run_whose_sweep_is_gone_loses_no_row(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pipe breaks where it tells how far it is; gone on with, it has every row and episode.
+
+    The last iteration of all (number 4) can be the one too.
+    """
+    monkeypatch.setattr("clipper.experiments.one_run._PROGRESS_SECONDS", 0.0)
+    spec, told = small_run(), []
+
+    def notify(event: dict[str, Any]) -> None:
+        told.append(event["step"])
+        if len(told) == number:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        train_run(spec, tmp_path / "broken", notify)
+    assert told == [64 * (i + 1) for i in range(number)]
+    found = train_run(spec, tmp_path / "broken", lambda event: None)
+    expected = train_run(spec, tmp_path / "whole", lambda event: None)
+    assert found is not None
+    assert expected is not None
+    for name in ("score", "score_all", "episodes", "eval_mean", "parameters_sha256", "exact"):
+        assert getattr(found[0], name) == getattr(expected[0], name), name
+    assert differences(tmp_path / "broken", tmp_path / "whole") == []
 
 
 def test_rows_alone_are_enough_to_go_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from clipper.engine.state import AdamState
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
+from clipper.randomness import Purpose, normal
 from clipper.spaces import ActionLayout, ObservationLayout
 from helpers import small_policy
 
@@ -118,3 +120,39 @@ def test_tensors_of_a_users_module_are_looked_up_anew() -> None:
     before = float(policy.tensors()["network.count"])
     policy.values(torch.zeros(2, 3))
     assert float(policy.tensors()["network.count"]) == before + 1
+
+
+def test_what_is_judged_is_what_was_sampled() -> None:
+    """Actions are kept as they were drawn, beyond their bounds too, and so is their log-probability.
+
+    By torch's own normal distribution at mean + std x noise; the values are those of the network.
+    """
+    policy = small_policy("box")
+    obs = np.random.default_rng(1).normal(size=(6, 4, 3)).astype(np.float32)
+    noise = policy.noise(seed=5, purpose=Purpose.ACTION, first_step=0, num_steps=6, num_envs=4)
+    actions = np.zeros((6, 4, 2), dtype=np.float32)
+    play = policy.play(obs, noise, actions)
+    for t in range(6):
+        play.act(t)
+    log_probs, values = play.judgement(6)
+    assert policy.log_std is not None
+    with torch.no_grad():
+        params, expected_values = policy.network(torch.from_numpy(obs).double().flatten(0, 1))
+        own = torch.distributions.Normal(params.view(6, 4, 2), policy.log_std.exp())
+    drawn = own.loc + own.scale * torch.from_numpy(noise)
+    torch.testing.assert_close(torch.from_numpy(actions), drawn.float())
+    assert (np.abs(actions) > 1.0).any()
+    expected = own.log_prob(torch.from_numpy(actions).double()).sum(-1)
+    torch.testing.assert_close(log_probs, expected)
+    torch.testing.assert_close(values, expected_values.view(6, 4))
+
+
+def test_every_environment_and_step_has_noise_of_its_own() -> None:
+    """The numbers of env 3 at step 11 are those of that counter, whoever else is drawn for."""
+    policy = small_policy("box")
+    noise = policy.noise(
+        seed=5, purpose=Purpose.ACTION, first_step=10, num_steps=4, num_envs=3, first_env=2
+    )
+    assert noise.shape == (4, 3, 2)
+    np.testing.assert_array_equal(noise[1, 1], normal(5, Purpose.ACTION, 3, 11, 2))
+    assert len(np.unique(noise)) == noise.size

@@ -1,0 +1,279 @@
+"""Renders `docs/RELIABILITY.md`: each promise beside the tests that keep it, and what they measured.
+
+    python tests/reliability.py --tests     the tests to run, for pytest
+    python tests/reliability.py FOLDER      takes over what they noted there, and renders the page
+
+`make reliability` does both. The numbers are kept in `docs/reliability.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import facts  # noqa: E402
+
+PAGE = ROOT / "docs" / "RELIABILITY.md"
+NUMBERS = ROOT / "docs" / "reliability.json"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What Clipper promises, and what keeps it.
+
+    Attributes:
+        text: The promise.
+        tests: Files below `tests`, or `file::test`.
+        figure: What was measured, with facts in it as `{name[number]}`; the number of cases that
+            passed is put behind it.
+    """
+
+    text: str
+    tests: tuple[str, ...]
+    figure: str = ""
+
+    @property
+    def facts(self) -> set[str]:
+        """Names of the facts in its figure."""
+        found = (name for _, name, _, _ in string.Formatter().parse(self.figure) if name)
+        return {name.partition("[")[0] for name in found}
+
+
+SECTIONS: dict[str, list[Promise]] = {
+    "Going on exactly": [
+        Promise(
+            "A run killed at any instant resumes to the identical bits: parameters, optimiser, "
+            "normalisers, memory, counters, best agent, every row but for times. Six tasks, all "
+            "algorithms, both engines, with and without workers, in every pair",
+            ("golden/test_resume_matrix.py::test_killed_and_resumed_is_the_straight_run",),
+            "{matrix[records]:.0f} runs killed {matrix[kills]:.0f} times, 0 differences",
+        ),
+        Promise(
+            "However often it is killed, while it learns, saves, writes its rows or is resumed",
+            ("golden/test_resume_matrix.py::test_any_number_of_kills",),
+            "{kills[kills]:.0f} random SIGKILLs in {kills[records]:.0f} runs, 0 differences",
+        ),
+        Promise(
+            "Every part of the state counts: the comparison above fails when any one is left out",
+            (
+                "golden/test_resume_controls.py",
+                "golden/test_resume.py::test_every_part_of_the_checkpoint_counts",
+                "golden/test_resume_a2c_acer.py::test_every_part_of_the_checkpoint_counts",
+                "golden/test_resume_relatives.py::test_every_part_of_the_checkpoint_counts",
+            ),
+        ),
+        Promise(
+            "`exact` for every environment that Gymnasium ships",
+            (
+                "golden/test_exact_everywhere.py::test_shipped_environments_resume_exactly",
+                "golden/test_exact_everywhere.py::test_most_of_what_is_shipped_is_tried",
+            ),
+            "{registry[exact]:.0f} environments; {registry[left_out]:.0f} more that are registered "
+            "have images, are not installed or no longer exist",
+        ),
+        Promise(
+            "An environment that no seed decides (global generators, the clock) goes on from new "
+            "episodes, and `clipper inspect` says so with the reason",
+            (
+                "golden/test_exact_everywhere.py::test_what_cannot_be_replayed_begins_anew_and_says_so",
+            ),
+        ),
+        Promise(
+            "Any number of workers learns the same bits",
+            (
+                "golden/test_bits.py::test_workers_learn_the_same_bits",
+                "unit/test_workers.py::test_one_process_or_many_collect_the_same",
+                "golden/test_resume_a2c_acer.py::test_workers_change_no_bit",
+                "golden/test_resume_relatives.py::test_workers_change_nothing",
+            ),
+        ),
+    ],
+    "Stopping": [
+        Promise(
+            "SIGINT and SIGTERM save the last finished iteration, rows included",
+            ("faults/test_interrupts.py",),
+        ),
+        Promise(
+            "An iteration that a callback ends by raising is saved with its rows",
+            (
+                "unit/test_training.py::test_a_callback_that_raises_loses_nothing",
+                "unit/experiments/test_run_sweep.py::test_a_run_whose_sweep_is_gone_loses_no_row",
+            ),
+        ),
+        Promise(
+            "A sweep that is killed loses and doubles no run",
+            (
+                "faults/test_sweeps.py::test_kill_9_of_the_sweep_loses_nothing",
+                "faults/test_sweeps.py::test_kill_9_of_everything_loses_nothing",
+            ),
+        ),
+        Promise(
+            "Workers end with a killed parent, within 5 seconds",
+            ("unit/test_workers.py::test_workers_end_with_a_killed_parent",),
+        ),
+    ],
+    "Files": [
+        Promise(
+            "A writer that is killed, or whose disk is full, at any call leaves a whole checkpoint",
+            (
+                "unit/test_checkpoint.py::test_a_writer_killed_at_any_instant_leaves_a_whole_checkpoint",
+                "unit/test_checkpoint.py::test_a_full_disk_at_any_instant_leaves_a_whole_checkpoint",
+            ),
+        ),
+        Promise(
+            "A damaged checkpoint is found, set aside and told; the one before it is read",
+            (
+                "unit/test_checkpoint.py::test_a_damaged_checkpoint_falls_back_to_the_previous",
+                "unit/test_checkpoint.py::test_any_flipped_bit_is_found",
+            ),
+        ),
+        Promise(
+            "Rows that find no room on the disk wait for it; the file is whole at every moment",
+            ("unit/test_run_folder.py::test_rows_that_find_no_room_wait_for_it",),
+        ),
+        Promise(
+            "An agent file is data: no pickle is opened, no module that it names is imported",
+            (
+                "unit/test_agent_file.py::test_a_pickle_is_never_opened",
+                "unit/test_agent_file.py::test_a_module_that_a_file_names_is_not_imported",
+            ),
+        ),
+    ],
+    "Faults": [
+        Promise(
+            "An environment that raises, crashes, is killed or hangs in a worker does not end the run",
+            ("faults/test_supervision.py",),
+        ),
+        Promise(
+            "A number that is not finite moves no parameter",
+            (
+                "unit/test_ppo.py::test_a_number_that_is_not_finite_moves_nothing",
+                "unit/test_ppo.py::test_a_loss_that_overflows_moves_nothing",
+            ),
+        ),
+        Promise(
+            "A run's memory, files and threads do not grow",
+            ("faults/test_memory.py",),
+            "{memory[most_peak_megabytes]:.0f} MB at most in `clipper train CartPole-v1`",
+        ),
+    ],
+    "Right numbers": [
+        Promise(
+            "One iteration leaves the parameters that Stable-Baselines3 leaves",
+            ("golden/test_against_sb3.py", "golden/test_a2c_against_sb3.py"),
+        ),
+        Promise(
+            "Both engines compute the same losses, gradients and updates",
+            (
+                "properties/test_native.py::test_losses_and_gradients",
+                "properties/test_native.py::test_ten_updates",
+            ),
+        ),
+        Promise(
+            "A truncation is bootstrapped from the true final observation, a termination is an end",
+            (
+                "properties/test_advantages.py",
+                "learning/test_probes.py::test_truncation_is_no_death",
+                "learning/test_probes.py::test_termination_is_death",
+                "learning/test_probes.py::test_value_of_the_true_final_observation",
+            ),
+        ),
+        Promise(
+            "Bugs that other implementations have had do not pass the tests (`make mutants`)",
+            ("unit/test_mutants.py",),
+            "{mutants[killed]:.0f} of {mutants[number]:.0f} found, {mutants[native]:.0f} of them in "
+            "C++, each within {mutants[most_seconds]:.0f} s of CPU time",
+        ),
+    ],
+}
+PROMISES = [promise for promises in SECTIONS.values() for promise in promises]
+INTRODUCTION = """\
+# What is promised, and what keeps it
+
+Each promise stands beside the tests that keep it. `make reliability` runs them all, the slow ones
+too (about half an hour on two cores), and writes the last column; `pytest tests/FILE` repeats one.
+"""
+
+
+def render(numbers: dict[str, Any]) -> str:
+    """Returns the page."""
+    lines = [INTRODUCTION]
+    for title, promises in SECTIONS.items():
+        lines += [f"## {title}", "", "| promise | kept by | measured |", "|---|---|---|"]
+        lines += [row(promise, numbers) for promise in promises]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def row(promise: Promise, numbers: dict[str, Any]) -> str:
+    """Returns a promise as a row of a table."""
+    names = "<br>".join(
+        f"[`{name.rpartition('::')[2].rpartition('/')[2]}`](../tests/{name.partition('::')[0]})"
+        for name in promise.tests
+    )
+    passed = sum(counts["passed"] for counts in outcomes_of(promise, numbers).values())
+    found = f"{passed} cases pass" if passed != 1 else "1 case passes"
+    if promise.figure:
+        found = f"{promise.figure.format(**numbers['facts'])}; {found}"
+    return f"| {promise.text} | {names} | {found} |"
+
+
+def outcomes_of(promise: Promise, numbers: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Returns how the tests of a promise ended."""
+    return {
+        test: counts
+        for test, counts in numbers["outcomes"].items()
+        if any(
+            test == f"tests/{name}" or test.startswith(f"tests/{name}::") for name in promise.tests
+        )
+    }
+
+
+def what_is_missing(numbers: dict[str, Any]) -> list[str]:
+    """Returns what keeps the page from being rendered: tests that failed or did not run, facts."""
+    wrong = []
+    for promise in PROMISES:
+        wrong += [f"no test noted {name}" for name in promise.facts - set(numbers["facts"])]
+        ended = outcomes_of(promise, numbers)
+        wrong += [f"{test} failed" for test, counts in ended.items() if counts["failed"]]
+        for name in promise.tests:
+            own = outcomes_of(Promise("", (name,)), numbers)
+            if not any(counts["passed"] for counts in own.values()):
+                wrong.append(f"{name} did not pass")
+    return wrong
+
+
+def main(words: Sequence[str]) -> int:
+    """Names the tests, or takes over what they noted."""
+    if list(words) == ["--tests"]:
+        print(*dict.fromkeys(f"tests/{name}" for p in PROMISES for name in p.tests))
+        return 0
+    if len(words) != 1 or not Path(words[0]).is_dir():
+        print(__doc__, file=sys.stderr)
+        return 2
+    found, outcomes = facts.read(Path(words[0]))
+    numbers = {"facts": found, "outcomes": outcomes}
+    wrong = what_is_missing(numbers)
+    if wrong:
+        print("the page is left as it is:", *wrong, sep="\n", file=sys.stderr)
+        return 1
+    kept = {
+        "facts": found,
+        "outcomes": {k: v for p in PROMISES for k, v in outcomes_of(p, numbers).items()},
+    }
+    NUMBERS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    PAGE.write_text(render(kept), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}: {len(PROMISES)} promises")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
