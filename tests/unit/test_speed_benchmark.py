@@ -125,7 +125,8 @@ def test_own_runner_measures_every_kind_of_row(row: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert 0 < found["value"] < math.inf and found["memory_mb"] > 0
+    assert 0 < found["value"] < math.inf
+    assert found["memory_mb"] > 0
 
 
 def test_two_cores_that_do_not_scale_void_their_row(

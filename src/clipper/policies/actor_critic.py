@@ -385,8 +385,7 @@ class ActorCritic(nn.Module):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` gave, in place, so that views of the parameters stay valid."""
         self.load_state_dict(state)
-        if self.normalizer is not None:
-            self.normalizer.reload()
+        self._reload()
 
     def take(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Loads the arrays of another policy's `tensors`, one of the same making.
@@ -399,6 +398,9 @@ class ActorCritic(nn.Module):
             return
         for name, array in state.items():
             np.copyto(own[name].numpy(force=True), array)
+        self._reload()
+
+    def _reload(self) -> None:
         if self.normalizer is not None:
             self.normalizer.reload()
 
