@@ -68,7 +68,7 @@ ESTIMATES = [
     mutant(
         "a mask multiplies, and 0 x infinity is NaN",
         "advantages.py",
-        ADVANTAGES,
+        f"{ADVANTAGES}::test_what_must_not_count_does_not_leak",
         "torch.where(terminated, 0.0, gamma * next_values) - values",
         "gamma * next_values * (~terminated) - values",
     ),
@@ -110,7 +110,7 @@ ESTIMATES = [
     mutant(
         "value targets come from normalised advantages",
         "advantages.py",
-        ADVANTAGES,
+        f"{ADVANTAGES}::test_value_targets_of_every_estimator",
         "return Estimates(advantages, advantages + values, None)",
         "scaled = (advantages - advantages.mean()) / advantages.std()\n"
         "        return Estimates(advantages, scaled + values, None)",
@@ -118,14 +118,14 @@ ESTIMATES = [
     mutant(
         "a single advantage is divided by its own deviation",
         "advantages.py",
-        ADVANTAGES,
+        f"{ADVANTAGES}::test_one_advantage_is_not_normalized",
         "if own.numel() >= 2:",
         "if own.numel() >= 1:",
     ),
     mutant(
         "advantages are divided by their variance",
         "advantages.py",
-        ADVANTAGES,
+        f"{ADVANTAGES}::test_normalized_advantages",
         "(own.std() + 1e-8)",
         "(own.var() + 1e-8)",
     ),
@@ -171,21 +171,21 @@ OBJECTIVES = [
     mutant(
         "values [M, 1] against targets [M]",
         "losses.py",
-        LOSSES,
+        f"{LOSSES}::test_value_losses",
         "return 0.5 * (values - targets).square().mean()",
         "return 0.5 * (values[:, None] - targets).square().mean()",
     ),
     mutant(
         "value clipping takes the smaller loss",
         "losses.py",
-        LOSSES,
+        f"{LOSSES}::test_value_losses",
         "return 0.5 * torch.maximum((values - targets).square(), (near - targets).square()).mean()",
         "return 0.5 * torch.minimum((values - targets).square(), (near - targets).square()).mean()",
     ),
     mutant(
         "entropy is made small",
         "algorithms/ppo.py",
-        LOSSES,
+        f"{LOSSES}::test_the_report_of_the_loss",
         "+ config.vf_coef * critic_loss - config.ent_coef * entropy",
         "+ config.vf_coef * critic_loss + config.ent_coef * entropy",
     ),
