@@ -31,6 +31,13 @@ install_import_hook(CHECKED, "beartype.beartype")
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("clipper", derandomize=True, deadline=None)
+# who only asks whether a test fails need not wait for the smallest example
+hypothesis.settings.register_profile(
+    "unshrunk",
+    derandomize=True,
+    deadline=None,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 hypothesis.settings.load_profile("clipper")
 
 

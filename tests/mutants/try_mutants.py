@@ -138,7 +138,8 @@ class Copy:
             sys.path.insert(0, str(self.place))
             import pytest
 
-            options = ("-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist")
+            options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            options.append("--hypothesis-profile=unshrunk")
             code = int(pytest.main([*options, f"tests/{tests}"]))
             found = Path(sys.modules["clipper"].__file__ or "")
             if not found.is_relative_to(self.place):

@@ -24,7 +24,7 @@ from clipper.engine import native
 from clipper.engine.native import NativeEngine
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose
-from clipper.rollout import Rollout
+from clipper.rollout import Rollout, epoch_order
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
 pytestmark = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
@@ -229,6 +229,52 @@ def test_ten_updates(variant: str, name: str, data: st.DataObject, network: dict
         if metric not in ("policy/first_ratio_error", "policy/clip_fraction"):
             assert found[metric] == pytest.approx(value, rel=1e-3, abs=1e-5), metric
     assert found["policy/first_ratio_error"] == 0.0
+
+
+@pytest.mark.parametrize("target_kl", [1e-3, 1e-2])
+def test_the_kl_stops_at_the_same_minibatch(variant: str, target_kl: float) -> None:
+    """The minibatch that has moved too far is reported and not learnt from, as in torch."""
+    network = {"kind": "discrete", "obs_size": 3, "hidden_sizes": (16,)}
+    pair = make_pair(network, target_kl=target_kl, num_epochs=10, learning_rate=1e-2)
+    log_probs, values = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+    own = replace(pair.rollout, log_probs=log_probs, values=values)
+    found, expected = pair.fast.improve(own, 0.0), pair.exact.improve(pair.rollout, 0.0)
+    assert 0 < pair.exact.engine.num_updates < 20
+    assert pair.fast.engine.num_updates == pair.exact.engine.num_updates
+    assert error(flat_parameters(pair.fast.policy), flat_parameters(pair.exact.policy)) < 1e-4
+    for name in ("policy/epochs", "policy/approx_kl"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-3)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize("adam_eps", [1e-5, 1e-2])
+def test_a_step_of_adam(variant: str, adam_eps: float, max_grad_norm: float | None) -> None:
+    """What ten updates move is what torch.optim.Adam moves, on gradients clipped by torch.
+
+    The larger epsilon is as large as the gradients' roots are: another place of it, before the bias
+    is corrected or within the root, would halve or double the steps; so would no clipping.
+    """
+    how = {"num_epochs": 5, "learning_rate": 1e-3, "target_kl": None}
+    network = {"kind": "discrete", "obs_size": 3, "hidden_sizes": (16,)}
+    pair = make_pair(network, adam_eps=adam_eps, max_grad_norm=max_grad_norm, **how)
+    exact = pair.exact
+    start = flat_parameters(exact.policy)
+    normalized_obs = exact.policy.normalize(pair.rollout.obs)
+    batch = exact.judge(pair.rollout, normalized_obs)
+    parameters = list(exact.policy.parameters())
+    adam = torch.optim.Adam(parameters, lr=1e-3, eps=adam_eps)
+    for epoch in range(5):
+        order = epoch_order(0, 0, epoch, pair.rollout.num_rows)
+        for minibatch in batch.shuffled(66, order):
+            adam.zero_grad(set_to_none=False)
+            exact.loss(minibatch, exact.config.clip_range.at(0.0))[0].backward()
+            if max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            adam.step()
+    log_probs, values = pair.fast.policy.evaluate(pair.rollout.obs, pair.rollout.actions)
+    pair.fast.improve(replace(pair.rollout, log_probs=log_probs, values=values), 0.0)
+    moved = flat_parameters(pair.fast.policy).double() - start
+    assert error(moved, flat_parameters(exact.policy) - start) < 2e-3
 
 
 @pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
