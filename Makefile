@@ -9,7 +9,10 @@ BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 BENCH_PIP = $(BENCH) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup native demo test test-all lint bench clean
+FUZZ_SECONDS ?= 300
+READERS := agent checkpoint config metrics fault
+
+.PHONY: setup native demo test test-all fuzz lint bench clean
 
 setup: $(READY)
 
@@ -43,6 +46,12 @@ test: lint
 
 test-all: lint
 	@$(BIN)/python -m pytest -n 2
+	@$(MAKE) --no-print-directory fuzz
+
+# the readers of files under atheris, each for five minutes, two at a time; where it has no wheel it is skipped
+fuzz: setup
+	@$(PIP) --only-binary :all: atheris==3.0.0 2> /dev/null || true
+	@printf '%s\n' $(READERS) | xargs -P 2 -I {} $(BIN)/python tests/fuzz/run.py {} --seconds $(FUZZ_SECONDS)
 
 # about an hour of a quiet machine; some rows alone: make bench ROWS="CartPole-v1 gae"
 bench: $(BENCH_READY)

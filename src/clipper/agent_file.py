@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def last_agent(path: Path) -> Path:
     Raises:
         FileError: The run folder holds links, which may lead anywhere.
     """
-    if not (path / "config.json").is_file():
+    if not os.path.isfile(path / "config.json"):
         return path
     refuse_links(path)
     return path / "agent.safetensors"

@@ -73,7 +73,7 @@ def find_runs(path: str | Path) -> list[Path]:
             runs.append(Path(folder))
             below.clear()  # a run folder holds no other runs
     if not runs:
-        found = "is no folder" if not top.is_dir() else "has none at or below it"
+        found = "is no folder" if not os.path.isdir(top) else "has none at or below it"
         raise FileError(
             f"{top} must be a run folder or hold some, but {found}.",
             hint="a run folder has config.json and episodes.csv; `clipper train` makes one.",
@@ -90,7 +90,7 @@ def read_curve(run_dir: str | Path) -> Curve:
         FileError: A file is missing or is not what a run writes.
     """
     folder = Path(run_dir)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         refuse_links(folder)
     file = folder / "config.json"
     text = _read_text(file)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import FORMAT, check_format, dump_json, write_atomically
-from clipper.errors import ConfigError, FileError, FolderTaken
+from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
 from clipper.files import file_error, read_json, read_plain, refuse_links, write_all
 from clipper.metrics import Episode, Metrics
 
@@ -78,14 +78,7 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
         _refuse_link(parent)
         if name is not None:
             path = parent / f"{check_name(name)}-{seed}"
-            _refuse_link(path)
-            # one that was stopped before it wrote anything is as good as new
-            if path.exists() and any(p.name != "lock" for p in path.iterdir()):
-                raise FileError(
-                    f"{path} must not exist yet, but does.",
-                    hint=f"`clipper resume {shlex.quote(str(path))}` goes on with it; "
-                    "or choose another --name.",
-                )
+            _check_new(path)
             path.mkdir(exist_ok=True)
             return path
         number = 1 + max((_number(p.name) for p in parent.iterdir()), default=0)
@@ -97,13 +90,42 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
                 number += 1
             else:
                 return path
-    except OSError as error:
-        if isinstance(error, FileError):
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        if isinstance(error, ClipperError):
             raise
         raise FileError(
-            f"{parent} must be a folder that can be written, but {error.strerror or error}.",
+            f"{parent} must be a folder that can be written, "
+            f"but {getattr(error, 'strerror', None) or error}.",
             hint="give another folder with --out.",
         ) from error
+
+
+def check_name_free(out: Path, env_folder: str, name: str, seed: int) -> None:
+    """Raises what `new_run_path` would for a name, and if another process is about to take it.
+
+    Raises:
+        ConfigError: The name has characters that cannot stand in a path.
+        FileError: It is taken.
+    """
+    path = out / env_folder / f"{check_name(name)}-{seed}"
+    if os.path.lexists(path):
+        _check_new(path)
+        check_free(path)
+
+
+def _check_new(path: Path) -> None:
+    """Raises unless a run can begin in a folder: one that was stopped before it wrote is as good as new.
+
+    Raises:
+        FileError: It cannot.
+    """
+    _refuse_link(path)
+    if path.exists() and any(p.name != "lock" for p in path.iterdir()):
+        raise FileError(
+            f"{path} must not exist yet, but does.",
+            hint=f"`clipper resume {shlex.quote(str(path))}` goes on with it; "
+            "or choose another --name.",
+        )
 
 
 def _refuse_link(path: Path) -> None:
@@ -407,7 +429,7 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not os.path.exists(path):
         raise FileError(f"{path} must be a run folder, but does not exist.", hint=_runs_near(path))
-    if path.is_dir():
+    if os.path.isdir(path):
         refuse_links(path)
     if not file.is_file():
         raise FileError(
@@ -420,7 +442,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _runs_near(path: Path) -> str | None:
     folder = path
-    while not folder.is_dir() and folder != folder.parent:
+    while not os.path.isdir(folder) and folder != folder.parent:
         folder = folder.parent
     found = [folder] if (folder / "config.json").is_file() else []
     found += sorted(p.parent for p in folder.glob("*/config.json"))

@@ -6,8 +6,8 @@ format 2 the SHA-256 of all the rest, and what the writer says of the tensors.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,11 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
         FormatError: Its format is a newer one.
         FileError: It is missing, a folder, damaged, or not one of Clipper's files.
     """
-    with contextlib.suppress(ValueError):  # NUL in the path
-        if path.is_dir():
-            raise FileError(
-                f"{path} must be a file, but is a folder.",
-                hint="give the agent.safetensors in it, or a run folder where one is meant.",
-            )
+    if os.path.isdir(path):
+        raise FileError(
+            f"{path} must be a file, but is a folder.",
+            hint="give the agent.safetensors in it, or a run folder where one is meant.",
+        )
     meta = _read_meta(path)
     expected = meta.pop(_SUM, None)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +182,7 @@ class TrainingRun:
                 f"{self._store.folder.path}.",
                 hint="load the agent file to start another run from it.",
             )
-        if (path / "config.json").exists():
+        if os.path.exists(path / "config.json"):
             raise FolderTaken(
                 f"{path} must not hold a run yet, but does.",
                 hint=f"`clipper.resume({str(path)!r})` goes on with it.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -338,7 +339,7 @@ def agent_path(args: argparse.Namespace) -> Path:
         FileError: There is none.
     """
     path = Path(args.agent)
-    if path.is_dir():
+    if os.path.isdir(path):
         from clipper.run_folder import read_config
 
         read_config(path)
@@ -353,7 +354,7 @@ def agent_path(args: argparse.Namespace) -> Path:
         return file
     if args.best:
         raise UsageError("--best needs a run folder, but a file is given.")
-    if not path.exists():
+    if not os.path.exists(path):
         from clipper.run_folder import read_config
 
         if path.suffix == ".safetensors":

@@ -72,14 +72,17 @@ def run(args: argparse.Namespace) -> int:
     from clipper.checkpoint import CheckpointRules
 
     CheckpointRules().replaced(**given_checkpoints(args))
-    from clipper.agent import AGENTS
     from clipper.envs.library import is_library
-    from clipper.run_folder import check_name, folder_name, new_run_path
+    from clipper.run_folder import check_name_free, folder_name, new_run_path
 
     if args.budget is not None:
         read_duration("budget", args.budget)
+    # a library's runs stand together wherever it was named from
+    env_folder = folder_name(Path(args.env).name if is_library(args.env) else args.env)
     if args.name is not None:
-        check_name(args.name)
+        check_name_free(Path(args.out), env_folder, args.name, args.seed)
+    from clipper.agent import AGENTS
+
     agent = AGENTS[args.algo](
         args.env,
         seed=args.seed,
@@ -100,9 +103,7 @@ def run(args: argparse.Namespace) -> int:
         from clipper.tensorboard import check_tensorboard
 
         check_tensorboard()
-    # a library's runs stand together wherever it was named from
-    shown = Path(agent.env).name if is_library(agent.env) else agent.env
-    path = new_run_path(Path(args.out), folder_name(shown), args.name, args.seed)
+    path = new_run_path(Path(args.out), env_folder, args.name, args.seed)
     if args.tensorboard:
         from clipper.tensorboard import TensorBoardWriter
 
