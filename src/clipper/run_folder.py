@@ -340,6 +340,7 @@ class _GrowingCsv:
             self._file.close()
 
     def _open(self) -> None:
+        self._torn_at: int | None = None
         try:
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -347,13 +348,18 @@ class _GrowingCsv:
 
     def _write(self, content: bytes) -> None:
         """Appends to the file; what was written of it before a failure is cut off again."""
+        file = self._file.fileno()
         try:
-            size = os.fstat(self._file.fileno()).st_size
+            if self._torn_at is not None:
+                os.ftruncate(file, self._torn_at)
+            self._torn_at = os.fstat(file).st_size
             try:
-                write_all(self._file.fileno(), content)
+                write_all(file, content)
             except OSError:
-                os.ftruncate(self._file.fileno(), size)
+                os.ftruncate(file, self._torn_at)  # if it is refused too, the next write does it
+                self._torn_at = None
                 raise
+            self._torn_at = None
         except OSError as error:
             raise FileError(file_error(self._path, error)) from error
 

@@ -82,7 +82,7 @@ def run(honest: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(honest, tmp_path / "run"))
 
 
-def fault(env: dict[str, Any], **changes: Any) -> str:
+def fault(env: dict[str, Any], /, **changes: Any) -> str:
     """Returns the text of a fault's file."""
     given = {"name": "CartPole-v1", "kwargs": {}, "max_episode_steps": None, "is_named": True}
     content = {
@@ -130,8 +130,7 @@ def test_a_module_that_a_file_names_is_imported_by_trust_alone(
     assert "clipper_trap" not in sys.modules
     code = main([*VERBS[verb], "--trust-env"])
     assert (tmp_path / "sprung").exists()
-    # it draws nothing without being told how: an error of the environment's, after its import
-    assert code == (3 if verb == "render" else 0), capsys.readouterr().err
+    assert code == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [["inspect", "run"], ["plot", "run", "--out=x.png"]], ids=str)
@@ -231,9 +230,9 @@ def test_loading_runs_imports_and_opens_nothing_that_is_not_its_own(
     assert "open" in kinds, "the hook saw nothing"
     forbidden = {"os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen", "pickle.find_class"}
     assert not kinds & forbidden, events
-    # git is asked for the state of the working directory when a run goes on
-    started = [line for line in events if line.startswith("subprocess.Popen")]
-    assert all("'git'" in line for line in started), started
+    # what a resumed run writes down of itself: the state of the working directory, the machine's kind
+    started = [line.split("\t")[1] for line in events if line.startswith("subprocess.Popen")]
+    assert all(line.startswith(("('git', ['git', ", "('uname', ['uname', ")) for line in started)
     assert not [line for line in events if "clipper_trap" in line]
     assert not (tmp_path / "sprung").exists()
     allowed = (str(trap), "run/", "run'", "/proc/", "/sys/", "/dev/", sys.prefix, sys.base_prefix,
