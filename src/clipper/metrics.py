@@ -211,12 +211,16 @@ class RecentEpisodes:
         """
         recent = cls()
         rows = data.get("episodes") if isinstance(data, Mapping) else None
-        is_good = isinstance(rows, list) and len(rows) <= cls.WINDOW and set(data) == _WINDOW_KEYS
-        if not is_good or not all(_is_episode(row) for row in rows or ()):
+        if (
+            not isinstance(rows, list)
+            or len(rows) > cls.WINDOW
+            or set(data) != _WINDOW_KEYS
+            or not all(_is_episode(row) for row in rows)
+        ):
             raise FileError(
                 "the recent episodes of a run must be a count and at most 100 episodes."
             )
-        recent.extend(Episode(*row) for row in rows or ())
+        recent.extend(Episode(*row) for row in rows)
         count = data["count"]
         if type(count) is not int or count < recent.count:
             raise FileError(

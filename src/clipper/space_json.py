@@ -116,7 +116,8 @@ _DTYPES = {
 def _dtype(name: Any) -> type[Any]:
     if name not in _DTYPES:
         raise ValueError(f"{name!r} is no type of numbers")
-    return np.dtype(name).type
+    kind: type[Any] = np.dtype(name).type
+    return kind
 
 
 def _text(value: Any) -> str:
