@@ -49,7 +49,11 @@ def check_state(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
 
 
 def check_parts(
-    checkpoint: Checkpoint, wanted: Mapping[str, Mapping[str, Any]], where: str
+    checkpoint: Checkpoint,
+    wanted: Mapping[str, Mapping[str, Any]],
+    where: str,
+    *,
+    has_module: bool,
 ) -> dict[str, dict[str, Tensor]]:
     """Returns the parts of an algorithm's state that a checkpoint holds.
 
@@ -57,6 +61,7 @@ def check_parts(
         checkpoint: As it was read.
         wanted: The state of the algorithm as it is now, whose names, types and shapes count.
         where: The run's name, for messages.
+        has_module: True if the policy is a module of the user's, which may hold what it likes.
 
     Raises:
         FileError: A tensor is missing, unknown, of another shape or type, or not finite.
@@ -79,7 +84,7 @@ def check_parts(
                 f"{where} must have the tensors of {part} in its checkpoint, not of {name!r}."
             )
         for name, array in arrays.items():
-            if part != "policy":  # a user's module may hold what it likes
+            if part != "policy" or not has_module:
                 _check_finite(f"{part}.{name}", array, where)
             if part != _GROWING:
                 _check_like(f"{part}.{name}", array, tensors[name], where)
@@ -163,11 +168,14 @@ def check_memory(
     }
     wanted = columns if used else {}
     found = {name: tensor for name, tensor in memory.items() if name != "num_added"}
+    held = len(found["obs"]) if used and "obs" in found and found["obs"].ndim else 0
     is_good = set(found) == set(wanted) and all(
-        found[name].dtype == kind and tuple(found[name].shape) == (used, *rollout, *last)
+        found[name].dtype == kind and tuple(found[name].shape) == (held, *rollout, *last)
         for name, (kind, last) in wanted.items()
     )
-    if not is_good or (used and bool((found["actions"] >= num_actions).any())):
+    if not (is_good and used <= held <= slots) or (
+        used and bool((found["actions"] >= num_actions).any())
+    ):
         raise FileError(
             f"{where} must have {used} rollouts of {rollout[0]} steps of {rollout[1]} environments "
             "in its memory, but has something else."

@@ -106,7 +106,8 @@ def resume(
             isolate,
             env_timeout,
         )
-        agent_file.check_examples(agent.policy, checkpoint.agent, str(path))
+        if module is not None:  # it may be another one, with tensors of the same shapes
+            agent_file.check_examples(agent.policy, checkpoint.agent, str(path))
         agent.go_on_from(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")
     except BaseException:

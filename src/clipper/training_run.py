@@ -228,7 +228,9 @@ class TrainingRun:
         rules = _rules_of(folder)
         agent_file.load_policy(self.policy, without_prefix("policy", checkpoint.agent), where)
         sampler = check_sampler(checkpoint, self.policy, identity.config.num_envs, where)
-        parts = check_parts(checkpoint, self.algorithm.state_dict(), where)
+        parts = check_parts(
+            checkpoint, self.algorithm.state_dict(), where, has_module=identity.has_module
+        )
         if isinstance(identity.config, ACERConfig):
             check_memory(parts["memory"], self.policy, identity.config, where)
         self.algorithm.load_state_dict(parts)
