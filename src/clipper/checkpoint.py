@@ -26,6 +26,7 @@ from clipper.files import (
     read_json,
     refuse_links,
     sync_folder,
+    write,
     write_atomically,
     write_synced,
 )
@@ -156,6 +157,8 @@ class CheckpointRules:
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     """Writes a checkpoint as `folder/step-N` and removes all but the last `keep`.
 
+    That of step 0 is not waited for: a power cut could take nothing that was learnt.
+
     Raises:
         FileError: The disk is full or the folder cannot be written; older checkpoints are intact.
     """
@@ -178,15 +181,19 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, content in members.items():
-            write_synced(temporary / name, content)
-        write_synced(temporary / _MANIFEST, dump_json(manifest).encode())
-        sync_folder(temporary)
+        members[_MANIFEST] = dump_json(manifest).encode()
+        contents = {temporary / name: content for name, content in members.items()}
+        if checkpoint.step:
+            write_synced(contents)
+            sync_folder(temporary)
+        else:
+            write(contents)
         if final.exists():
             # never overwritten: the same step was saved before, by this run or its earlier part
             os.rename(final, folder / f"{final.name}.old-{os.getpid()}")
         os.rename(temporary, final)
-        sync_folder(folder)
+        if checkpoint.step:
+            sync_folder(folder)
     except OSError as error:
         _put_back(folder)
         shutil.rmtree(temporary, ignore_errors=True)

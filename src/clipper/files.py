@@ -11,7 +11,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,14 @@ def parse_json(text: str, where: str, most: int = MAX_JSON_BYTES) -> dict[str, A
     return data
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, is_named_at_once: bool = True) -> None:
     """Writes a file so that a reader sees the old or the new content, never a part.
+
+    Args:
+        path: Where.
+        content: All of it, which is on the disk when it takes the place of the old.
+        is_named_at_once: False if a power cut may bring the old content back for some seconds, which
+            saves half of the waiting.
 
     Raises:
         FileError: The folder cannot be written; the old file is untouched.
@@ -85,28 +91,49 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(temporary, content)
+        write_synced({temporary: content})
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if is_named_at_once:
+            sync_folder(path.parent)
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         with contextlib.suppress(OSError, ValueError):
             os.unlink(temporary)
         raise FileError(file_error(path, error)) from error
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file and waits until it is on the disk; a link in its place is not followed.
+def write_synced(contents: Mapping[Path, bytes]) -> None:
+    """Writes files and waits until all are on the disk; a link in the place of one is not followed.
+
+    Waiting once all are written takes two thirds of the time of waiting for each.
 
     Raises:
-        OSError: It cannot be written; a part of it may be there.
+        OSError: One cannot be written; parts of them may be there.
+    """
+    write(contents, os.fsync)
+
+
+def write(contents: Mapping[Path, bytes], then: Callable[[int], object] | None = None) -> None:
+    """Writes files; a link in the place of one is not followed.
+
+    Args:
+        contents: What to write where.
+        then: Called with the descriptor of each once all are written.
+
+    Raises:
+        OSError: One cannot be written; parts of them may be there.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINKS | _BINARY
-    descriptor = os.open(path, flags, 0o666)
+    descriptors = []
     try:
-        write_all(descriptor, content)
-        os.fsync(descriptor)
+        for path, content in contents.items():
+            descriptors.append(os.open(path, flags, 0o666))
+            write_all(descriptors[-1], content)
+        if then is not None:
+            for descriptor in descriptors:
+                then(descriptor)
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def write_all(descriptor: int, content: bytes) -> None:

@@ -35,7 +35,8 @@ def write_tensors(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     Raises:
         FileError: The file cannot be written.
     """
-    write_atomically(path, tensor_bytes(arrays, with_sum(arrays, meta)))
+    content = tensor_bytes(arrays, with_sum(arrays, meta))
+    write_atomically(path, content, is_named_at_once=False)
 
 
 def with_sum(arrays: Arrays, meta: Mapping[str, Any]) -> dict[str, Any]:
