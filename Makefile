@@ -9,7 +9,10 @@ BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 BENCH_PIP = $(BENCH) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup native demo test test-all mutants reliability lint bench clean
+FUZZ_SECONDS ?= 300
+READERS := agent checkpoint config metrics fault
+
+.PHONY: setup native demo test test-all mutants fuzz reliability lint bench clean
 
 setup: $(READY)
 
@@ -43,7 +46,8 @@ test: lint
 
 test-all: lint
 	@$(BIN)/python -m pytest -n 2
-	@$(MAKE) mutants
+	@$(MAKE) --no-print-directory mutants
+	@$(MAKE) --no-print-directory fuzz
 
 # bugs that others have had, put into a copy of the sources one at a time: the tests must find each
 mutants: setup
@@ -55,6 +59,11 @@ reliability: setup
 	@CLIPPER_FACTS=$(abspath build/facts) $(BIN)/python -m pytest -n 2 $$($(BIN)/python tests/reliability.py --tests)
 	@CLIPPER_FACTS=$(abspath build/facts) $(BIN)/python tests/mutants/try_mutants.py
 	@$(BIN)/python tests/reliability.py build/facts
+
+# the readers of files under atheris, each for five minutes, two at a time; where it has no wheel it is skipped
+fuzz: setup
+	@$(PIP) --only-binary :all: atheris==3.0.0 2> /dev/null || true
+	@printf '%s\n' $(READERS) | xargs -P 2 -I {} $(BIN)/python tests/fuzz/run.py {} --seconds $(FUZZ_SECONDS)
 
 # about an hour of a quiet machine; some rows alone: make bench ROWS="CartPole-v1 gae"
 bench: $(BENCH_READY)

@@ -181,6 +181,11 @@ class Agent:
         return str(self._run.identity.env["name"])
 
     @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments of the environment."""
+        return dict(self._run.identity.env["kwargs"])
+
+    @property
     def step(self) -> int:
         """Transitions trained on so far."""
         return self._run.state.step
@@ -225,6 +230,9 @@ class Agent:
         callback: Callback | Sequence[Callback] = (),
         progress: bool = True,
         profile: bool = False,
+        checkpoint_every: int | None = None,
+        checkpoint_minutes: float | None = None,
+        keep: int | None = None,
     ) -> Outcome:
         """Trains until `total_timesteps` transitions are done and returns how it ended.
 
@@ -244,12 +252,18 @@ class Agent:
             progress: Show the engine and progress on stderr.
             profile: Measure where the time goes: `Outcome.profile`, which prints as a table, and
                 `profile.csv` and `profile.png` in the run's folder. Costs a little time.
+            checkpoint_every: Writes a checkpoint after the iteration that passes each multiple of so
+                many transitions; 0 for never, None for the run's own rule (at first never).
+            checkpoint_minutes: Writes one when the last is older than so many minutes; 0 for never,
+                None for the run's own rule (at first 0.5).
+            keep: Checkpoints that stay, at least 1; None for the run's own number (at first 2).
 
         Raises:
             ConfigError: A setting is wrong.
             EnvironmentFault: An environment raised; what was learnt before is kept.
             NumericsError: A number is not finite; what was learnt before is kept.
-            FileError: The folder cannot be written.
+            FileError: The folder cannot be written at the start or at the end; in between the run goes
+                on without, and tries again.
         """
         has_step_limit = total_timesteps is not None or self._has_step_limit
         rules = StopRules(
@@ -259,6 +273,9 @@ class Agent:
         )
         if total_timesteps is not None and total_timesteps != self.config.total_timesteps:
             self._run.rebudget(total_timesteps)
+        self._run.use_checkpoints(
+            checkpoint_every=checkpoint_every, checkpoint_minutes=checkpoint_minutes, keep=keep
+        )
         callbacks = [callback] if callable(callback) else list(callback)
         profiler = Stopwatch() if profile else NO_STOPWATCH
         if run_dir is not None:

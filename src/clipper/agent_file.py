@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ import torch
 from gymnasium import spaces as gym_spaces
 
 from clipper.agent_meta import check_meta as check_meta
-from clipper.checkpoint import FORMAT, Arrays, prefixed, read_tensors, write_tensors
+from clipper.checkpoint import (
+    TENSOR_FORMAT,
+    Arrays,
+    prefixed,
+    read_tensors,
+    refuse_links,
+    write_tensors,
+)
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
@@ -50,7 +58,7 @@ def build(policy: ActorCritic, meta: Mapping[str, Any]) -> tuple[Arrays, dict[st
     return arrays, {
         **meta,
         **described,
-        "format": FORMAT,
+        "format": TENSOR_FORMAT,
         "kind": "agent",
         "versions": versions(),
     }
@@ -73,8 +81,15 @@ def write(path: Path, policy: ActorCritic, meta: Mapping[str, Any]) -> None:
 
 
 def last_agent(path: Path) -> Path:
-    """Returns the last agent of a run folder; any other path is returned as it is."""
-    return path / "agent.safetensors" if (path / "config.json").is_file() else path
+    """Returns the last agent of a run folder; any other path is returned as it is.
+
+    Raises:
+        FileError: The run folder holds links, which may lead anywhere.
+    """
+    if not os.path.isfile(path / "config.json"):
+        return path
+    refuse_links(path)
+    return path / "agent.safetensors"
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -84,10 +99,19 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         FileError: It is missing, damaged, or not an agent file of a known format.
     """
     arrays, meta = read_tensors(path)
+    check_names(arrays, str(path))
+    return arrays, check_meta(meta, str(path))
+
+
+def check_names(arrays: Arrays, where: str) -> None:
+    """Raises if tensors are among those of an agent that belong to no part of one.
+
+    Raises:
+        FileError: The first of them is named.
+    """
     unknown = [name for name in sorted(arrays) if not name.startswith(_PARTS)]
     if unknown:
-        raise FileError(f"{path} must have no other tensors, but has {unknown}.")
-    return arrays, check_meta(meta, str(path))
+        raise FileError(f"{where} must have no other tensors, but has {unknown[0]!r:.80}.")
 
 
 def spaces(
@@ -152,9 +176,17 @@ def load_policy(policy: ActorCritic, arrays: Arrays, where: str) -> None:
     Raises:
         FileError: Names or shapes differ.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
+    own = policy.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: array.shape for name, array in arrays.items()}
-    if wanted != found:
+    if wanted == found:
+        for name, tensor in own.items():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            if str(arrays[name].dtype) != kind:
+                raise FileError(
+                    f"{where} must hold {name} as {kind}, but holds it as {arrays[name].dtype}."
+                )
+    else:
         wrong = sorted(set(wanted.items()) ^ set(found.items()))
         name = wrong[0][0]
         raise FileError(

@@ -23,8 +23,9 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "action_space": dict,
     "versions": dict,
 }
-# which engine computed, and why the run is not exact: files of the first days have neither
-_OPTIONAL_KEYS = {"engine", "inexact"}
+# which engine computed, why the run is not exact, how the best agent was scored: files of the first
+# days have none of them
+_OPTIONAL_KEYS = {"engine", "inexact", "score"}
 _MOST_CHARACTERS = 500
 _ENV_KEYS = {"name", "kwargs", "max_episode_steps", "is_named"}
 
@@ -36,24 +37,18 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
         FileError: A key is missing, unknown, or of the wrong type.
     """
     if meta.get("kind") != "agent":
-        raise FileError(f"{where} must be an agent file, but its kind is {meta.get('kind')!r}.")
+        raise FileError(
+            f"{where} must be an agent file, but its kind is {_shown(meta.get('kind'))}."
+        )
     for key, kind in _KEYS.items():
         if not isinstance(meta.get(key), kind):
             raise FileError(
-                f"{where} must have {key!r} in its metadata, but has {meta.get(key)!r}."
+                f"{where} must have {key!r} in its metadata, but has {_shown(meta.get(key))}."
             )
     unknown = set(meta) - set(_KEYS) - _OPTIONAL_KEYS
     if unknown:
-        raise FileError(f"{where} must have no other metadata, but has {sorted(unknown)}.")
-    env, limit = meta["env"], meta["env"].get("max_episode_steps")
-    if (
-        set(env) != _ENV_KEYS
-        or not is_plain(env["name"])
-        or not isinstance(env["kwargs"], dict)
-        or not isinstance(env["is_named"], bool)
-        or not (limit is None or (type(limit) is int and limit >= 1))
-    ):
-        raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
+        raise FileError(f"{where} must have no other metadata, but has {_shown(sorted(unknown))}.")
+    check_env_meta(meta["env"], where)
     for key, is_good in (
         ("algorithm", meta["algorithm"] in CONFIGS),
         ("preset", is_plain(meta["preset"])),
@@ -62,11 +57,35 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
         ("versions", all(is_plain(text) for pair in meta["versions"].items() for text in pair)),
         ("module", meta["module"] in ("mlp", "user")),
         ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),
-        ("step", type(meta["step"]) is int and meta["step"] >= 0),
+        ("step", type(meta["step"]) is int and 0 <= meta["step"] < 2**63),
+        ("score", type(meta.get("score")) in (float, int, type(None))),
     ):
         if not is_good:
-            raise FileError(f"{where} must have a known {key}, but has {meta[key]!r}.")
+            raise FileError(f"{where} must have a known {key}, but has {_shown(meta[key])}.")
     return meta
+
+
+def check_env_meta(env: Mapping[str, Any], where: str) -> None:
+    """Raises unless a file describes an environment as it must.
+
+    Raises:
+        FileError: A key is missing, unknown, or of the wrong type.
+    """
+    limit = env.get("max_episode_steps")
+    if (
+        set(env) != _ENV_KEYS
+        or not is_plain(env["name"])
+        or not isinstance(env["kwargs"], dict)
+        or not isinstance(env["is_named"], bool)
+        or not (limit is None or (type(limit) is int and 1 <= limit < 2**63))
+    ):
+        raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
+
+
+def _shown(value: Any) -> str:
+    """Returns a value as Python writes it, cut where it is too long for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_reason(reason: Any, is_exact: bool) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -14,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.agent_meta import is_plain
 from clipper.errors import FileError
+from clipper.files import parse_json, refuse_links
 
 Array = NDArray[np.float64]
 
@@ -72,7 +73,7 @@ def find_runs(path: str | Path) -> list[Path]:
             runs.append(Path(folder))
             below.clear()  # a run folder holds no other runs
     if not runs:
-        found = "is no folder" if not top.is_dir() else "has none at or below it"
+        found = "is no folder" if not os.path.isdir(top) else "has none at or below it"
         raise FileError(
             f"{top} must be a run folder or hold some, but {found}.",
             hint="a run folder has config.json and episodes.csv; `clipper train` makes one.",
@@ -89,11 +90,16 @@ def read_curve(run_dir: str | Path) -> Curve:
         FileError: A file is missing or is not what a run writes.
     """
     folder = Path(run_dir)
+    if os.path.isdir(folder):
+        refuse_links(folder)
     file = folder / "config.json"
+    text = _read_text(file)
     try:
-        config = json.loads(_read_text(file))
-        env, name, seed = str(config["env"]), str(config["name"]), int(config["seed"])
-    except (ValueError, KeyError, TypeError):
+        config = parse_json(text, str(file))
+        env, name, seed = config["env"], config["name"], config["seed"]
+        if not is_plain(env) or not is_plain(name) or type(seed) is not int:
+            raise ValueError
+    except (FileError, ValueError, KeyError):
         raise FileError(
             f"{file} must be a JSON object with env, name and seed, but is not.",
             hint="give the folder of a run of this version of Clipper.",
@@ -168,7 +174,10 @@ def _read_columns(file: Path) -> dict[str, Array]:
     """Returns the columns of a CSV file of numbers, NaN for empty cells; {} for an empty file."""
     text = _read_text(file)
     lines = text[: text.rfind("\n") + 1]  # a run still going may be in the middle of a line
-    rows = list(csv.reader(lines.splitlines()))
+    try:
+        rows = list(csv.reader(lines.splitlines()))
+    except csv.Error as error:
+        raise FileError(f"{file} must be a CSV file, but {error}.") from None
     if not rows:
         return {}
     header, body = rows[0], rows[1:]

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper.agent_meta import is_plain
-from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
+from clipper.agent_meta import check_env_meta
+from clipper.checkpoint import FORMAT, check_format, dump_json, read_json, write_atomically
 from clipper.errors import FileError
+from clipper.spaces import ActionLayout
 from clipper.supervision import Fault
 
-# larger files are not written by us
-_MAX_BYTES = 256 << 20
+# actions that would make a file larger are left out; parsed it takes ten times the memory
+_MAX_BYTES = 16 << 20
 _KEYS: Mapping[str, type] = {
     "format": int,
     "kind": str,
@@ -73,7 +74,10 @@ def write_fault(fault: Fault, env: Mapping[str, Any], folder: Path) -> Path:
         "report": fault.report,
         "actions": fault.actions.tolist(),
     }
-    write_atomically(file, dump_json(content).encode())
+    text = dump_json(content).encode()
+    if len(text) > _MAX_BYTES:
+        text = dump_json({**content, "actions": []}).encode()
+    write_atomically(file, text)
     return file
 
 
@@ -83,29 +87,51 @@ def read_fault(path: Path) -> SavedFault:
     Raises:
         FileError: It cannot be read, or is something else.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise FileError(f"{path} must be below 256 MiB, but is larger.")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} must be a file that can be read, but {error}.") from None
-    data = parse_json(text, str(path))
+    data = read_json(path, _MAX_BYTES)
     check_format(data, str(path))
     if set(data) != set(_KEYS) or any(type(data[k]) is not kind for k, kind in _KEYS.items()):
         raise FileError(
             f"{path} must be the file of a fault, with {', '.join(_KEYS)} and nothing else."
         )
-    env = data["env"]
-    is_env = (
-        set(env) == {"name", "kwargs", "max_episode_steps", "is_named"}
-        and is_plain(env["name"])
-        and isinstance(env["kwargs"], dict)
-    )
-    try:
-        actions = np.array(data["actions"], dtype=np.float64)
-    except (TypeError, ValueError):
-        actions = np.zeros(1)
-    if data["kind"] != "fault" or not is_env or (actions.size and actions.ndim != 2):
+    check_env_meta(data["env"], str(path))
+    numbers = ("index", "episode", "seed", "step")
+    if data["kind"] != "fault" or not all(0 <= data[name] < 2**63 for name in numbers):
         raise FileError(f"{path} must be the file of a fault, but is not one.")
     kept = {k: data[k] for k in ("env", "index", "episode", "seed", "step", "how")}
-    return SavedFault(actions=actions, **kept)
+    return SavedFault(actions=_actions(data["actions"], path), **kept)
+
+
+def _actions(rows: list[Any], path: Path) -> NDArray[np.float64]:
+    """Returns rows of numbers as float64 [n, A]."""
+    size = len(rows[0]) if rows and isinstance(rows[0], list) else 0
+    is_good = all(
+        isinstance(row, list)
+        and len(row) == size
+        and all(type(number) in (int, float) for number in row)
+        for row in rows
+    )
+    try:
+        if is_good and (size or not rows):
+            return np.array(rows, dtype=np.float64).reshape(len(rows), size)
+    except OverflowError:
+        pass
+    raise FileError(f"{path} must have actions of equally many numbers, but has others.")
+
+
+def check_actions(actions: NDArray[np.float64], layout: ActionLayout, where: str) -> None:
+    """Raises unless actions of a file are such as an environment takes.
+
+    Args:
+        actions: Sampled actions, float64 [n, A].
+        layout: How the environment's actions are sampled.
+        where: The file's name, for the message.
+
+    Raises:
+        FileError: They have another size, or are none of the space's.
+    """
+    is_good = actions.shape[1] == layout.size
+    if is_good and not layout.is_continuous:
+        categories = np.array(layout.num_categories or (2,) * layout.size)
+        is_good = bool(((actions >= 0) & (actions < categories) & (actions % 1 == 0)).all())
+    if not is_good:
+        raise FileError(f"{where} must have actions that the environment takes, but has others.")

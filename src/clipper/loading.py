@@ -9,7 +9,7 @@ from typing import Any
 from clipper import agent_file
 from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import read_checkpoint
-from clipper.envs.make import EnvLike, EnvSource, env_source, imports_what_it_names
+from clipper.envs.make import EnvLike, EnvSource, env_source, needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import EnvironmentUnknown, SpaceError
 from clipper.policies.actor_critic import ModuleLike
@@ -31,7 +31,8 @@ def load(
         path: An agent file, or a run folder (then its last agent).
         module: The network, if the agent was trained with a module of the user's.
         env: The environment to play in; None for the one the file names, if Gymnasium knows it.
-        trust_env: Import the module of a `module:EnvId` that the file names.
+        trust_env: Import the module of a `module:EnvId` that the file names, and hand its environment
+            arguments that may name files.
         device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
@@ -67,7 +68,8 @@ def resume(
         run_dir: The run folder; it goes on being written.
         module: The network, if the run was trained with a module of the user's.
         env: The environment, if the run's was a callable.
-        trust_env: Import the module of a `module:EnvId` that the folder names.
+        trust_env: Import the module of a `module:EnvId` that the folder names, and hand its
+            environment arguments that may name files.
         device: `cpu`, `cuda` or `cuda:N`.
         engine: `auto`, `native` or `reference`; None for the run's setting. Another engine than
             before rounds differently, which is reported as `exact: false`.
@@ -88,6 +90,7 @@ def resume(
         for problem in problems:
             folder.log(f"damaged checkpoint set aside: {problem}")
         meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
+        agent_file.check_names(checkpoint.agent, str(path))
         if engine is not None:
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta["env"], env, trust_env)
@@ -103,6 +106,8 @@ def resume(
             isolate,
             env_timeout,
         )
+        if module is not None:  # it may be another one, with tensors of the same shapes
+            agent_file.check_examples(agent.policy, checkpoint.agent, str(path))
         agent.go_on_from(folder, checkpoint)
         folder.log(f"resumed at step {agent.step:,}")
     except BaseException:
@@ -132,7 +137,7 @@ def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -
     if given is not None:
         kwargs = kwargs if isinstance(given, str) or callable(given) else None
         return env_source(given, env_kwargs=kwargs, max_episode_steps=limit)
-    if not env["is_named"] or (imports_what_it_names(env["name"]) and not trust_env):
+    if not env["is_named"] or (needs_trust(env["name"], kwargs) and not trust_env):
         return None
     try:
         return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from clipper.errors import FileError
+
 Metrics = dict[str, float]
 
 DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
@@ -202,15 +204,43 @@ class RecentEpisodes:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> RecentEpisodes:
-        """Returns the window that `to_json` wrote."""
+        """Returns the window that `to_json` wrote.
+
+        Raises:
+            FileError: It is something else.
+        """
         recent = cls()
-        rows = data["episodes"]
-        assert isinstance(rows, list)
+        rows = data.get("episodes") if isinstance(data, Mapping) else None
+        if (
+            not isinstance(rows, list)
+            or len(rows) > cls.WINDOW
+            or set(data) != _WINDOW_KEYS
+            or not all(_is_episode(row) for row in rows)
+        ):
+            raise FileError(
+                "the recent episodes of a run must be a count and at most 100 episodes."
+            )
         recent.extend(Episode(*row) for row in rows)
         count = data["count"]
-        assert isinstance(count, int)
+        if type(count) is not int or count < recent.count:
+            raise FileError(
+                f"the count of episodes must be at least {recent.count}, but is {count!r:.80}."
+            )
         recent.count = count
         return recent
+
+
+_WINDOW_KEYS = {"count", "episodes"}
+_EPISODE_KINDS = (int, int, float, int, bool, int, dict)
+
+
+def _is_episode(row: object) -> bool:
+    """True for the values of an `Episode` as JSON."""
+    if not isinstance(row, list) or len(row) != len(_EPISODE_KINDS):
+        return False
+    if not all(type(x) is kind for x, kind in zip(row, _EPISODE_KINDS, strict=True)):
+        return False
+    return all(type(x) in (int, float) for x in row[-1].values())
 
 
 def _mean(numbers: list[float]) -> float:

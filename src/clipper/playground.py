@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clipper.config import Config
 from clipper.engine.native_envs import is_native, local_sampler
-from clipper.envs.make import EnvSource, imports_what_it_names
+from clipper.envs.make import EnvSource, imports_what_it_names, needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate
@@ -85,8 +85,10 @@ class Playground:
                 "cannot be made from its name",
                 "name it with --env module:Name (Python: env=...).",
             )
-        elif imports_what_it_names(name):
+        elif needs_trust(name, self._env["kwargs"]):
             found = "is named by a file, and a module is not imported unasked"
+            if not imports_what_it_names(name):
+                found = "has arguments in a file that may name other files, not opened unasked"
             hint = "--trust-env (Python: trust_env=True) does it; only with files you trust."
         else:
             found, hint = (

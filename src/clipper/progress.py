@@ -120,6 +120,7 @@ class ProgressDisplay:
         ]
         if "eval/return_deterministic" in report.metrics:
             parts.append(f"evaluation {report.metrics['eval/return_deterministic']:.1f}")
+        parts += _unwritten(report)
         return " | ".join(parts)
 
     def _table(self, report: Report) -> Table:
@@ -133,7 +134,14 @@ class ProgressDisplay:
         for label, name, style in _SHOWN:
             if name in report.metrics:
                 table.add_row(label, style.format(report.metrics[name]))
+        for warning in _unwritten(report):
+            table.add_row("warning", warning)
         return table
+
+
+def _unwritten(report: Report) -> list[str]:
+    """Returns what stays a warning until it is written, in words."""
+    return [f"NOT WRITTEN: {what} ({why.rstrip('.')})" for what, why in report.unwritten.items()]
 
 
 def _of(report: Report, link: str) -> str:

@@ -22,8 +22,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
-from clipper.errors import ConfigError, FileError, FolderTaken
+from clipper.checkpoint import FORMAT, check_format, dump_json, write_atomically
+from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
+from clipper.files import file_error, read_json, read_plain, refuse_links, write_all
 from clipper.metrics import Episode, Metrics
 
 try:
@@ -41,11 +42,12 @@ EPISODE_COLUMNS = (
     "wall_seconds",
 )
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_LONGEST = 100
 
 
 def folder_name(name: str) -> str:
     """Returns an environment's name with every character but `A-Za-z0-9._-` replaced by `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "env"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:_LONGEST].strip("-.") or "env"
 
 
 def check_name(name: str) -> str:
@@ -55,8 +57,9 @@ def check_name(name: str) -> str:
         ConfigError: It has other characters than letters, digits, `.`, `_` and `-`.
     """
     if not _NAME.fullmatch(name) or name.strip(".") == "":
+        shown = repr(name) if len(name) <= _LONGEST else f"{len(name):,} characters long"
         raise ConfigError(
-            f"name must be 1 to 100 of the characters A-Za-z0-9._-, but is {name!r}.",
+            f"name must be 1 to 100 of the characters A-Za-z0-9._-, but is {shown}.",
             hint=f"use {re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.')[:100] or 'run'}.",
         )
     return name
@@ -66,20 +69,16 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
     """Returns a folder `out/env/name-seed` made for a new run; numbered without a name.
 
     Raises:
-        FileError: The name is taken (the hint resumes it), or the folder cannot be made.
+        FileError: The name is taken (the hint resumes it), leads elsewhere by a link, or the folder
+            cannot be made.
     """
     parent = out / env_folder
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        _refuse_link(parent)
         if name is not None:
             path = parent / f"{check_name(name)}-{seed}"
-            # one that was stopped before it wrote anything is as good as new
-            if path.exists() and any(p.name != "lock" for p in path.iterdir()):
-                raise FileError(
-                    f"{path} must not exist yet, but does.",
-                    hint=f"`clipper resume {shlex.quote(str(path))}` goes on with it; "
-                    "or choose another --name.",
-                )
+            _check_new(path)
             path.mkdir(exist_ok=True)
             return path
         number = 1 + max((_number(p.name) for p in parent.iterdir()), default=0)
@@ -91,17 +90,55 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
                 number += 1
             else:
                 return path
-    except OSError as error:
-        if isinstance(error, FileError):
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        if isinstance(error, ClipperError):
             raise
         raise FileError(
-            f"{parent} must be a folder that can be written, but {error.strerror or error}.",
+            f"{parent} must be a folder that can be written, "
+            f"but {getattr(error, 'strerror', None) or error}.",
             hint="give another folder with --out.",
         ) from error
 
 
+def check_name_free(out: Path, env_folder: str, name: str, seed: int) -> None:
+    """Raises what `new_run_path` would for a name, and if another process is about to take it.
+
+    Raises:
+        ConfigError: The name has characters that cannot stand in a path.
+        FileError: It is taken.
+    """
+    path = out / env_folder / f"{check_name(name)}-{seed}"
+    if os.path.lexists(path):
+        _check_new(path)
+        check_free(path)
+
+
+def _check_new(path: Path) -> None:
+    """Raises unless a run can begin in a folder: one that was stopped before it wrote is as good as new.
+
+    Raises:
+        FileError: It cannot.
+    """
+    _refuse_link(path)
+    if path.exists() and any(p.name != "lock" for p in path.iterdir()):
+        raise FileError(
+            f"{path} must not exist yet, but does.",
+            hint=f"`clipper resume {shlex.quote(str(path))}` goes on with it; "
+            "or choose another --name.",
+        )
+
+
+def _refuse_link(path: Path) -> None:
+    """Raises if a folder below --out is a link, which may lead anywhere; --out itself may be one."""
+    if path.is_symlink():
+        raise FileError(
+            f"{path} must be a folder, but is a link.",
+            hint="give the folder it leads to with --out.",
+        )
+
+
 def _number(name: str) -> int:
-    found = re.fullmatch(r"run(\d+)-\d+", name)
+    found = re.fullmatch(r"run([0-9]{1,18})-[0-9]+", name)
     return int(found[1]) if found else 0
 
 
@@ -119,20 +156,23 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            refuse_links(path)
             self._lock = open(path / "lock", "a")  # noqa: SIM115 - held as long as the run
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: NUL in the path
+            if isinstance(error, FileError):
+                raise
             raise FileError(
-                f"{path} must be a folder that can be written, but {error.strerror or error}."
+                f"{path} must be a folder that can be written, "
+                f"but {getattr(error, 'strerror', None) or error}."
             ) from error
         if not self._is_ours():
             self._lock.close()
-            raise FolderTaken(
-                f"{path} must not be in use, but another process is writing it.",
-                hint="wait until it has ended, or stop it.",
-            )
+            raise _taken(path)
+        self._sign()
         for leftover in path.glob(".*.tmp-*"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
+        self._unlogged: list[str] = []
         self._metrics = _GrowingCsv(path / "metrics.csv")
         self._episodes = _GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
 
@@ -144,6 +184,12 @@ class RunFolder:
             return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "lock"))
         except OSError:
             return False
+
+    def _sign(self) -> None:
+        """Writes into the lock whose it is, for messages alone; the lock is the system's."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock.fileno(), 0)
+            write_all(self._lock.fileno(), f"{os.getpid()}\n".encode())
 
     @property
     def checkpoints(self) -> Path:
@@ -200,11 +246,18 @@ class RunFolder:
     def log(self, line: str) -> None:
         """Appends a line with the time to `log.txt`."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._unlogged.append(f"{stamp} {line}\n")
         try:
-            with open(self.path / "log.txt", "a", encoding="utf-8") as file:
-                file.write(f"{stamp} {line}\n")
-        except OSError as error:
-            raise FileError(f"{file_error(self.path / 'log.txt', error)}") from error
+            with open(self.path / "log.txt", "ab", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                try:
+                    write_all(file.fileno(), "".join(self._unlogged).encode())
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:  # the line is written with the next one
+            raise FileError(file_error(self.path / "log.txt", error)) from error
+        self._unlogged.clear()
 
     def close(self) -> None:
         """Closes the files and lets go of the lock."""
@@ -287,6 +340,7 @@ class _GrowingCsv:
             self._file.close()
 
     def _open(self) -> None:
+        self._torn_at: int | None = None
         try:
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -294,15 +348,18 @@ class _GrowingCsv:
 
     def _write(self, content: bytes) -> None:
         """Appends to the file; what was written of it before a failure is cut off again."""
+        file = self._file.fileno()
         try:
-            size = os.fstat(self._file.fileno()).st_size
+            if self._torn_at is not None:
+                os.ftruncate(file, self._torn_at)
+            self._torn_at = os.fstat(file).st_size
             try:
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[self._file.write(rest) :]
+                write_all(file, content)
             except OSError:
-                os.ftruncate(self._file.fileno(), size)
+                os.ftruncate(file, self._torn_at)  # if it is refused too, the next write does it
+                self._torn_at = None
                 raise
+            self._torn_at = None
         except OSError as error:
             raise FileError(file_error(self._path, error)) from error
 
@@ -310,8 +367,11 @@ class _GrowingCsv:
         if not self._path.exists():
             return []
         # a power cut can leave bytes at the end that are no text
-        with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
-            rows = list(csv.reader(file))
+        try:
+            with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
+                rows = list(csv.reader(file))
+        except (OSError, csv.Error) as error:
+            raise FileError(f"{self._path} must be a CSV file, but {error}.") from error
         # a line cut off by a kill has too few cells, and the checkpoint does not count it
         return [row for row in rows if len(row) == len(rows[0])]
 
@@ -336,9 +396,34 @@ def _csv_text(rows: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def file_error(path: Path, error: OSError) -> str:
-    """Returns the sentence that says a file could not be written and why."""
-    return f"{path} must be writable, but {error.strerror or error}."
+def check_free(path: Path) -> None:
+    """Raises if another process is writing a run folder; a lock of a dead one does not count.
+
+    Raises:
+        FolderTaken: It is.
+    """
+    try:
+        lock = open(path / "lock", "rb")  # noqa: SIM115 - closed below
+    except OSError:
+        return
+    with lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            raise _taken(path) from None
+
+
+def _taken(path: Path) -> FolderTaken:
+    """Returns the error of a folder that another process writes, which its lock names."""
+    whose = ""
+    with contextlib.suppress(FileError):
+        text = read_plain(path / "lock", 20, start=20).strip()
+        whose = f" (its number is {text.decode()})" if text.isdigit() else ""
+    return FolderTaken(
+        f"{path} must not be in use, but another process is writing it{whose}.",
+        hint="wait until it has ended, or stop it.",
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -348,23 +433,22 @@ def read_config(path: Path) -> dict[str, Any]:
         FileError: There is no run in that folder, or the file is damaged.
     """
     file = path / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):
         raise FileError(f"{path} must be a run folder, but does not exist.", hint=_runs_near(path))
+    if os.path.isdir(path):
+        refuse_links(path)
     if not file.is_file():
         raise FileError(
             f"{path} must be a run folder with a config.json, but has none.", hint=_runs_near(path)
         )
-    try:
-        data = parse_json(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{file} must be readable, but {error}.") from None
+    data = read_json(file)
     check_format(data, str(file))
     return data
 
 
 def _runs_near(path: Path) -> str | None:
     folder = path
-    while not folder.is_dir() and folder != folder.parent:
+    while not os.path.isdir(folder) and folder != folder.parent:
         folder = folder.parent
     found = [folder] if (folder / "config.json").is_file() else []
     found += sorted(p.parent for p in folder.glob("*/config.json"))

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipper import agent_file
-from clipper.checkpoint import Checkpoint, prefixed, write_checkpoint, write_tensors
+from clipper.checkpoint import (
+    Checkpoint,
+    CheckpointRules,
+    prefixed,
+    read_tensors,
+    write_checkpoint,
+    write_tensors,
+)
+from clipper.errors import FileError
 from clipper.fault_file import write_fault
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
@@ -25,12 +33,18 @@ class RunKeeper:
         folder: Where.
         policy: The policy that is trained.
         describe: Returns what is known of the agent as it is now, for the metadata of its file.
+        rules: How many checkpoints stay.
     """
 
     def __init__(
-        self, folder: RunFolder, policy: ActorCritic, describe: Callable[[], dict[str, Any]]
+        self,
+        folder: RunFolder,
+        policy: ActorCritic,
+        describe: Callable[[], dict[str, Any]],
+        rules: CheckpointRules,
     ) -> None:
         self.folder = folder
+        self.rules = rules
         self._policy = policy
         self._describe = describe
 
@@ -62,6 +76,7 @@ class RunKeeper:
                 "max_episode_steps": env["max_episode_steps"],
                 "env_is_named": env["is_named"],
                 "transforms": transforms,
+                "checkpoints": self.rules.to_json(),
                 **provenance(),
             }
         )
@@ -77,7 +92,12 @@ class RunKeeper:
         if changed["total_timesteps"] != config["config"]["total_timesteps"]:
             self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
         resumed = [*config.get("resumed", []), {"step": step, **provenance()}]
-        now = {"config": changed, "engine": meta["engine"], "resumed": resumed}
+        now = {
+            "config": changed,
+            "engine": meta["engine"],
+            "resumed": resumed,
+            "checkpoints": self.rules.to_json(),
+        }
         self.folder.write_config({**config, **now})
 
     def write(self, report: Report, wall_seconds: float) -> None:
@@ -88,8 +108,8 @@ class RunKeeper:
             self.folder.log(f"step {report.step:,}: evaluation {score:.2f}")
 
     def save_best(self, score: float) -> None:
-        """Keeps the agent as it is now as the best so far."""
-        agent_file.write(self.folder.best_file, self._policy, self._describe())
+        """Keeps the agent as it is now as the best so far, and its score with it."""
+        agent_file.write(self.folder.best_file, self._policy, {**self._describe(), "score": score})
 
     def save(
         self,
@@ -107,7 +127,7 @@ class RunKeeper:
         device = str(self._policy.device)
         written = {"training": state.to_json(), "rows": self.folder.rows(), "device": device}
         checkpoint = Checkpoint(state.step, agent, agent_meta, training, written)
-        write_checkpoint(self.folder.checkpoints, checkpoint)
+        write_checkpoint(self.folder.checkpoints, checkpoint, self.rules.keep)
         write_tensors(self.folder.agent_file, agent, agent_meta)
 
     def write_fault(self, fault: Fault) -> None:
@@ -126,6 +146,24 @@ class RunKeeper:
         """Writes where the time went as a table and a picture."""
         path = self.folder.path
         write_profile(profile, path, f"{self._describe()['env']['name']} · {path.name}")
+
+
+def best_score(folder: RunFolder) -> float | None:
+    """Returns the score of the best agent that a run has kept, or None if no file says.
+
+    It may be of an evaluation after the last checkpoint, which the checkpoint cannot know. A file
+    that cannot be read is set aside, and the next evaluation writes another.
+    """
+    file = folder.best_file
+    if not file.exists():
+        return None
+    try:
+        score = agent_file.check_meta(read_tensors(file)[1], str(file)).get("score")
+    except FileError as error:
+        folder.log(f"damaged agent set aside: {error.message}")
+        file.rename(file.with_name(f"{file.name}.bad"))
+        return None
+    return score
 
 
 def changes_since(checkpoint: Checkpoint, device: str, engine: str) -> list[str]:

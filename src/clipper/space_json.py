@@ -66,25 +66,74 @@ def space_from_json(
     """
     try:
         kind = data["type"]
+        if not isinstance(kind, str) or set(data) != _KEYS.get(kind, set()):
+            raise ValueError(f"the keys are {sorted(data)}")
         if kind == "Dict":
-            return spaces.Dict([(k, space_from_json(s, arrays)) for k, s in data["items"]])
+            items = {_text(key): space_from_json(part, arrays) for key, part in data["items"]}
+            if len(items) != len(data["items"]):
+                raise ValueError("a key stands twice")
+            return spaces.Dict(list(items.items()))
         if kind == "Tuple":
             return spaces.Tuple([space_from_json(s, arrays) for s in data["items"]])
         if kind == "Box":
             low, high = arrays[f"{data['key']}.low"], arrays[f"{data['key']}.high"]
-            return spaces.Box(low, high, dtype=np.dtype(data["dtype"]).type)
+            dtype = _dtype(data["dtype"])
+            if low.dtype != dtype or high.dtype != dtype:
+                raise ValueError(f"bounds are {low.dtype} and {high.dtype}, not {dtype.__name__}")
+            return spaces.Box(low, high, dtype=dtype)
         if kind == "Discrete":
-            kind_of = np.dtype(data["dtype"]).type
-            return spaces.Discrete(int(data["n"]), start=int(data["start"]), dtype=kind_of)
+            n, start = _whole(data["n"]), _whole(data["start"])
+            return spaces.Discrete(n, start=start, dtype=_dtype(data["dtype"]))
         if kind == "MultiDiscrete":
             return spaces.MultiDiscrete(
-                np.array(data["nvec"]),
-                start=np.array(data["start"]),
-                dtype=np.dtype(data["dtype"]).type,
+                np.array(_wholes(data["nvec"])),
+                start=np.array(_wholes(data["start"])),
+                dtype=_dtype(data["dtype"]),
             )
-        if kind == "MultiBinary":
-            return spaces.MultiBinary(data["n"])
+        n = data["n"]
+        return spaces.MultiBinary(_whole(n) if not isinstance(n, list) else _wholes(n))
     except (LookupError, TypeError, ValueError, AssertionError, OverflowError, AttributeError,
-            RecursionError) as error:  # fmt: skip
-        raise SpaceError(f"the description of a space must be complete, but {error!r}.") from None
-    raise SpaceError(f"a space must be of a known kind, but is {kind!r}.")
+            RecursionError, MemoryError) as error:  # fmt: skip
+        raise SpaceError(
+            f"the description of a space must be complete, but {error!r:.200}."
+        ) from None
+
+
+_KEYS: Mapping[str, set[str]] = {
+    "Dict": {"type", "items"},
+    "Tuple": {"type", "items"},
+    "Box": {"type", "dtype", "key"},
+    "Discrete": {"type", "n", "start", "dtype"},
+    "MultiDiscrete": {"type", "nvec", "start", "dtype"},
+    "MultiBinary": {"type", "n"},
+}
+_DTYPES = {
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64",
+}  # fmt: skip
+
+
+def _dtype(name: Any) -> type[Any]:
+    if name not in _DTYPES:
+        raise ValueError(f"{name!r} is no type of numbers")
+    kind: type[Any] = np.dtype(name).type
+    return kind
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _wholes(values: Any) -> list[Any]:
+    """Returns a list of whole numbers, or of such lists."""
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r} is no list")
+    return [_wholes(v) if isinstance(v, list) else _whole(v) for v in values]

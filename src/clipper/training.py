@@ -6,6 +6,8 @@ raises - the state it leaves is that of the last finished iteration, and that st
 
 from __future__ import annotations
 
+import logging
+import math
 import signal
 import threading
 import time
@@ -16,11 +18,14 @@ from types import FrameType
 from typing import Any, Protocol
 
 from clipper.algorithms import Algorithm
-from clipper.errors import ClipperError
+from clipper.checkpoint import CheckpointRules
+from clipper.errors import ClipperError, FileError
 from clipper.metrics import Episode, Iteration, Metrics, RecentEpisodes
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import RunProfile
 from clipper.rollout import Sampler, SamplerMark
+
+_LOG = logging.getLogger("clipper")
 
 
 @dataclass
@@ -65,9 +70,36 @@ class TrainingState:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainingState:
-        """Returns the state that `to_json` wrote."""
-        fields = {k: data[k] for k in cls.__dataclass_fields__ if k != "recent"}
-        return cls(**fields, recent=RecentEpisodes.from_json(data["recent"]))
+        """Returns the state that `to_json` wrote.
+
+        Raises:
+            FileError: A counter is missing, unknown, or no such number.
+        """
+        if not isinstance(data, Mapping) or set(data) != set(cls.__dataclass_fields__):
+            raise FileError(
+                f"the counters of a run must be {', '.join(cls.__dataclass_fields__)} and no others."
+            )
+        for name, is_good in (
+            ("step", _is_count(data["step"])),
+            ("iteration", _is_count(data["iteration"])),
+            ("wall_seconds", _is_number(data["wall_seconds"]) and data["wall_seconds"] >= 0),
+            ("best", data["best"] is None or _is_number(data["best"])),
+            ("next_evaluation", _is_count(data["next_evaluation"])),
+            ("inexact", data["inexact"] is None or isinstance(data["inexact"], str)),
+        ):
+            if not is_good:
+                raise FileError(f"{name} must be a counter of a run, but is {data[name]!r:.80}.")
+        return cls(**{**data, "recent": RecentEpisodes.from_json(data["recent"])})
+
+
+def _is_count(value: Any) -> bool:
+    """True for a whole number from 0 to 2^63 - 1."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    """True for a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 class Report:
@@ -82,6 +114,8 @@ class Report:
         policy: The policy as it is now, to look at.
         progress: Share of the run that is done, 0 to 1.
         total_timesteps: The run's budget in transitions, or None if time alone ends it.
+        unwritten: What could not be written and is tried again, and why, by what it is; empty when all
+            is well.
     """
 
     def __init__(
@@ -101,6 +135,7 @@ class Report:
         self.policy = policy
         self.progress = progress
         self.total_timesteps = total_timesteps
+        self.unwritten: Mapping[str, str] = {}
         self.stop_reason: str | None = None
 
     def log(self, name: str, value: float) -> None:
@@ -162,6 +197,8 @@ class Outcome:
         metrics: The last iteration's numbers.
         signal: Number of the signal that stopped it, or None.
         profile: Where the time of this call went, if that was asked for.
+        unwritten: What is missing in the run's folder because the disk refused it, and why, by what it
+            is: the best agent alone, for without its last checkpoint a run ends in an error.
     """
 
     reason: str
@@ -170,6 +207,7 @@ class Outcome:
     metrics: Metrics
     signal: int | None = None
     profile: RunProfile | None = None
+    unwritten: Mapping[str, str] = field(default_factory=dict)
 
 
 class Trainer:
@@ -182,7 +220,7 @@ class Trainer:
         evaluate: Returns `eval/...` metrics of the policy as it is now, or None for no evaluation.
         keeper: Where the run is kept, or None.
         observers: Called with every report, in order: callbacks, then displays.
-        checkpoint_seconds: Training time between checkpoints.
+        rules: When checkpoints are written, beside the first and the last.
     """
 
     def __init__(
@@ -194,7 +232,7 @@ class Trainer:
         evaluate: Callable[[], Metrics] | None,
         keeper: Keeper | None,
         observers: Sequence[Callback],
-        checkpoint_seconds: float = 30.0,
+        rules: CheckpointRules,
     ) -> None:
         self._algorithm = algorithm
         self._sampler = sampler
@@ -202,8 +240,9 @@ class Trainer:
         self._evaluate = evaluate
         self._keeper = keeper
         self._observers = observers
-        self._checkpoint_seconds = checkpoint_seconds
-        self._last_save = time.monotonic()
+        self._checkpoints = rules
+        self._last_save = (state.step, time.monotonic())
+        self._unwritten: dict[str, str] = {}
         self.broken_at: SamplerMark | None = None
         """Where the sampler must be brought back to if it was stopped inside a rollout."""
 
@@ -235,7 +274,7 @@ class Trainer:
                     break
                 metrics = report.metrics
                 try:
-                    self._conclude(report, interrupt)
+                    self._conclude(report, interrupt, is_last=reason is not None)
                     if fault is not None:
                         raise fault
                 except BaseException as error:
@@ -246,8 +285,15 @@ class Trainer:
                 self._save(self._algorithm.state_dict(), self._sampler.mark())
         if reason is None and interrupt.number is not None:
             reason = f"stopped by {signal.Signals(interrupt.number).name}"
-        number = interrupt.number
-        return Outcome(reason or "", self.state.step, self.state.wall_seconds, metrics, number)
+        state = self.state
+        return Outcome(
+            reason or "",
+            state.step,
+            state.wall_seconds,
+            metrics,
+            interrupt.number,
+            unwritten=self._unwritten,
+        )
 
     def progress(self, rules: StopRules) -> float:
         """Returns the share of the run that is done, 0 to 1, by steps or by time."""
@@ -283,7 +329,9 @@ class Trainer:
         }
         total = self._algorithm.config.total_timesteps if rules.has_step_limit else None
         policy, progress = self._algorithm.policy, self.progress(rules)
-        return Report(state, metrics, iteration.episodes, policy, progress, total)
+        report = Report(state, metrics, iteration.episodes, policy, progress, total)
+        report.unwritten = self._unwritten
+        return report
 
     def _evaluate_if_due(self, report: Report, *, is_last: bool) -> ClipperError | None:
         """Adds the periodic evaluation's numbers to the report; returns what went wrong in it.
@@ -304,15 +352,11 @@ class Trainer:
         state.wall_seconds += time.perf_counter() - started
         return fault
 
-    def _conclude(self, report: Report, interrupt: _Interrupt) -> None:
+    def _conclude(self, report: Report, interrupt: _Interrupt, *, is_last: bool) -> None:
         """Keeps the best agent, shows the report to the observers, writes and saves."""
         started = time.perf_counter()
         state = self.state
-        score = report.metrics.get("eval/return_deterministic")
-        if score is not None and (state.best is None or score >= state.best):
-            state.best = score
-            if self._keeper is not None:
-                self._keeper.save_best(score)
+        self._keep_best(report.metrics.get("eval/return_deterministic"))
         report.metrics["time/wall_seconds"] = state.wall_seconds
         try:
             for observer in self._observers:
@@ -321,12 +365,42 @@ class Trainer:
         finally:
             # an observer that raises ends the run after this iteration, whose rows belong to it
             if self._keeper is not None:
-                self._keeper.write(report, state.wall_seconds)
-        if self._keeper is not None:
-            is_old = time.monotonic() - self._last_save > self._checkpoint_seconds
-            if is_old and interrupt.number is None and report.stop_reason is None:
-                self._save(self._algorithm.state_dict(), self._sampler.mark())
+                keeper, seconds = self._keeper, state.wall_seconds
+                self._attempt("a row or line", lambda: keeper.write(report, seconds))
+        since, at = self._last_save
+        goes_on = interrupt.number is None and report.stop_reason is None and not is_last
+        if goes_on and self._checkpoints.is_due(since, state.step, time.monotonic() - at):
+            mark, algorithm = self._sampler.mark(), self._algorithm.state_dict()
+            self._attempt("a checkpoint", lambda: self._save(algorithm, mark))
         state.wall_seconds += time.perf_counter() - started
+
+    def _keep_best(self, score: float | None) -> None:
+        """Keeps the agent as it is now as the best so far, if its evaluation says so."""
+        best = self.state.best
+        if score is None or (best is not None and score < best):
+            return
+        self.state.best = score
+        if self._keeper is not None:
+            keeper = self._keeper
+            if not self._attempt("the best agent", lambda: keeper.save_best(score)):
+                self.state.best = best  # the next one that is better than what is kept is kept
+
+    def _attempt(self, what: str, write: Callable[[], None]) -> bool:
+        """Writes to the folder; if the disk refuses, says so and goes on. Returns whether it did."""
+        try:
+            write()
+        except FileError as error:
+            if what not in self._unwritten:
+                _LOG.warning("%s The run goes on, and tries again.", error.message)
+            self._unwritten[what] = error.message
+            return False
+        self._note_written(what)
+        return True
+
+    def _note_written(self, what: str) -> None:
+        """Takes back that something could not be written."""
+        if self._unwritten.pop(what, None) is not None:
+            _LOG.warning("What could not be written before, %s, is written now.", what)
 
     def _finished(self, rules: StopRules) -> str | None:
         state = self.state
@@ -342,8 +416,12 @@ class Trainer:
 
     def _save(self, algorithm_state: Mapping[str, Mapping[str, Any]], mark: SamplerMark) -> None:
         if self._keeper is not None:
+            # one that fails is tried again when the next is due
+            self._last_save = (self.state.step, time.monotonic())
             self._keeper.save(self.state, algorithm_state, self._sampler.state_dict(mark))
-            self._last_save = time.monotonic()
+            # and the rows it counts with it
+            for what in ("a checkpoint", "a row or line"):
+                self._note_written(what)
 
     def _save_after(
         self, error: BaseException, before: Mapping[str, Mapping[str, Any]], mark: SamplerMark

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clipper import agent_file
 from clipper.agent_meta import made_plain
 from clipper.algorithms import build_algorithm
-from clipper.checkpoint import Checkpoint, without_prefix
-from clipper.errors import ConfigError, FolderTaken
+from clipper.checkpoint import Checkpoint, CheckpointRules, without_prefix
+from clipper.checkpoint_check import check_memory, check_parts, check_sampler, check_state
+from clipper.config_acer import ACERConfig
+from clipper.errors import ConfigError, FileError, FolderTaken
 from clipper.evaluation import SELECTION
 from clipper.identity import Identity
 from clipper.metrics import Metrics
 from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
-from clipper.run_folder import RunFolder
-from clipper.run_keeper import RunKeeper, changes_since
+from clipper.run_folder import RunFolder, read_config
+from clipper.run_keeper import RunKeeper, best_score, changes_since
 from clipper.training import Callback, Outcome, Report, StopRules, Trainer, TrainingState
+
+_LOG = logging.getLogger("clipper")
 
 
 class TrainingRun:
@@ -38,6 +42,7 @@ class TrainingRun:
         algorithm: Collects and learns.
         state: The counters.
         origin: Where the weights of a loaded agent come from, if the rest is not known.
+        checkpoints: When checkpoints are written and how many stay.
     """
 
     def __init__(self, identity: Identity, policy: ActorCritic, playground: Playground) -> None:
@@ -48,6 +53,7 @@ class TrainingRun:
         self.algorithm = build_algorithm(identity.algorithm, policy, config, identity.seed)
         self.state = TrainingState(next_evaluation=config.evaluation_interval)
         self.origin: str | None = None
+        self.checkpoints = CheckpointRules()
         self._store: RunKeeper | None = None
 
     @property
@@ -85,6 +91,7 @@ class TrainingRun:
                 self._note_faults,
                 *(profiler.timed("log", observer) for observer in observers),
             ],
+            rules=self.checkpoints,
         )
         self.algorithm.profiler = profiler
         sampler.count_time(profiler)
@@ -109,7 +116,10 @@ class TrainingRun:
         for fault in faults:
             self.state.note_inexact("a worker was replaced after a fault of an environment")
             if self._store is not None:
-                self._store.write_fault(fault)
+                try:
+                    self._store.write_fault(fault)
+                except FileError as error:  # the run has outlived the fault, and does this too
+                    _LOG.warning("%s The fault's file is missing.", error.message)
         if faults:
             report.log("rollout/env_faults", len(faults))
 
@@ -172,13 +182,23 @@ class TrainingRun:
                 f"{self._store.folder.path}.",
                 hint="load the agent file to start another run from it.",
             )
-        if (path / "config.json").exists():
+        if os.path.exists(path / "config.json"):
             raise FolderTaken(
                 f"{path} must not hold a run yet, but does.",
                 hint=f"`clipper.resume({str(path)!r})` goes on with it.",
             )
-        self._store = RunKeeper(RunFolder(path), self.policy, self.describe)
+        self._store = RunKeeper(RunFolder(path), self.policy, self.describe, self.checkpoints)
         self._store.begin(transforms)
+
+    def use_checkpoints(self, **given: float | None) -> None:
+        """Sets when checkpoints are written and how many stay; None leaves a rule as it is.
+
+        Raises:
+            ConfigError: A number is out of its range.
+        """
+        self.checkpoints = self.checkpoints.replaced(**given)
+        if self._store is not None:
+            self._store.rules = self.checkpoints
 
     def note_resumed(self) -> None:
         """Writes into the folder, if there is one, that the run goes on."""
@@ -192,25 +212,37 @@ class TrainingRun:
             self._store = None
 
     def go_on_from(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
-        """Takes over all that a checkpoint holds and goes on writing its folder."""
-        agent_file.load_policy(
-            self.policy, without_prefix("policy", checkpoint.agent), str(folder.path)
+        """Takes over all that a checkpoint holds and goes on writing its folder.
+
+        Raises:
+            FileError: The checkpoint is not one of this agent.
+        """
+        where, identity = str(folder.path), self.identity
+        data = check_state(checkpoint, where)
+        counters = TrainingState.from_json(data["training"])
+        if counters.step != checkpoint.step:
+            raise FileError(
+                f"{where} must have a checkpoint of step {checkpoint.step:,}, "
+                f"but its counters say {counters.step:,}."
+            )
+        rules = _rules_of(folder)
+        agent_file.load_policy(self.policy, without_prefix("policy", checkpoint.agent), where)
+        sampler = check_sampler(checkpoint, self.policy, identity.config.num_envs, where)
+        parts = check_parts(
+            checkpoint, self.algorithm.state_dict(), where, has_module=identity.has_module
         )
-        kept = {"policy": checkpoint.agent}
-        state = {
-            part: {
-                k: torch.from_numpy(v)
-                for k, v in without_prefix(part, kept.get(part, checkpoint.training)).items()
-            }
-            for part in self.algorithm.state_dict()
-        }
-        self.algorithm.load_state_dict(state)
-        self._playground.leave_at(without_prefix("sampler", checkpoint.training))
-        data = dict(checkpoint.state)
-        self.state = TrainingState.from_json(data["training"])
+        if isinstance(identity.config, ACERConfig):
+            check_memory(parts["memory"], self.policy, identity.config, where)
+        self.algorithm.load_state_dict(parts)
+        self._playground.leave_at(sampler)
+        self.state = counters
         self.origin = None
         missing = folder.cut_back(data["rows"])
-        self._store = RunKeeper(folder, self.policy, self.describe)
+        self.checkpoints = rules
+        self._store = RunKeeper(folder, self.policy, self.describe, rules)
+        best = best_score(folder)
+        if best is not None and (counters.best is None or best > counters.best):
+            counters.best = best
         changes = changes_since(checkpoint, str(self.policy.device), self.engine)
         for change in [*changes, *([missing] if missing else [])]:
             self.state.note_inexact(change)
@@ -231,3 +263,18 @@ class TrainingRun:
             "exact": self.state.inexact is None,
             "inexact": None if self.state.inexact is None else made_plain(self.state.inexact),
         }
+
+
+def _rules_of(folder: RunFolder) -> CheckpointRules:
+    """Returns a run's own rules of its checkpoints; those of its first days have the defaults.
+
+    Raises:
+        FileError: The folder says something else.
+    """
+    given = read_config(folder.path).get("checkpoints", {})
+    try:
+        return CheckpointRules().replaced(**given)
+    except (ConfigError, TypeError) as error:
+        raise FileError(
+            f"{folder.path / 'config.json'} must say when checkpoints are written, but {error}"
+        ) from None

@@ -5,6 +5,7 @@ Nothing is left behind by what was known before; nothing is lost by what was not
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import textwrap
@@ -14,6 +15,7 @@ import pytest
 
 from clipper.checkpoint import read_tensors
 from commands import TINY, Clip, assert_refused, left_in, read_rows
+from failing_disk import failing_disk, refusing
 
 # an environment that is sound until `FAULT.txt` names what to do wrong, from step 33 of its own
 # 64 steps are an iteration of two environments, so the first is sound and the second is not
@@ -202,16 +204,11 @@ def test_an_unwritable_folder(trained: Path, clip: Clip) -> None:
     assert left_in(Path()) == ["locked"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
 def test_a_full_disk_is_an_error_of_ours(trained: Path, clip: Clip) -> None:
     """A file that takes no more bytes is code 5 with its name; with room again the run goes on."""
     run = Path(shutil.copytree(trained, "run"))
-    log = run / "log.txt"
-    log.rename("whole")
-    log.symlink_to("/dev/full")
-    said = clip("resume", run, "--total-timesteps=256", "--quiet")
-    assert_refused(said, 5, f"{log} must be writable, but No space left")
-    log.unlink()
-    Path("whole").rename(log)
+    with failing_disk(refusing(errno.ENOSPC), first=1):
+        said = clip("resume", run, "--total-timesteps=256", "--quiet")
+    assert_refused(said, 5, f"{run / 'log.txt'} must be writable, but No space left")
     assert clip("resume", run, "--total-timesteps=256", "--quiet").code == 0
     assert [row["step"] for row in read_rows(run / "metrics.csv")] == ["64", "128", "192", "256"]

@@ -58,7 +58,6 @@ def test_a_long_run_does_not_grow(tmp_path: Path) -> None:
     import json
     import psutil
     import clipper
-    import clipper.training
 
     process = psutil.Process()
     count = getattr(process, "num_fds", None) or process.num_handles
@@ -67,13 +66,12 @@ def test_a_long_run_does_not_grow(tmp_path: Path) -> None:
     def look(report):
         seen.append((count(), process.num_threads(), process.memory_info().rss))
 
-    # a checkpoint every second, not every 30 s
-    clipper.training.Trainer.__init__.__kwdefaults__["checkpoint_seconds"] = 1.0
     agent = clipper.PPO(
         "CartPole-v1", num_envs=2, num_steps=8, minibatch_size=8, num_epochs=1,
         hidden_sizes=(8,), eval_every=160, eval_episodes=1, max_episode_steps=20,
     )
-    agent.train(500 * 16, run_dir="run", callback=look)
+    # a checkpoint every second, not every 30 s
+    agent.train(500 * 16, run_dir="run", callback=look, checkpoint_minutes=1 / 60)
     print(json.dumps(seen))
     """
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -92,6 +93,14 @@ def positive_int(text: str) -> int:
     return number
 
 
+def whole(text: str) -> int:
+    """Returns a whole number from 0."""
+    number = _whole(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, but is {text!r}")
+    return number
+
+
 def seed(text: str) -> int:
     """Returns a whole number from 0."""
     number = _whole(text)
@@ -172,7 +181,33 @@ def add_training_arguments(group: Any) -> None:
         help="a worker whose step takes longer is replaced: 30s, 2min (the larger of 10 s and 20 times "
         "the 99th percentile of its steps)",
     )
+    group.add_argument(
+        "--checkpoint-every",
+        type=whole,
+        metavar="STEPS",
+        help="write a checkpoint after the iteration that passes each multiple of STEPS; 0 for never "
+        "(0; a resumed run's own)",
+    )
+    group.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        metavar="M",
+        help="write a checkpoint when the last is older than M minutes; 0 for never (0.5; a resumed "
+        "run's own)",
+    )
+    group.add_argument(
+        "--keep",
+        type=positive_int,
+        metavar="N",
+        help="checkpoints that stay: an older one goes when a newer one is complete (2; a resumed "
+        "run's own)",
+    )
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+
+
+def given_checkpoints(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns when checkpoints are to be written and how many to be kept, as `Agent.train` takes it."""
+    return {k: getattr(args, k) for k in ("checkpoint_every", "checkpoint_minutes", "keep")}
 
 
 def add_algorithm_argument(group: Any) -> None:
@@ -304,7 +339,7 @@ def agent_path(args: argparse.Namespace) -> Path:
         FileError: There is none.
     """
     path = Path(args.agent)
-    if path.is_dir():
+    if os.path.isdir(path):
         from clipper.run_folder import read_config
 
         read_config(path)
@@ -319,7 +354,7 @@ def agent_path(args: argparse.Namespace) -> Path:
         return file
     if args.best:
         raise UsageError("--best needs a run folder, but a file is given.")
-    if not path.exists():
+    if not os.path.exists(path):
         from clipper.run_folder import read_config
 
         if path.suffix == ".safetensors":

@@ -28,31 +28,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays and returns the exit code."""
-    from clipper.envs.make import env_source, imports_what_it_names
-    from clipper.fault_file import read_fault
+    from clipper.agent_meta import made_plain
+    from clipper.envs.make import env_source, needs_trust
+    from clipper.fault_file import check_actions, read_fault
     from clipper.spaces import ActionLayout
 
     fault = read_fault(Path(args.fault))
     name = args.env or fault.env["name"]
-    if args.env is None and imports_what_it_names(name) and not args.trust_env:
+    kwargs = fault.env["kwargs"]
+    if needs_trust("" if args.env else name, kwargs) and not args.trust_env:
         raise ConfigError(
-            f"the environment {name} is named by a file, and a module is not imported unasked.",
+            f"the environment {name} is named by a file, and a module is not imported unasked, nor an "
+            "argument taken that may name a file.",
             hint="--trust-env does it; only with files you trust.",
         )
     source = env_source(
         name,
-        env_kwargs=fault.env["kwargs"],
+        env_kwargs=kwargs,
         max_episode_steps=fault.env["max_episode_steps"],
     )
     say(
         f"{name}: environment {fault.index}, episode {fault.episode}, seed {fault.seed}; "
-        f"then its worker {fault.how}"
+        f"then its worker {made_plain(fault.how)}"
     )
     if len(fault.actions) < fault.step:
         say(f"note: only {len(fault.actions)} of {fault.step} actions were kept")
     env = source.make()
     layout = ActionLayout(env.action_space)
-    actions = layout.to_env(fault.actions.astype(layout.dtype)) if len(fault.actions) else []
+    actions = []
+    if len(fault.actions):
+        check_actions(fault.actions, layout, args.fault)
+        actions = layout.to_env(fault.actions.astype(layout.dtype))
     step = 0
     try:
         env.reset(seed=fault.seed)

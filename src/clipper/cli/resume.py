@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipper.cli.arguments import add_training_arguments, positive_int, say
+from clipper.cli.arguments import add_training_arguments, given_checkpoints, positive_int, say
 
 HELP = """Goes on with a run from its last complete checkpoint, in its folder.
 
@@ -37,10 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains on and returns the exit code."""
-    from clipper.run_folder import read_config
+    from clipper.run_folder import check_free, read_config
 
     path = Path(args.run)
     read_config(path)
+    check_free(path)  # before torch is imported
     from clipper.cli.train import introduce, kept_on_error, summarise
     from clipper.loading import resume
 
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             budget=args.budget,
             progress=not args.quiet,
             profile=args.profile,
+            **given_checkpoints(args),
         )
     if outcome.step == done and outcome.signal is None:
         print(f"nothing to do: {outcome.reason}; a larger --total-timesteps goes on")

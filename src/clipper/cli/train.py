@@ -18,12 +18,13 @@ from clipper.cli.arguments import (
     add_env_arguments,
     add_settings,
     add_training_arguments,
+    given_checkpoints,
     given_settings,
     say,
     seed,
 )
 from clipper.configs import CONFIGS
-from clipper.errors import ClipperError, ConfigError, FolderTaken
+from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
 from clipper.settings import read_duration, show
 
 if TYPE_CHECKING:
@@ -68,14 +69,20 @@ def run(args: argparse.Namespace) -> int:
     overrides = given_settings(args)
     # wrong settings are found before torch is imported and an environment is built
     config.check_values(overrides)
-    from clipper.agent import AGENTS
+    from clipper.checkpoint import CheckpointRules
+
+    CheckpointRules().replaced(**given_checkpoints(args))
     from clipper.envs.library import is_library
-    from clipper.run_folder import check_name, folder_name, new_run_path
+    from clipper.run_folder import check_name_free, folder_name, new_run_path
 
     if args.budget is not None:
         read_duration("budget", args.budget)
+    # a library's runs stand together wherever it was named from
+    env_folder = folder_name(Path(args.env).name if is_library(args.env) else args.env)
     if args.name is not None:
-        check_name(args.name)
+        check_name_free(Path(args.out), env_folder, args.name, args.seed)
+    from clipper.agent import AGENTS
+
     agent = AGENTS[args.algo](
         args.env,
         seed=args.seed,
@@ -96,9 +103,7 @@ def run(args: argparse.Namespace) -> int:
         from clipper.tensorboard import check_tensorboard
 
         check_tensorboard()
-    # a library's runs stand together wherever it was named from
-    shown = Path(agent.env).name if is_library(agent.env) else agent.env
-    path = new_run_path(Path(args.out), folder_name(shown), args.name, args.seed)
+    path = new_run_path(Path(args.out), env_folder, args.name, args.seed)
     if args.tensorboard:
         from clipper.tensorboard import TensorBoardWriter
 
@@ -112,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
             callback=callbacks,
             progress=not args.quiet,
             profile=args.profile,
+            **given_checkpoints(args),
         )
     return summarise(agent, outcome, path)
 
@@ -137,9 +143,9 @@ def kept_on_error(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]:
 
 def _trust(agent: Agent) -> str:
     """Returns what a command needs to import the environment that a file names."""
-    from clipper.envs.make import imports_what_it_names
+    from clipper.envs.make import needs_trust
 
-    return " --trust-env" if imports_what_it_names(agent.env) else ""
+    return " --trust-env" if needs_trust(agent.env, agent.env_kwargs) else ""
 
 
 def _kept_step(path: Path) -> int:
@@ -207,4 +213,8 @@ def summarise(agent: Agent, outcome: Outcome, path: Path) -> int:
         print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
     print(f"  clipper plot {shlex.quote(str(path.parent))} --out curves.png")
     print(f"  clipper resume {folder} --total-timesteps {more}{trust}")
-    return 0 if outcome.signal is None else 128 + outcome.signal
+    for what, why in outcome.unwritten.items():
+        say(f"warning: {what} could not be written: {why}")
+    if outcome.signal is not None:
+        return 128 + outcome.signal
+    return FileError.exit_code if outcome.unwritten else 0

@@ -217,6 +217,24 @@ def imports_what_it_names(name: str) -> bool:
     return ":" in name or name.startswith("GymV") or is_library(name)
 
 
+def needs_trust(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Returns True if an environment that a file describes is made only for who trusts the file.
+
+    Making it would import what the file names, or it has arguments that may name other files, as
+    MuJoCo's `xml_file` does.
+    """
+    return imports_what_it_names(name) or any(_may_name_a_file(value) for value in kwargs.values())
+
+
+def _may_name_a_file(value: Any) -> bool:
+    """True if a JSON value has a text in it that could lead to a file of the user's."""
+    if isinstance(value, str):
+        return any(mark in value for mark in "/\\~:")
+    if isinstance(value, Mapping):
+        return any(_may_name_a_file(inner) for pair in value.items() for inner in pair)
+    return isinstance(value, (list, tuple)) and any(_may_name_a_file(inner) for inner in value)
+
+
 def episode_limit(env: Env) -> int | None:
     """Returns after how many steps the environment truncates an episode, if it says so."""
     registered = env.spec.max_episode_steps if env.spec is not None else None

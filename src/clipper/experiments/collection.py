@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipper.checkpoint import parse_json
+from clipper.agent_meta import is_plain
+from clipper.checkpoint import read_json
 from clipper.configs import CONFIGS
 from clipper.curves import find_runs, read_curve
 from clipper.errors import ConfigError, FileError
@@ -175,9 +176,15 @@ def _described(file: Path) -> list[dict[str, Any]]:
     """Returns the settings that a sweep's folder describes, in their order; [] without the file."""
     if not file.is_file():
         return []
-    entries: list[dict[str, Any]] = parse_json(file.read_text(encoding="utf-8"), str(file))[
-        "settings"
-    ]
+    entries = read_json(file).get("settings")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("config"), dict)
+        and is_plain(entry.get("setting"))
+        and is_plain(entry.get("env"))
+        for entry in entries
+    ):
+        raise FileError(f"{file} must describe the settings of a sweep, but does not.")
     return entries
 
 

@@ -82,7 +82,8 @@ def train_run(
 def _opened(spec: RunSpec, folder: Path) -> tuple[Agent, bool]:
     """Returns the agent at the run's last checkpoint, or a new one and True."""
     if checkpoints_in(folder / "checkpoints"):
-        agent = resume(folder, trust_env=True, device=spec.device, vectorization=spec.vectorization)
+        # the environment is the one asked for, whatever the folder names
+        agent = resume(folder, env=spec.env, device=spec.device, vectorization=spec.vectorization)
         try:
             _check_same(spec, agent, folder)
         except BaseException:

@@ -19,7 +19,7 @@ from pathlib import Path
 from clipper.agent import PPO
 from clipper.checkpoint import write_atomically
 from clipper.errors import FileError
-from clipper.run_folder import file_error
+from clipper.files import file_error
 
 FILE = "random.csv"
 EPISODES = 100

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clipper.checkpoint import dump_json, parse_json, write_atomically
+from clipper.checkpoint import dump_json, read_json, write_atomically
 from clipper.errors import FileError
 from clipper.experiments.rows import COLUMNS, CURVE_COLUMNS, CurvePoint, Row
 
@@ -90,7 +90,10 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except OSError as error:
         raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
     whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(whole.splitlines()))
+    try:
+        rows = list(csv.reader(whole.splitlines()))
+    except csv.Error as error:
+        raise FileError(f"{path} must be a CSV file, but {error}.") from None
     return (rows[0] if rows else []), list(enumerate(rows[1:], start=2))
 
 
@@ -113,7 +116,7 @@ def read_result(folder: Path) -> tuple[Row, list[CurvePoint]] | None:
     file = folder / _RESULT
     if not file.exists():
         return None
-    data = parse_json(file.read_text(encoding="utf-8"), str(file))
+    data = read_json(file)
     try:
         row = Row.from_cells(dict(zip(COLUMNS, data["row"], strict=True)))
         return row, [CurvePoint.from_cells(cells) for cells in data["curve"]]

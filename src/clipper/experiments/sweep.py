@@ -23,7 +23,7 @@ from clipper.experiments.rows import Row
 from clipper.experiments.runs import RunSpec, check_runs
 from clipper.experiments.scheduler import Scheduler
 from clipper.experiments.states import Observer, RunState, SweepOutcome
-from clipper.run_folder import file_error
+from clipper.files import file_error
 
 try:
     import fcntl
