@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipper.agent_meta import is_plain
 from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
 from clipper.errors import FileError
-from clipper.supervision import Fault
+from clipper.faults import Fault
 
 # larger files are not written by us
 _MAX_BYTES = 256 << 20

@@ -120,6 +120,8 @@ class ProgressDisplay:
         ]
         if "eval/return_deterministic" in report.metrics:
             parts.append(f"evaluation {report.metrics['eval/return_deterministic']:.1f}")
+        if alarms := _alarms(report):
+            parts.append(f"ALARM {alarms}")
         return " | ".join(parts)
 
     def _table(self, report: Report) -> Table:
@@ -133,7 +135,17 @@ class ProgressDisplay:
         for label, name, style in _SHOWN:
             if name in report.metrics:
                 table.add_row(label, style.format(report.metrics[name]))
+        if alarms := _alarms(report):
+            table.add_row("alarm", alarms)
         return table
+
+
+def _alarms(report: Report) -> str:
+    """Returns the names of the alarms that are on, each with the number that proves it."""
+    found = {
+        k.removeprefix("alarm/"): v for k, v in report.metrics.items() if k.startswith("alarm/")
+    }
+    return ", ".join(f"{name} {value:.3g}" for name, value in found.items())
 
 
 def _of(report: Report, link: str) -> str:

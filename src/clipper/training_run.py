@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from clipper import agent_file
 from clipper.agent_meta import made_plain
 from clipper.algorithms import build_algorithm
 from clipper.checkpoint import Checkpoint, without_prefix
-from clipper.errors import ConfigError, FolderTaken
+from clipper.errors import ConfigError, FileError, FolderTaken
 from clipper.evaluation import SELECTION
+from clipper.faults import Fault
 from clipper.identity import Identity
 from clipper.metrics import Metrics
 from clipper.playground import Playground
@@ -23,6 +26,8 @@ from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder
 from clipper.run_keeper import RunKeeper, changes_since
 from clipper.training import Callback, Outcome, Report, StopRules, Trainer, TrainingState
+
+_LOG = logging.getLogger("clipper")
 
 
 class TrainingRun:
@@ -61,6 +66,7 @@ class TrainingRun:
         """Trains until a rule ends it; the folder, if there is one, is written."""
         first_step = self.state.step
         self.state.note_inexact(self.origin)
+        self._playground.ledger = self.state.faults
         with profiler.part("start"):
             sampler, inexact = self._playground.ready(self.policy)
         self.state.note_inexact(inexact)
@@ -83,6 +89,7 @@ class TrainingRun:
             keeper=store and profiler.around(store, write="log", save="save", save_best="save"),
             observers=[
                 self._note_faults,
+                self._note_alarms,
                 *(profiler.timed("log", observer) for observer in observers),
             ],
         )
@@ -93,6 +100,8 @@ class TrainingRun:
         finally:
             self.algorithm.profiler = NO_STOPWATCH
             sampler.count_time(NO_STOPWATCH)
+            with suppress(FileError):  # what went wrong before is the one to be told of
+                self._keep_faults()
             if trainer.broken_at is not None:
                 self.state.note_inexact(self._playground.put_away(trainer.broken_at))
         if store is not None:
@@ -104,14 +113,34 @@ class TrainingRun:
         return replace(outcome, profile=profile)
 
     def _note_faults(self, report: Report) -> None:
-        """Writes down what went wrong in worker processes, if anything did."""
+        """Writes down what went wrong in environments that went on, if anything did."""
+        faults = self._keep_faults()
+        num_workers = sum(fault.is_of_worker for fault in faults)
+        if num_workers:
+            self.state.note_inexact("a worker was replaced after a fault of an environment")
+            report.log("rollout/env_faults", num_workers)
+        if len(faults) > num_workers:
+            report.log("rollout/dropped_episodes", len(faults) - num_workers)
+
+    def _note_alarms(self, report: Report) -> None:
+        """Adds what the row says that is wrong to it, and tells of what is new."""
+        found, new = self.state.alarms.look(report.step, report.metrics, report.progress)
+        for alarm in found:
+            report.log(f"alarm/{alarm.name}", alarm.value)
+        for alarm in new:
+            _LOG.warning("%s", alarm)
+            if self._store is not None:
+                self._store.folder.log(f"step {report.step:,}: {alarm}")
+
+    def _keep_faults(self) -> list[Fault]:
+        """Returns what went wrong since this was last asked, told and kept in the folder."""
         faults = self._playground.take_faults()
         for fault in faults:
-            self.state.note_inexact("a worker was replaced after a fault of an environment")
+            if not fault.is_of_worker:  # which is told of when it happens
+                _LOG.warning("%s", fault)
             if self._store is not None:
                 self._store.write_fault(fault)
-        if faults:
-            report.log("rollout/env_faults", len(faults))
+        return faults
 
     def rebudget(self, total_timesteps: int) -> None:
         """Sets another number of steps for the whole run.
@@ -208,6 +237,7 @@ class TrainingRun:
         self._playground.leave_at(without_prefix("sampler", checkpoint.training))
         data = dict(checkpoint.state)
         self.state = TrainingState.from_json(data["training"])
+        self._playground.ledger = self.state.faults
         self.origin = None
         missing = folder.cut_back(data["rows"])
         self._store = RunKeeper(folder, self.policy, self.describe)
