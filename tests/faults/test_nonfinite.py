@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import clipper
+import facts
 from clipper.cli.main import main
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import Env, env_source
@@ -207,6 +208,7 @@ def test_every_row_is_a_good_step_and_no_step_is_missing(name: str) -> None:
                     row = again.begin(again.episode + 1)
         assert finals == {}
     assert num_dropped >= 3
+    facts.note("dropped", steps=num_dropped)
 
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import clipper
+import facts
 from clipper.cli.main import main
 from clipper.envs.make import env_source
 from clipper.errors import EnvironmentFault, FileError
@@ -228,6 +229,7 @@ def test_thirty_faults_of_a_kind(way: str, tmp_path: Path, monkeypatch: pytest.M
     episodes = [(r["env"], r["episode"]) for r in read_rows(tmp_path / "run" / "episodes.csv")]
     assert len(set(episodes)) == len(episodes)
     assert set(psutil.Process().children()) <= children
+    facts.note("worker_faults", faults=30)
 
 
 def test_a_crash_in_an_evaluation_is_an_error(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import clipper
+import facts
 from clipper.alarms import RULES, WINDOW, Alarm, AlarmWatch
 from clipper.metrics import DESCRIPTIONS
 from commands import read_rows
@@ -50,6 +51,7 @@ def test_runs_were_recorded() -> None:
 def test_healthy_runs_raise_no_alarm(file: Path) -> None:
     """From the first row of a preset's run to the last no rule has anything to say."""
     assert alarms_over(recorded(file)) == []
+    facts.note("healthy", rows=len(recorded(file)))
 
 
 def steady(count: int = 60, **changes: Callable[[int], float]) -> list[dict[str, float]]:
