@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import subprocess
 from functools import cache
@@ -33,4 +34,6 @@ def walk(*macros: str) -> str:
     """Returns the file of the walk with these macros, as `NAN_AT=3`."""
     flags = [f"-D{macro}" for macro in macros]
     folder = Path(mkdtemp(prefix="clipper-walk-"))
+    # a library stays loaded as long as the process lives
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return str(compiled(Path(__file__).with_name("walk.c"), folder / "libwalk.so", *flags))

@@ -19,8 +19,12 @@
 #define LIMIT 25
 #endif
 
+#ifndef NAN_EVERY
+#define NAN_EVERY 1
+#endif
+
 typedef struct {
-  uint64_t noise;
+  uint64_t noise, seed;
   int place, clock, start;
   char error[100];
 } Walk;
@@ -71,13 +75,13 @@ static void observe(Walk *walk, float *obs) {
   obs[1] = (float)(2 * noise(walk) - 1);
 #endif
 #ifdef NAN_AT
-  if (walk->clock == NAN_AT) obs[0] = NAN;
+  if (walk->clock == NAN_AT && walk->seed % NAN_EVERY == 0) obs[0] = NAN;
 #endif
 }
 
 int32_t clipper_env_reset(void *env, uint64_t seed, float *obs) {
   Walk *walk = env;
-  walk->noise = seed;
+  walk->noise = walk->seed = seed;
   noise(walk);
   walk->place = walk->start + (int)(4 * noise(walk));
   walk->clock = 0;
@@ -110,6 +114,9 @@ int32_t clipper_env_step(void *env, const float *action, float *obs, ClipperStep
   result->reward = walk->place - 0.1 * action[1];
 #endif
   walk->place = walk->place < 0 ? 0 : walk->place > 9 ? 9 : walk->place;
+#ifdef INF_AT
+  if (walk->clock == INF_AT && walk->seed % NAN_EVERY == 1) result->reward = INFINITY;
+#endif
   result->terminated = walk->place == 9;
   result->truncated = walk->clock > 15 && walk->place == 0;
   observe(walk, obs);

@@ -201,6 +201,14 @@ class Agent:
         return self._run.state.inexact
 
     @property
+    def alarms(self) -> list[str]:
+        """What went wrong in training, with the number that proves it and the setting that mends it.
+
+        Each with the step at which it began; see docs/concepts/alarms.md.
+        """
+        return [f"step {step:,}: {text}" for step, text in self._run.state.alarms.raised]
+
+    @property
     def best(self) -> float | None:
         """Best mean return of the periodic evaluations, or None before the first."""
         return self._run.state.best

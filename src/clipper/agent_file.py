@@ -21,7 +21,7 @@ from clipper.checkpoint import (
     write_tensors,
 )
 from clipper.configs import CONFIGS
-from clipper.errors import ConfigError, FileError, SpaceError
+from clipper.errors import ConfigError, FileError, NumericsError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.networks import mlp_shape, tensor_shapes
@@ -42,8 +42,17 @@ def build(policy: ActorCritic, meta: Mapping[str, Any]) -> tuple[Arrays, dict[st
 
     Beside the weights and the normaliser it holds the bounds of the spaces and a few observations
     with the outputs they give, which `load` checks.
+
+    Raises:
+        NumericsError: A weight or a number of the normaliser is NaN or infinite.
     """
     arrays = prefixed("policy", {k: v.numpy(force=True) for k, v in policy.state_dict().items()})
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise NumericsError(
+                f"an agent must be finite to be written, but {name} is not.",
+                hint="the last checkpoint of its run is: `clipper resume` goes on from there.",
+            )
     described = {
         "observation_space": space_to_json(policy.obs_layout.space, arrays, "space.obs"),
         "action_space": space_to_json(policy.action_layout.space, arrays, "space.action"),
@@ -69,6 +78,7 @@ def write(path: Path, policy: ActorCritic, meta: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: The suffix is not `.safetensors`.
+        NumericsError: The agent is not finite.
         FileError: The file cannot be written.
     """
     if path.suffix != ".safetensors":

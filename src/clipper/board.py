@@ -25,6 +25,8 @@ class Board:
     Attributes:
         file: Its descriptor.
         position: The row and the environment that are being filled, int64 [2]; -1 before the first.
+        place: Where who plays without rows is, int64 [5]: the environment, its episode, the seed and
+            the step of this (0 for the reset), and how often it moved on.
     """
 
     def __init__(self, file: int | None = None) -> None:
@@ -34,6 +36,7 @@ class Board:
         self.file = file
         self._maps = [mmap.mmap(file, _HEADER)]
         self.position: NDArray[np.int64] = np.frombuffer(self._maps[0], np.int64, 2)
+        self.place: NDArray[np.int64] = np.frombuffer(self._maps[0], np.int64, 5, 64)
         self._shapes: list[tuple[tuple[int, ...], Any]] = []
         self._arrays: tuple[NDArray[Any], ...] = ()
 

@@ -72,6 +72,13 @@ class Config:
         "takes native where it can",
         group="run",
     )
+    on_nonfinite: Literal["stop", "drop-episode"] = setting(
+        "stop",
+        "what happens when an environment gives a number that is NaN or infinite: the run stops, or "
+        "the episode ends at its last good step and the next one begins (three times within an hour "
+        "stop the run)",
+        group="run",
+    )
     precision: Literal["float32", "bf16"] = setting(
         "float32",
         "of the network's products: bf16 is quicker for large networks where the device has it; "

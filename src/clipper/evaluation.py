@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipper.envs.contract import fault, first_obs
+from clipper.envs.contract import fault, first_obs, read_reward
+from clipper.envs.dropping import what_is_not_finite
 from clipper.envs.make import Env, EnvSource, brief, where_raised
 from clipper.errors import EnvironmentFault, NumericsError
 from clipper.metrics import mean_and_std
@@ -101,6 +102,7 @@ def evaluate(
     purposes: Purposes = EXAM,
     max_steps: int | None = None,
     max_envs: int = _ROWS,
+    place: NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Returns the result of playing `episodes` fresh episodes to their end.
 
@@ -114,6 +116,8 @@ def evaluate(
         max_steps: Steps of the whole examination, or None. Each episode has an equal share, so that
             the result does not depend on who plays beside whom; one that needs more is cut.
         max_envs: Environments stepped side by side.
+        place: Receives, before each step, where it is taken, int64 [5]: 0, the episode, its seed, the
+            step (0 for the reset), and how many were; for whoever watches from outside.
 
     Raises:
         EnvironmentFault: An environment raised.
@@ -123,7 +127,7 @@ def evaluate(
     limit = MAX_EPISODE_STEPS
     if max_steps is not None:
         limit = min(limit, max(max_steps // episodes, 1))
-    exam = _Exam(policy, source.name, episodes, seed, deterministic, purposes, limit)
+    exam = _Exam(policy, source.name, episodes, seed, deterministic, purposes, limit, place)
     players = exam.play(source, 1 if source.instance is not None else min(episodes, max_envs))
     returns = tuple(player.total for player in players)
     mean, std = mean_and_std(returns)
@@ -166,6 +170,7 @@ class _Exam:
         deterministic: Take the most likely action, or sample.
         purposes: Which counters to draw from.
         limit: Steps after which an episode is cut.
+        place: Receives where each step is taken, or None.
     """
 
     def __init__(
@@ -177,6 +182,7 @@ class _Exam:
         deterministic: bool,
         purposes: Purposes = EXAM,
         limit: int = MAX_EPISODE_STEPS,
+        place: NDArray[np.int64] | None = None,
     ) -> None:
         self._policy = policy
         self._name = name
@@ -185,6 +191,7 @@ class _Exam:
         self._deterministic = deterministic
         self._purposes = purposes
         self._limit = limit
+        self._place = place
 
     def play(self, source: EnvSource, num_envs: int) -> list[_Player]:
         """Returns every episode after its end, in order."""
@@ -244,6 +251,7 @@ class _Exam:
     def begin(self, env: Env, episode: int) -> _Player:
         """Returns an environment at the start of an episode."""
         player = _Player(env, episode, np.empty(self._policy.obs_layout.size, dtype=np.float32))
+        self._note_place(player, 0)
         try:
             obs = first_obs(env, self._seeds[episode])
             self._policy.obs_layout.write(obs, player.obs)
@@ -253,23 +261,30 @@ class _Exam:
 
     def step(self, player: _Player, action: Any) -> bool:
         """Steps one environment and returns True if its episode ended."""
+        self._note_place(player, player.length + 1)
         try:
             obs, reward, terminated, truncated, _ = player.env.step(action)
             self._policy.obs_layout.write(obs, player.obs)
-            player.total += float(reward)
+            reward = read_reward(reward)
         except Exception as error:
             raise self._fault("step", player, error) from error
+        player.total += reward
         player.length += 1
-        if not math.isfinite(player.total) or not np.isfinite(player.obs).all():
+        if not math.isfinite(reward) or not np.isfinite(player.obs).all():
+            what = what_is_not_finite(self._policy.obs_layout, player.obs, reward)
             raise NumericsError(
-                f"rewards and observations must be finite, but {self._name} gave one that "
-                f"is not (evaluation episode {player.episode}, step {player.length}, "
+                f"rewards and observations must be finite, but {self._name} gave {what} (evaluation "
+                f"episode {player.episode}, step {player.length}, "
                 f"seed {self._seeds[player.episode]})."
             )
         if terminated or truncated:
             return True
         player.was_cut = player.length >= self._limit
         return player.was_cut
+
+    def _note_place(self, player: _Player, step: int) -> None:
+        if (place := self._place) is not None:
+            place[:] = (0, player.episode, self._seeds[player.episode], step, place[4] + 1)
 
     def _fault(self, call: str, player: _Player, error: Exception) -> EnvironmentFault:
         seed = self._seeds[player.episode]

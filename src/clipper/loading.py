@@ -24,6 +24,8 @@ def load(
     env: EnvLike | None = None,
     trust_env: bool = False,
     device: str = "cpu",
+    isolate: bool = False,
+    env_timeout: float | str | None = None,
 ) -> Agent:
     """Returns the agent that a `.safetensors` file holds; no code in or named by it is run.
 
@@ -34,6 +36,8 @@ def load(
         trust_env: Import the module of a `module:EnvId` that the file names, and hand its environment
             arguments that may name files.
         device: `cpu`, `cuda` or `cuda:N`.
+        isolate: Plays in another process, so that a crash of the environment's is an error here.
+        env_timeout: Seconds after which a step there counts as hanging, or as `10min`.
 
     Raises:
         FileError: It is missing, damaged or of another format, or its examples do not come out.
@@ -42,7 +46,16 @@ def load(
     file = agent_file.last_agent(Path(path))
     arrays, meta = agent_file.read(file)
     source = _source_of(meta["env"], env, trust_env)
-    agent = AGENTS[meta["algorithm"]].restored(meta, arrays, str(file), source, module, device)
+    agent = AGENTS[meta["algorithm"]].restored(
+        meta,
+        arrays,
+        str(file),
+        source,
+        module,
+        device,
+        isolate=isolate,
+        env_timeout=env_timeout,
+    )
     if source is not None and env is not None:
         _check_spaces(agent, source)
     agent_file.check_examples(agent.policy, arrays, str(file))

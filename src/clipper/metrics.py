@@ -28,6 +28,10 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "mean of is_success over the last 100 episodes that give it",
     ),
     "rollout/env_faults": ("faults", "faults of environments in workers, which were replaced"),
+    "rollout/dropped_episodes": (
+        "episodes",
+        "episodes that ended for a number which is not finite (on_nonfinite drop-episode)",
+    ),
     "rollout/reward_mean": ("reward", "mean raw reward per step of the rollout"),
     "rollout/complete_fraction": (
         "fraction",
@@ -88,6 +92,21 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "mean return of the periodic evaluation, most likely action",
     ),
     "eval/return_stochastic": ("reward", "mean return of the periodic evaluation, sampled actions"),
+    "alarm/kl": ("nats", "the policy moves too far: median KL of three iterations above 0.3"),
+    "alarm/entropy": (
+        "fraction",
+        "share of its first entropy that a policy has left which has not become better",
+    ),
+    "alarm/reward": ("", "mean reward as a multiple of the largest before, above 100"),
+    "alarm/value_loss": ("", "value loss as a multiple of its median of before, above 1000"),
+    "alarm/explained_variance": (
+        "fraction",
+        "mean explained variance of 20 iterations, all of them below 0",
+    ),
+    "alarm/flat_return": (
+        "reward",
+        "mean return that has not risen while every episode is cut at its limit",
+    ),
     "time/wall_seconds": ("s", "training time so far, evaluation and saving included"),
     "time/timesteps_per_second": ("1/s", "transitions per second of the iteration"),
 }

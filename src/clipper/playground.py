@@ -14,9 +14,10 @@ from clipper.envs.make import EnvSource, imports_what_it_names, needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate
+from clipper.examiner import Examiner
+from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
 from clipper.rollout import LocalSampler, SamplerMark
-from clipper.supervision import Fault
 from clipper.worker_choice import choose_workers, read_workers
 from clipper.workers import ProcessSampler, share_out
 
@@ -36,6 +37,9 @@ class Playground:
         is_isolated: True to step environments in worker processes alone, one at least.
         env_timeout: Seconds after which a step in a worker counts as hanging, or None to judge by
             its pace.
+
+    Attributes:
+        ledger: Where faults of environments are counted.
 
     Raises:
         ConfigError: The number of workers is wrong.
@@ -67,7 +71,9 @@ class Playground:
             share_out(config.num_envs, self._workers, is_isolated)
         self._why_workers = ""
         self._sampler: AnySampler | None = None
+        self._examiner: Examiner | None = None
         self._inexact: str | None = None
+        self.ledger = FaultLedger()
         self._state: Mapping[str, NDArray[Any]] | None = None
 
     @property
@@ -148,10 +154,14 @@ class Playground:
                 self._vectorization,
                 self._is_isolated,
                 self._env_timeout,
+                self.ledger,
             )
         else:
             everyone = range(num_envs)
-            self._sampler = local_sampler(source, everyone, self._seed, self._vectorization)
+            drops = self.ledger if self._config.on_nonfinite == "drop-episode" else None
+            self._sampler = local_sampler(
+                source, everyone, self._seed, self._vectorization, ledger=drops
+            )
         self._inexact = None
         if self._state is not None:
             state, self._state = self._state, None
@@ -159,14 +169,21 @@ class Playground:
         return self._sampler, self._inexact
 
     def examined(self, policy: ActorCritic, **how: Any) -> Evaluation:
-        """Returns what `evaluate` finds, in a worker if environments are isolated."""
-        if self._is_isolated and isinstance(sampler := self.ready(policy)[0], ProcessSampler):
-            return sampler.call(evaluate, policy, **how)
-        return evaluate(policy, self.source, **how)
+        """Returns what `evaluate` finds, in a process of its own if environments are isolated."""
+        if not self._is_isolated:
+            return evaluate(policy, self.source, **how)
+        if self._examiner is None:
+            if self.source.instance is not None:
+                raise ConfigError(
+                    "isolate must be false when env is an instance, which cannot be in two processes.",
+                    hint="give a callable that makes environments, for example lambda: MyEnv().",
+                )
+            self._examiner = Examiner(self.source, self._config, self._seed, self._env_timeout)
+        return self._examiner.evaluate(policy, **how)
 
     def take_faults(self) -> list[Fault]:
-        """Returns what went wrong in workers since this was last asked."""
-        return self._sampler.take_faults() if isinstance(self._sampler, ProcessSampler) else []
+        """Returns what went wrong in environments that go on, since this was last asked."""
+        return [] if self._sampler is None else self._sampler.take_faults()
 
     def leave_at(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Begins at a saved point when environments are needed next."""
@@ -178,6 +195,8 @@ class Playground:
         Returns:
             Why the point is lost, or None.
         """
+        if self._examiner is not None:
+            self._examiner.close()
         if self._sampler is None:
             return None
         sampler, self._sampler, lost = self._sampler, None, None

@@ -120,6 +120,8 @@ class ProgressDisplay:
         ]
         if "eval/return_deterministic" in report.metrics:
             parts.append(f"evaluation {report.metrics['eval/return_deterministic']:.1f}")
+        if alarms := _alarms(report):
+            parts.append(f"ALARM {alarms}")
         parts += _unwritten(report)
         return " | ".join(parts)
 
@@ -134,6 +136,8 @@ class ProgressDisplay:
         for label, name, style in _SHOWN:
             if name in report.metrics:
                 table.add_row(label, style.format(report.metrics[name]))
+        if alarms := _alarms(report):
+            table.add_row("alarm", alarms)
         for warning in _unwritten(report):
             table.add_row("warning", warning)
         return table
@@ -142,6 +146,14 @@ class ProgressDisplay:
 def _unwritten(report: Report) -> list[str]:
     """Returns what stays a warning until it is written, in words."""
     return [f"NOT WRITTEN: {what} ({why.rstrip('.')})" for what, why in report.unwritten.items()]
+
+
+def _alarms(report: Report) -> str:
+    """Returns the names of the alarms that are on, each with the number that proves it."""
+    found = {
+        k.removeprefix("alarm/"): v for k, v in report.metrics.items() if k.startswith("alarm/")
+    }
+    return ", ".join(f"{name} {value:.3g}" for name, value in found.items())
 
 
 def _of(report: Report, link: str) -> str:

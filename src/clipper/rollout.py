@@ -6,7 +6,7 @@ size, F episodes that ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipper.advantages import Estimates
+from clipper.block_checks import BoundsWatch, check_finite
 from clipper.envs.replay import Mark, ReplayableEnvs
-from clipper.errors import NumericsError
+from clipper.faults import Fault
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.profiling import NO_STOPWATCH, Profiler
@@ -79,71 +80,6 @@ class Rollout:
         values = policy.values(self.obs)
         next_values = policy.next_values(values, self.final_obs, self.final_at, self.last_obs)
         return replace(self, values=values, next_values=next_values)
-
-    def check_finite(
-        self,
-        policy: ActorCritic,
-        episodes: Sequence[int],
-        lengths: Sequence[int],
-        first_env: int = 0,
-    ) -> None:
-        """Raises if a number in the block is NaN or infinite, and says where.
-
-        Args:
-            policy: Looks through the blocks.
-            episodes: Index of the episode each environment was in before the block.
-            lengths: Steps it had taken in it.
-            first_env: Index of the first environment, for the message.
-
-        Raises:
-            NumericsError: Names what, the environment, the episode and the step.
-        """
-        names = ("obs", "rewards", "final_obs", "last_obs", "actions", "log_probs", "values")
-        blocks = {
-            name: block for name in names if (block := getattr(self, name)).is_floating_point()
-        }
-        if policy.are_finite(list(blocks.values())):
-            return
-        for name, block in blocks.items():
-            bad = torch.nonzero(~torch.isfinite(block))
-            if len(bad):
-                raise self._not_finite(name, bad[0].tolist(), episodes, lengths, first_env)
-
-    def _not_finite(
-        self,
-        name: str,
-        at: list[int],
-        episodes: Sequence[int],
-        lengths: Sequence[int],
-        first_env: int,
-    ) -> NumericsError:
-        value = float(getattr(self, name)[tuple(at)])
-        if name == "final_obs":
-            step, env = self.final_at[at[0]].tolist()
-        elif name == "last_obs":
-            step, env = len(self.rewards) - 1, at[0]
-        else:
-            step, env = at[0], at[1]
-        column = f", column {at[-1]}" if name.endswith(("obs", "actions")) else ""
-        what = {"obs": "observation", "final_obs": "observation", "last_obs": "observation"}
-        noun = what.get(name, name.replace("_", "-").rstrip("s"))
-        after = "after" if name in ("final_obs", "last_obs") else "in"
-        episode, number = self._locate(env, step, episodes[env], lengths[env])
-        hint = "the environment gave it; find the step in its code that divides or overflows."
-        if name in ("actions", "log_probs", "values"):
-            hint = "the policy gave it; lower learning_rate, or check your module."
-        return NumericsError(
-            f"every {noun} must be finite, but is {value}{column} "
-            f"{after} step {number} of episode {episode} of environment {first_env + env}.",
-            hint=hint,
-        )
-
-    def _locate(self, env: int, step: int, episode: int, length: int) -> tuple[int, int]:
-        """Returns the episode and the step in it (from 1) of a row of the block."""
-        ends = [t for t, n in self.final_at.tolist() if n == env and t < step]
-        if not ends:
-            return episode, length + step + 1
-        return episode + len(ends), step - ends[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +174,10 @@ class Sampler(Protocol):
         """Returns what a policy does with each of C parameter vectors [C, K], by their index."""
         ...
 
+    def take_faults(self) -> list[Fault]:
+        """Returns what went wrong in environments that go on, since this was last asked."""
+        ...
+
     def mark(self) -> SamplerMark:
         """Returns this point in time, cheaply, for `state_dict`."""
         ...
@@ -277,9 +217,11 @@ class Board(Protocol):
 
     Attributes:
         position: The row and the environment that are being filled, int64 [2].
+        place: Where scoring is, int64 [5]: environment, episode, seed, step, moves.
     """
 
     position: NDArray[np.int64]
+    place: NDArray[np.int64]
 
     def blocks(self, num_steps: int) -> tuple[NDArray[Any], ...]:
         """Returns blocks of `block_shapes`, endings all False; the same memory every time."""
@@ -300,7 +242,8 @@ class LocalSampler:
     Args:
         envs: The environments.
         seed: The run's seed; the noise of an action is a function of it, the env and the step.
-        num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
+        num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None: then
+            whoever has them all looks at bounds.
     """
 
     def __init__(self, envs: ReplayableEnvs, seed: int, num_envs_in_all: int | None = None) -> None:
@@ -314,6 +257,7 @@ class LocalSampler:
         self._started = False
         self._profiler: Profiler = NO_STOPWATCH
         self._board: Board | None = None
+        self._watch = BoundsWatch(self.obs_layout) if num_envs_in_all is None else None
 
     def count_time(self, profiler: Profiler) -> None:
         """Has the time in environments and in the policy counted from now on, or no more."""
@@ -357,7 +301,7 @@ class LocalSampler:
         final_at = [(t, ending.env) for t, ending in endings]
         for t, ending in endings:
             ending.episode.step = (first_step + t + 1) * self._num_envs_in_all
-        return self._judged(
+        rollout = self._judged(
             policy,
             play,
             positions,
@@ -371,11 +315,19 @@ class LocalSampler:
             last_obs=torch.from_numpy(envs.obs.copy()),
             episodes=tuple(ending.episode for _, ending in endings),
         )
+        if self._watch is not None:
+            self._watch.look(rollout, policy, first_step)
+        return rollout
+
+    def take_faults(self) -> list[Fault]:
+        """Returns which episodes a number that is not finite ended since this was last asked."""
+        return self._envs.take_faults()
 
     def show_on(self, board: Board) -> None:
         """Lays what is collected from now on where another process can see it."""
         self._board = board
         self._envs.position = board.position
+        self._envs.place = board.place
 
     def _blocks(self, num_steps: int) -> tuple[NDArray[Any], ...]:
         """Returns room for observations, actions, rewards and the two kinds of endings, [T, N]."""
@@ -407,7 +359,7 @@ class LocalSampler:
             at = (block["final_obs"], block["final_at"], block["last_obs"])
             next_values = policy.next_values(values, *at)
         rollout = Rollout(log_probs=log_probs, values=values, next_values=next_values, **block)
-        rollout.check_finite(policy, *positions, self._envs.first_env)
+        check_finite(rollout, policy, *positions, self._envs.first_env)
         return rollout
 
     def score(

@@ -17,12 +17,12 @@ from clipper.checkpoint import (
 )
 from clipper.errors import FileError
 from clipper.fault_file import write_fault
+from clipper.faults import Fault
 from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profile_files import write_profile
 from clipper.profiling import RunProfile
 from clipper.run_folder import RunFolder, provenance, read_config, versions
-from clipper.supervision import Fault
 from clipper.training import Outcome, Report, TrainingState
 
 

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from clipper.envs.dropping import NotFinite
+from clipper.envs.ending import Ending
 from clipper.envs.replay import ReplayableEnvs
 from clipper.errors import NumericsError
 from clipper.metrics import Episode
@@ -131,39 +133,73 @@ def _score(
     layout = envs.action_layout
     obs = np.empty((_BLOCK, 1, envs.obs_layout.size), dtype=np.float32)
     actions = np.empty((_BLOCK, 1, layout.size), dtype=layout.dtype)
+    rewards = np.empty(_BLOCK)
     act = profiler.timed("act", policy.play(obs, None, actions).act)
     moments = RunningMoments((envs.obs_layout.size,))
     episodes: list[Episode] = []
     num_steps = 0
     while len(episodes) < contest.episodes and num_steps < most_steps:
-        count = 0
+        count, ending = 0, None
         for t in range(int(min(_BLOCK, most_steps - num_steps))):
             obs[t, 0] = envs.obs[i]
             act(t)
-            _, ending = envs.step_one(i, actions[t])
+            envs.note_place(i)
+            try:
+                reward, ending = envs.step_one(i, actions[t])
+            except NotFinite as bad:
+                assert envs.dropper is not None
+                cut = envs.dropper.drop(i, bad.reward, actions[: t + 1, 0])
+                episodes += [cut] if cut is not None else []
+                break
             count += 1
+            rewards[t] = reward
             if ending is not None:
                 episodes.append(ending.episode)
                 break
         num_steps += count
-        _check_finite(envs, i, obs[:count], episodes)
-        moments.merge_block(obs[:count])
+        seen = obs[:count, 0] if ending is None else np.vstack([obs[:count, 0], ending.final_obs])
+        with np.errstate(over="ignore"):  # one too large for float32 is infinite, as in rollouts
+            _check_finite(envs, i, seen, rewards[:count].astype(np.float32), ending)
+        if count:
+            moments.merge_block(obs[:count])
     envs.rewind(i)
     is_complete = len(episodes) == contest.episodes
     return Score(tuple(episodes), num_steps, is_complete, moments.state())
 
 
 def _check_finite(
-    envs: ReplayableEnvs, i: int, obs: NDArray[np.float32], episodes: Sequence[Episode]
+    envs: ReplayableEnvs,
+    i: int,
+    obs: NDArray[np.float32],
+    rewards: NDArray[np.float32],
+    ending: Ending | None,
 ) -> None:
-    """Raises unless observations and the last return are finite."""
-    last = episodes[-1].episode_return if episodes else 0.0
-    if math.isfinite(float(obs.sum())) and math.isfinite(last):
+    """Raises unless what an environment gave in some steps is finite.
+
+    Args:
+        envs: The environments.
+        i: Which.
+        obs: Observations acted on, and the one that the steps ended in if they ended, [n, D].
+        rewards: Rewards of the steps, [n] or [n - 1].
+        ending: How the episode ended in the last step, or None.
+    """
+    if math.isfinite(float(obs.sum())) and math.isfinite(float(rewards.sum())):
         return
-    if not np.isfinite(obs).all() or not math.isfinite(last):
-        number = episodes[-1].index if episodes else 0
-        raise NumericsError(
-            "every observation and reward must be finite, but one is not "
-            f"in environment {envs.first_env + i}, at or after episode {number}.",
-            hint="the environment gave it; find the step in its code that divides or overflows.",
-        )
+    bad_obs, bad_rewards = np.argwhere(~np.isfinite(obs)), np.flatnonzero(~np.isfinite(rewards))
+    if not len(bad_obs) and not len(bad_rewards):  # a sum that overflows
+        return
+    record = envs.cut_record(i) if ending is None else ending.episode
+    if len(bad_rewards) and (not len(bad_obs) or bad_rewards[0] < bad_obs[0, 0]):
+        row = int(bad_rewards[0])
+        what, found = "reward", f"{rewards[row]}"
+    else:
+        row, column = bad_obs[0].tolist()
+        what, found = "observation", f"{obs[row, column]} in {envs.obs_layout.column_name(column)}"
+    step = record.episode_length - len(rewards) + row + 1
+    where = f"in step {step}" if step <= record.episode_length else f"after step {step - 1}"
+    raise NumericsError(
+        f"every {what} must be finite, but is {found} {where} of episode {record.index} of "
+        f"environment {record.env}.",
+        hint="the environment gave it; find the step in its code that divides or overflows. "
+        "on_nonfinite drop-episode goes on with the next episode instead.",
+    )

@@ -84,6 +84,29 @@ class ObservationLayout:
             columns[leaf.start : leaf.start + leaf.size] = leaf.is_box
         return columns
 
+    @property
+    def bounds(self) -> tuple[Float32, Float32]:
+        """Least and largest number of every column that the space allows, [D] each; may be infinite."""
+        low = np.full(self.size, -np.inf, dtype=np.float32)
+        high = np.full(self.size, np.inf, dtype=np.float32)
+        # a float64 bound too large for float32 is none
+        with np.errstate(over="ignore"):
+            for leaf in self.leaves:
+                if isinstance(leaf.space, spaces.Box):
+                    columns = slice(leaf.start, leaf.start + leaf.size)
+                    low[columns] = leaf.space.low.reshape(-1)
+                    high[columns] = leaf.space.high.reshape(-1)
+        return low, high
+
+    def leaf_of(self, column: int) -> Leaf:
+        """Returns the simple space that a column of a row belongs to."""
+        return next(leaf for leaf in reversed(self.leaves) if leaf.start <= column)
+
+    def column_name(self, column: int) -> str:
+        """Returns a column of a row in words: `column 2`, or `column 0 of part 'clock'`."""
+        leaf = self.leaf_of(column)
+        return f"column {column - leaf.start}{_of(leaf).replace(' part', ' of part')}"
+
     def write(self, obs: Any, row: Float32) -> None:
         """Copies one observation into a row, float32 [D].
 
@@ -128,10 +151,9 @@ class ObservationLayout:
         bad = np.argwhere(~np.isfinite(rows))
         if len(bad):
             row, column = bad[0].tolist()
-            leaf = next(leaf for leaf in reversed(self.leaves) if leaf.start <= column)
             raise NumericsError(
-                f"every number of an observation must be finite, but column {column - leaf.start}"
-                f"{_of(leaf).replace(' part', ' of part')} is {rows[row, column]}"
+                f"every number of an observation must be finite, but {self.column_name(column)} "
+                f"is {rows[row, column]}"
                 f"{f' in row {row}' if len(rows) > 1 else ''}."
             )
         return rows

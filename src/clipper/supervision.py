@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,18 +19,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipper.block_checks import check_finite
+from clipper.envs.dropping import too_often
 from clipper.errors import EnvironmentFault
+from clipper.faults import MOST_FAULTS, Fault, FaultLedger
 from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import Rollout, block_shapes
+from clipper.scoring import Score
 from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
 
-# so many faults of one environment within an hour end the run
-MOST_FAULTS = 3
-_HOUR = 3600.0
 _LEAST_TIMEOUT = 10.0
 # a worker that does not move for so long is spoken of
 _SLOW_SECONDS = 5.0
@@ -39,39 +39,6 @@ _SLOW_SECONDS = 5.0
 _MOST_ACTIONS = 200_000
 # rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
 _MOST_RECENT = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """What went wrong in an environment of a worker.
-
-    Attributes:
-        env: Index of the environment in the run.
-        episode: Index of its episode.
-        seed: Seed of that episode's reset.
-        step: The step it was at, from 1; 0 for the reset.
-        how: What happened, in words.
-        report: The traceback, where there is one.
-        actions: Sampled actions since the reset, the last one included, [step, A]; fewer if the
-            episode was too long to be kept.
-        num_lost: Episodes that were cut off, this one included.
-    """
-
-    env: int
-    episode: int
-    seed: int
-    step: int
-    how: str
-    report: str
-    actions: NDArray[Any]
-    num_lost: int
-
-    def __str__(self) -> str:
-        at = f"step {self.step}" if self.step else "the reset"
-        return (
-            f"environment {self.env} failed in episode {self.episode} (seed {self.seed}) at {at}: its "
-            f"worker {self.how}; it is replaced, and {self.num_lost} open episodes end as truncated"
-        )
 
 
 class SupervisedShare:
@@ -84,6 +51,7 @@ class SupervisedShare:
         seed: The run's seed.
         timeout: Seconds after which a step counts as hanging, or None for the larger of 10 s and 20
             times the 99th percentile of its steps.
+        ledger: Where faults of all environments are counted.
 
     Attributes:
         faults: What went wrong since it was last emptied.
@@ -96,19 +64,22 @@ class SupervisedShare:
         num_envs_in_all: int,
         seed: int,
         timeout: float | None,
+        ledger: FaultLedger,
     ) -> None:
         self._make = make
         self.share = share
         self._num_envs_in_all = num_envs_in_all
         self._seeds = EpisodeSeeds(seed)
         self._pace = Pace(timeout)
-        self._times: dict[int, deque[float]] = {}
+        self._ledger = ledger
         self.faults: list[Fault] = []
         self.worker = make()
         self._standing: dict[str, NDArray[Any]] | None = None
         self._since: list[list[NDArray[Any]]] = [[] for _ in share]
         self._recent: list[tuple[torch.Tensor, ...]] = []
         self._question: tuple[dict[str, Any], int, bool] = ({}, 0, False)
+        self._contest: tuple[dict[str, Any], NDArray[np.float32], int, int | None]
+        self._contest = ({}, np.zeros((0, 0), np.float32), 0, None)
 
     def ask_to_collect(
         self, weights: dict[str, Any], num_steps: int, is_marked: bool, until_end: bool
@@ -140,6 +111,7 @@ class SupervisedShare:
                 kept = self._after(lost, policy, steps, left)
             else:
                 self._standing = columns.pop("standing")
+                self.note_dropped(columns.pop("faults"))
                 parts.append(_rollout(columns))
                 self._remember(parts[-1])
                 return joined_in_time(parts)
@@ -156,6 +128,90 @@ class SupervisedShare:
                 self.worker.ask("collect", weights, left, False, until_end)
             except WorkerLost as lost:
                 raise self.worker.as_error(lost) from lost
+
+    def ask_to_score(
+        self,
+        weights: dict[str, Any],
+        vectors: NDArray[np.float32],
+        episodes: int,
+        budget: int | None,
+        is_marked: bool,
+    ) -> None:
+        """Has the worker score its candidates; as `ProcessSampler.score`."""
+        self._contest = (weights, vectors, episodes, budget)
+        self.worker.board.place[:] = 0
+        with contextlib.suppress(WorkerLost):  # `scored` finds it dead, and goes on with another
+            self.worker.ask("score", *self._contest, is_marked)
+
+    def scored(self, steps: int) -> dict[int, Score]:
+        """Returns the scores that were asked for, by the index of the candidate.
+
+        Args:
+            steps: As the sampler counts them.
+
+        Raises:
+            EnvironmentFault: An environment failed too often.
+            ClipperError: Anything else that went wrong in the worker.
+        """
+        _, vectors, episodes, _ = self._contest
+        # no episode that a lost worker may have begun is begun a second time
+        most = -(-len(vectors) // self._num_envs_in_all) * episodes + MOST_FAULTS + 1
+        found: dict[int, Score]
+        while True:
+            self._pace.begin()
+            try:
+                found, self._standing, faults = self.worker.receive(self._wrong_in_score)
+            except WorkerLost as lost:
+                self._count(self._fault_in_score(lost), lost)
+            else:
+                self.note_dropped(faults)
+                return found
+            before = self._before_first() if self._standing is None else self._standing
+            self._standing = {**before, "episodes": before["episodes"] + most}
+            try:
+                self._replace(steps)
+                self.worker.board.place[:] = 0
+                self.worker.ask("score", *self._contest, False)
+            except WorkerLost as lost:
+                raise self.worker.as_error(lost) from lost
+
+    def _wrong_in_score(self) -> str | None:
+        """Returns what is wrong with a worker that has not answered yet, or None."""
+        moves = int(self.worker.board.place[4])
+        return self._pace.look(moves, moves == 0, self.worker.name)
+
+    def _fault_in_score(self, lost: WorkerLost) -> Fault:
+        env, episode, seed, step, _ = self.worker.board.place.tolist()
+        return Fault(
+            env=max(env, self.share.start),
+            episode=episode,
+            seed=seed,
+            step=step,
+            how=lost.how,
+            report=lost.report,
+            actions=np.zeros((0, 1)),  # they went with the worker
+            num_lost=1,
+        )
+
+    def _before_first(self) -> dict[str, NDArray[Any]]:
+        """Returns where the environments of a worker are that has not told yet."""
+        num_envs = len(self.share)
+        return {
+            "episodes": np.zeros(num_envs, np.int64),
+            "lengths": np.zeros(num_envs, np.int64),
+            "returns": np.zeros(num_envs),
+        }
+
+    def note_dropped(self, faults: list[Fault]) -> None:
+        """Counts what went wrong in environments of the worker, which went on by themselves.
+
+        Raises:
+            NumericsError: It was the third time of one environment within an hour.
+        """
+        self.faults += faults
+        for fault in faults:
+            if self._ledger.count(fault.env):
+                raise too_often(fault)
 
     def stand_at(self, standing: dict[str, NDArray[Any]], actions: list[NDArray[Any]]) -> None:
         """Takes over where its environments are: episodes, lengths and returns, and their actions."""
@@ -190,11 +246,7 @@ class SupervisedShare:
         if row >= num_steps:  # all was collected, but not told
             row, env = num_steps - 1, 0
         num_envs = len(self.share)
-        before = self._standing or {
-            "episodes": np.zeros(num_envs, np.int64),
-            "lengths": np.zeros(num_envs, np.int64),
-            "returns": np.zeros(num_envs),
-        }
+        before = self._standing or self._before_first()
         shapes = block_shapes(num_steps, num_envs, policy.obs_layout, policy.action_layout)
         blocks = self.worker.board.arrays(shapes)
         done = blocks[3] | blocks[4]
@@ -210,10 +262,12 @@ class SupervisedShare:
                               self._num_envs_in_all)  # fmt: skip
             standing = columns.pop("standing")
             kept = judged(policy, columns)
+            begun = before["episodes"].tolist(), before["lengths"].tolist()
+            check_finite(kept, policy, *begun, self.share.start)
         # no episode that was begun is begun a second time
-        begun = done[good : max(row, 0) + 1].sum(0)
+        num_begun = done[good : max(row, 0) + 1].sum(0)
         self._standing = {
-            "episodes": standing["episodes"] + 1 + begun,
+            "episodes": standing["episodes"] + 1 + num_begun,
             "lengths": np.zeros(num_envs, np.int64),
             "returns": np.zeros(num_envs),
         }
@@ -259,10 +313,7 @@ class SupervisedShare:
         """
         _LOG.warning("%s%s", fault, f"\n{fault.report.rstrip()}" if fault.report else "")
         self.faults.append(fault)
-        now = time.monotonic()
-        times = self._times.setdefault(fault.env, deque(maxlen=MOST_FAULTS))
-        times.append(now)
-        if len(times) == MOST_FAULTS and now - times[0] < _HOUR:
+        if self._ledger.count(fault.env):
             error = self.worker.as_error(lost)
             raise EnvironmentFault(
                 f"an environment must not fail {MOST_FAULTS} times within an hour, but {fault}"

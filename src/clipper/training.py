@@ -17,15 +17,27 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
+
+from clipper.alarms import AlarmWatch
 from clipper.algorithms import Algorithm
 from clipper.checkpoint import CheckpointRules
-from clipper.errors import ClipperError, FileError
+from clipper.errors import ClipperError, FileError, NumericsError
+from clipper.faults import FaultLedger
 from clipper.metrics import Episode, Iteration, Metrics, RecentEpisodes
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import RunProfile
 from clipper.rollout import Sampler, SamplerMark
 
 _LOG = logging.getLogger("clipper")
+
+_PARTS: Mapping[str, Any] = {
+    "recent": RecentEpisodes,
+    "faults": FaultLedger,
+    "alarms": AlarmWatch,
+}
+# checkpoints of the first days have none of these
+_NEW_PARTS = {"faults", "alarms"}
 
 
 @dataclass
@@ -40,6 +52,8 @@ class TrainingState:
         best: Best mean return of the periodic evaluations, or None before the first.
         next_evaluation: Step at which the next one is due.
         inexact: Why going on from here is not exactly the uninterrupted run, or None if it is.
+        faults: When environments failed; what is taken back does not make that unhappen.
+        alarms: What the rows of metrics say that is wrong.
     """
 
     step: int = 0
@@ -49,6 +63,8 @@ class TrainingState:
     best: float | None = None
     next_evaluation: int = 0
     inexact: str | None = None
+    faults: FaultLedger = field(default_factory=FaultLedger)
+    alarms: AlarmWatch = field(default_factory=AlarmWatch)
 
     def note_inexact(self, reason: str | None) -> None:
         """Adds a reason why this run is not bit for bit the uninterrupted one, if there is one."""
@@ -65,8 +81,9 @@ class TrainingState:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the counters as JSON values."""
-        data = {k: v for k, v in vars(self).items() if k != "recent"}
-        return {**data, "recent": self.recent.to_json()}
+        return {
+            name: value.to_json() if name in _PARTS else value for name, value in vars(self).items()
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainingState:
@@ -75,7 +92,7 @@ class TrainingState:
         Raises:
             FileError: A counter is missing, unknown, or no such number.
         """
-        if not isinstance(data, Mapping) or set(data) != set(cls.__dataclass_fields__):
+        if not isinstance(data, Mapping) or set(data) | _NEW_PARTS != set(cls.__dataclass_fields__):
             raise FileError(
                 f"the counters of a run must be {', '.join(cls.__dataclass_fields__)} and no others."
             )
@@ -89,7 +106,8 @@ class TrainingState:
         ):
             if not is_good:
                 raise FileError(f"{name} must be a counter of a run, but is {data[name]!r:.80}.")
-        return cls(**{**data, "recent": RecentEpisodes.from_json(data["recent"])})
+        parts = {k: kind.from_json(data[k]) for k, kind in _PARTS.items() if k in data}
+        return cls(**{**data, **parts})
 
 
 def _is_count(value: Any) -> bool:
@@ -265,6 +283,7 @@ class Trainer:
                 try:
                     with interrupt.allowed():
                         iteration = self._algorithm.iterate(self._sampler, self.progress(rules))
+                        check_learned(self._algorithm.policy)
                         report = self._count(iteration, time.perf_counter() - started, rules)
                         reason = self._finished(rules)
                         fault = self._evaluate_if_due(report, is_last=reason is not None)
@@ -431,6 +450,26 @@ class Trainer:
             self._save(before, mark)
         except ClipperError as second:
             error.add_note(f"The last finished iteration could not be saved: {second.message}")
+
+
+def check_learned(policy: ActorCritic) -> None:
+    """Raises unless all that a policy has learnt is finite.
+
+    A loss and a gradient that are finite do not promise it: a step may be too long.
+
+    Raises:
+        NumericsError: Names what is not.
+    """
+    if policy.is_finite():
+        return
+    for name, tensor in policy.tensors().items():
+        bad = tensor[~torch.isfinite(tensor)]
+        if len(bad):
+            raise NumericsError(
+                f"every number that is learnt must be finite, but {name} has {float(bad[0])} after "
+                "this iteration, which is taken back.",
+                hint="lower learning_rate, or look for extreme rewards (normalize_reward).",
+            )
 
 
 class _Before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from clipper.checkpoint_check import check_memory, check_parts, check_sampler, c
 from clipper.config_acer import ACERConfig
 from clipper.errors import ConfigError, FileError, FolderTaken
 from clipper.evaluation import SELECTION
+from clipper.faults import Fault
 from clipper.identity import Identity
 from clipper.metrics import Metrics
 from clipper.playground import Playground
@@ -67,6 +69,7 @@ class TrainingRun:
         """Trains until a rule ends it; the folder, if there is one, is written."""
         first_step = self.state.step
         self.state.note_inexact(self.origin)
+        self._playground.ledger = self.state.faults
         with profiler.part("start"):
             sampler, inexact = self._playground.ready(self.policy)
         self.state.note_inexact(inexact)
@@ -89,6 +92,7 @@ class TrainingRun:
             keeper=store and profiler.around(store, write="log", save="save", save_best="save"),
             observers=[
                 self._note_faults,
+                self._note_alarms,
                 *(profiler.timed("log", observer) for observer in observers),
             ],
             rules=self.checkpoints,
@@ -100,6 +104,8 @@ class TrainingRun:
         finally:
             self.algorithm.profiler = NO_STOPWATCH
             sampler.count_time(NO_STOPWATCH)
+            with suppress(FileError):  # what went wrong before is the one to be told of
+                self._keep_faults()
             if trainer.broken_at is not None:
                 self.state.note_inexact(self._playground.put_away(trainer.broken_at))
         if store is not None:
@@ -111,17 +117,37 @@ class TrainingRun:
         return replace(outcome, profile=profile)
 
     def _note_faults(self, report: Report) -> None:
-        """Writes down what went wrong in worker processes, if anything did."""
+        """Writes down what went wrong in environments that went on, if anything did."""
+        faults = self._keep_faults()
+        num_workers = sum(fault.is_of_worker for fault in faults)
+        if num_workers:
+            self.state.note_inexact("a worker was replaced after a fault of an environment")
+            report.log("rollout/env_faults", num_workers)
+        if len(faults) > num_workers:
+            report.log("rollout/dropped_episodes", len(faults) - num_workers)
+
+    def _note_alarms(self, report: Report) -> None:
+        """Adds what the row says that is wrong to it, and tells of what is new."""
+        found, new = self.state.alarms.look(report.step, report.metrics, report.progress)
+        for alarm in found:
+            report.log(f"alarm/{alarm.name}", alarm.value)
+        for alarm in new:
+            _LOG.warning("%s", alarm)
+            if self._store is not None:
+                self._store.folder.log(f"step {report.step:,}: {alarm}")
+
+    def _keep_faults(self) -> list[Fault]:
+        """Returns what went wrong since this was last asked, told and kept in the folder."""
         faults = self._playground.take_faults()
         for fault in faults:
-            self.state.note_inexact("a worker was replaced after a fault of an environment")
+            if not fault.is_of_worker:  # which is told of when it happens
+                _LOG.warning("%s", fault)
             if self._store is not None:
                 try:
                     self._store.write_fault(fault)
                 except FileError as error:  # the run has outlived the fault, and does this too
                     _LOG.warning("%s The fault's file is missing.", error.message)
-        if faults:
-            report.log("rollout/env_faults", len(faults))
+        return faults
 
     def rebudget(self, total_timesteps: int) -> None:
         """Sets another number of steps for the whole run.
@@ -236,6 +262,7 @@ class TrainingRun:
         self.algorithm.load_state_dict(parts)
         self._playground.leave_at(sampler)
         self.state = counters
+        self._playground.ledger = counters.faults
         self.origin = None
         missing = folder.cut_back(data["rows"])
         self.checkpoints = rules

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
+
 from clipper import errors
 from clipper.board import Board
-from clipper.errors import ClipperError, EnvironmentFault
+from clipper.errors import ClipperError, ConfigError, EnvironmentFault
 from clipper.mailbox import mailbox
 from clipper.worker_process import START
 
@@ -147,3 +149,15 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def portable(payload: tuple[Any, ...]) -> bytes:
+    """Returns a pickle that a worker can read, classes of notebooks included."""
+    try:
+        return bytes(cloudpickle.dumps(payload))
+    except Exception as error:
+        raise ConfigError(
+            "workers need an environment and a policy that can be sent to another process, but "
+            f"that raised {type(error).__name__}: {error}.",
+            hint="open files, locks and connections within the callable; or set workers to 0.",
+        ) from error

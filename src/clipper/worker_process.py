@@ -19,6 +19,7 @@ from clipper.board import Board
 from clipper.engine.choice import accelerate
 from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError, InvariantBreach
+from clipper.faults import Fault, FaultLedger
 from clipper.mailbox import Mailbox
 from clipper.rollout import LocalSampler, SamplerMark, block_shapes
 from clipper.scoring import Score
@@ -32,7 +33,7 @@ START = (
 
 
 class ShownBlocks:
-    """The blocks of a sampler on a board.
+    """The blocks of a sampler on a board, and where it is.
 
     Args:
         board: Where they lie.
@@ -41,6 +42,7 @@ class ShownBlocks:
 
     def __init__(self, board: Board, sampler: LocalSampler) -> None:
         self.position = board.position
+        self.place = board.place
         self._board = board
         self._sampler = sampler
 
@@ -71,7 +73,10 @@ class Share:
         self._policy = policy
         self._source = source
         self._engine = accelerate(policy, config)
-        self._sampler = local_sampler(source, share, seed, vectorization, num_envs)
+        # counted here as well, for environments that never give a good number
+        drops = FaultLedger() if config.on_nonfinite == "drop-episode" else None
+        self._sampler = local_sampler(source, share, seed, vectorization, num_envs, drops)
+        self._board = board
         if board is not None:
             self._sampler.show_on(ShownBlocks(board, self._sampler))
         self._before: SamplerMark | None = None
@@ -90,7 +95,8 @@ class Share:
         rollout = self._sampler.collect(self._policy, num_steps, until_end=until_end)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
         found = {k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()}
-        return {**found, "standing": self._sampler.standing()}
+        faults = self._sampler.take_faults()
+        return {**found, "standing": self._sampler.standing(), "faults": faults}
 
     def answer_begin(self, steps: int, episodes: NDArray[np.int64]) -> None:
         """Starts these episodes after so many steps of the run."""
@@ -108,19 +114,24 @@ class Share:
         episodes: int,
         budget: int | None,
         is_marked: bool,
-    ) -> dict[int, Score]:
-        """Returns what candidates did in these environments; remembers where it began if marked."""
+    ) -> tuple[dict[int, Score], dict[str, Any], list[Fault]]:
+        """Returns what candidates did in these environments, where these are then, and what failed.
+
+        Remembers where it began if marked.
+        """
         if is_marked:
             self._before = self._sampler.mark()
         self._policy.take(weights)
-        return self._sampler.score(self._policy, vectors, episodes, budget)
+        found = self._sampler.score(self._policy, vectors, episodes, budget)
+        return found, self._sampler.standing(), self._sampler.take_faults()
 
     def answer_call(
         self, weights: dict[str, Any], function: Callable[..., Any], keywords: dict[str, Any]
     ) -> Any:
         """Returns what a function does with the policy of these weights and fresh environments."""
         self._policy.take(weights)
-        return function(self._policy, self._source, **keywords)
+        place = None if self._board is None else self._board.place
+        return function(self._policy, self._source, place=place, **keywords)
 
     def answer_state(self, steps: int) -> dict[str, Any]:
         """Returns the environments' state when so many steps were done: now or at the last mark."""

@@ -9,27 +9,26 @@ a rollout has the same bits however the environments are shared out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipper.block_checks import BoundsWatch
 from clipper.config import Config
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import EnvSource
 from clipper.errors import ConfigError
+from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
 from clipper.scoring import Score
-from clipper.supervision import Fault, SupervisedShare
-from clipper.worker_handle import Worker, WorkerLost
-
-T = TypeVar("T")
+from clipper.supervision import SupervisedShare
+from clipper.worker_handle import Worker, WorkerLost, portable
 
 # what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
@@ -51,6 +50,7 @@ class ProcessSampler:
         vectorization: See `clipper.engine.native_envs.is_native`.
         is_isolated: Steps no environment in this process, so that none can take it down.
         timeout: Seconds after which a worker's step counts as hanging, or None to judge by its pace.
+        ledger: Where faults of the environments are counted; None for a new one.
 
     Raises:
         ConfigError: There are more workers than environments to share, or env is an instance.
@@ -68,6 +68,7 @@ class ProcessSampler:
         vectorization: str = "gymnasium",
         is_isolated: bool = False,
         timeout: float | None = None,
+        ledger: FaultLedger | None = None,
     ) -> None:
         if source.instance is not None:
             raise ConfigError(
@@ -82,16 +83,19 @@ class ProcessSampler:
         self._is_marked = True
         self._local: LocalSampler | None = None
         shares = self._shares
+        ledger = FaultLedger() if ledger is None else ledger
         if not is_isolated:
-            self._local = local_sampler(source, shares[0], seed, vectorization, num_envs)
+            drops = ledger if config.on_nonfinite == "drop-episode" else None
+            self._local = local_sampler(source, shares[0], seed, vectorization, num_envs, drops)
             shares = shares[1:]
         self.obs_layout = policy.obs_layout
         self.action_layout = policy.action_layout
+        self._watch = BoundsWatch(self.obs_layout)
         try:
             for number, share in enumerate(shares, start=1):
                 payload = (source, share, num_envs, seed, policy, config, vectorization)
-                make = partial(Worker, number, share, _portable(payload))
-                self._workers.append(SupervisedShare(make, share, num_envs, seed, timeout))
+                make = partial(Worker, number, share, portable(payload))
+                self._workers.append(SupervisedShare(make, share, num_envs, seed, timeout, ledger))
             for supervised in self._workers:
                 _answer(supervised.worker)  # its environments are built
         except BaseException:
@@ -129,6 +133,7 @@ class ProcessSampler:
         with self._profiler.part("workers"):
             rollouts += [each.collected(policy, self._steps) for each in self._workers]
         found = joined(rollouts, [share.start for share in self._shares])
+        self._watch.look(found, policy, self._steps)
         self._steps += len(found.rewards)
         return found
 
@@ -141,45 +146,30 @@ class ProcessSampler:
     ) -> dict[int, Score]:
         """Returns what a policy does with each of C parameter vectors; as `LocalSampler.score`.
 
-        A worker that is lost on the way is not replaced: what its candidates did went with it.
+        A worker that is lost on the way is replaced: what its candidates did went with it, and they
+        play again, other episodes.
 
         Raises:
-            EnvironmentFault: A worker died, or an environment raised.
-            NumericsError: An observation or a return is not finite.
+            EnvironmentFault: An environment of this process raised, or one of a worker failed too often.
+            NumericsError: An observation or a reward is not finite.
         """
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         for each in self._workers:
-            _ask(each.worker, "score", weights, vectors, episodes, budget, self._is_marked)
+            each.ask_to_score(weights, vectors, episodes, budget, self._is_marked)
         self._is_marked = False
         found: dict[int, Score] = {}
         if self._local is not None:  # while the workers score theirs
             found |= self._local.score(policy, vectors, episodes, budget)
         with self._profiler.part("workers"):
             for each in self._workers:
-                found |= _answer(each.worker)
+                found |= each.scored(self._steps)
         self._steps += 1
         return dict(sorted(found.items()))
 
-    def call(self, function: Callable[..., T], policy: ActorCritic, **keywords: Any) -> T:
-        """Returns `function(policy, source, **keywords)` of a worker, with its environments.
-
-        Args:
-            function: One that can be imported by its name.
-            policy: The policy whose weights are sent there.
-            **keywords: What it takes besides.
-
-        Raises:
-            EnvironmentFault: The worker died, or an environment raised.
-        """
-        weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
-        worker = self._workers[0].worker
-        _ask(worker, "call", weights, function, keywords)
-        found: T = _answer(worker)
-        return found
-
     def take_faults(self) -> list[Fault]:
-        """Returns what went wrong in workers since this was last asked."""
-        found = [fault for each in self._workers for fault in each.faults]
+        """Returns what went wrong in environments that go on, since this was last asked."""
+        found = [] if self._local is None else self._local.take_faults()
+        found += [fault for each in self._workers for fault in each.faults]
         for each in self._workers:
             each.faults.clear()
         return found
@@ -287,18 +277,6 @@ def share_out(num_envs: int, num_workers: int, is_isolated: bool = False) -> lis
     num_shares = num_workers + (not is_isolated)
     bounds = [i * num_envs // num_shares for i in range(num_shares + 1)]
     return [range(*pair) for pair in itertools.pairwise(bounds)]
-
-
-def _portable(payload: tuple[Any, ...]) -> bytes:
-    """Returns a pickle that a worker can read, classes of notebooks included."""
-    try:
-        return bytes(cloudpickle.dumps(payload))
-    except Exception as error:
-        raise ConfigError(
-            "workers need an environment and a policy that can be sent to another process, but "
-            f"that raised {type(error).__name__}: {error}.",
-            hint="open files, locks and connections within the callable; or set workers to 0.",
-        ) from error
 
 
 def joined(rollouts: Sequence[Rollout], first_envs: Sequence[int]) -> Rollout:

@@ -7,19 +7,22 @@ import logging
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import clipper
+import facts
 from clipper.cli.main import main
 from clipper.envs.make import env_source
 from clipper.errors import EnvironmentFault, FileError
 from clipper.fault_file import read_fault
-from clipper.randomness import EpisodeSeeds
+from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
 from clipper.run_folder import read_config
 from clipper.supervision import Pace, cut_off
 from clipper.workers import ProcessSampler
@@ -153,6 +156,107 @@ def test_three_faults_of_one_environment_end_the_run(tmp_path: Path) -> None:
     agent.close()
     assert agent.step % 96 == 0
     assert read_config(tmp_path / "run")["env_is_named"] is False
+    assert len(list((tmp_path / "run" / "faults").iterdir())) == 3
+
+
+def test_a_resumed_run_remembers_faults(tmp_path: Path) -> None:
+    """Two faults before a resume and one after it are three within an hour."""
+    kwargs = failing(tmp_path, "exit", lives=2)
+    first = clipper.PPO(Failing, env_kwargs=kwargs, workers=1, **SMALL)
+    first.train(progress=False, run_dir=tmp_path / "run")
+    first.close()
+    assert not (tmp_path / "lives").read_bytes()
+    (tmp_path / "lives").write_bytes(b"x")
+    second = clipper.resume(tmp_path / "run", env=partial(Failing, **kwargs), workers=1)
+    with pytest.raises(EnvironmentFault, match="must not fail 3 times within an hour"):
+        second.train(8 * 96, progress=False)
+    second.close()
+
+
+def test_a_worker_that_is_lost_while_scoring_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CEM goes on with every candidate scored; environment, episode, seed and step are told."""
+    kwargs = failing(tmp_path, "kill", lives=1, at=30)
+    agent = clipper.CEM(
+        Failing, env_kwargs=kwargs, workers=1, preset="none", num_envs=2, population_size=8,
+        hidden_sizes=(8,), total_timesteps=600, eval_every=0, seed=1,
+    )  # fmt: skip
+    scored = []
+    with caplog.at_level(logging.WARNING, "clipper"):
+        agent.train(
+            progress=False,
+            run_dir=tmp_path / "run",
+            callback=lambda report: scored.append("search/score_mean" in report.metrics),
+        )
+    agent.close()
+    assert scored[0]
+    (file,) = (tmp_path / "run" / "faults").iterdir()
+    fault = read_fault(file)
+    assert (fault.index, fault.how) == (1, "ended with SIGKILL")
+    assert fault.seed == EpisodeSeeds(1).of(1, fault.episode)
+    # episodes of at most 20 steps: the 30th step is not one of the first
+    assert fault.episode > 0
+    assert 1 <= fault.step <= 20
+    assert f"environment 1 failed in episode {fault.episode}" in caplog.text
+    # no episode was played twice
+    rows = read_rows(tmp_path / "run" / "episodes.csv")
+    episodes = [(row["env"], row["episode"]) for row in rows]
+    assert len(set(episodes)) == len(episodes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", WAYS)
+def test_thirty_faults_of_a_kind(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often workers are lost, batches keep their size and no process stays behind."""
+    monkeypatch.setattr("clipper.faults.MOST_FAULTS", 1000)
+    children = set(psutil.Process().children())
+    agent = clipper.PPO(
+        Failing,
+        env_kwargs=failing(tmp_path, way, lives=30, at=6),
+        workers=1,
+        env_timeout=0.5 if way == "hang" else None,
+        **{**SMALL, "total_timesteps": 8 * 96},
+    )
+    agent.train(progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    assert not (tmp_path / "lives").read_bytes()
+    assert agent.step == 8 * 96
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    assert sum(float(row["rollout/env_faults"] or 0) for row in rows) == 30
+    assert [int(row["step"]) for row in rows] == [96 * (i + 1) for i in range(8)]
+    episodes = [(r["env"], r["episode"]) for r in read_rows(tmp_path / "run" / "episodes.csv")]
+    assert len(set(episodes)) == len(episodes)
+    assert set(psutil.Process().children()) <= children
+    facts.note("worker_faults", faults=30)
+
+
+def test_a_crash_in_an_evaluation_is_an_error(tmp_path: Path) -> None:
+    """With `isolate` it names episode, step and seed, the agent is unharmed and can be asked again."""
+    clipper.PPO(DictEnv, **SMALL).save(tmp_path / "agent.safetensors")
+    for way, words in (("segfault", "SIGSEGV"), ("exit", "exit code 7"), ("hang", "did not move")):
+        kwargs = failing(tmp_path, way, lives=1, at=5)
+        agent = clipper.load(
+            tmp_path / "agent.safetensors",
+            env=partial(Failing, **kwargs),
+            isolate=True,
+            env_timeout=1.0,
+        )
+        with pytest.raises(EnvironmentFault, match="neither end its process nor hang") as caught:
+            agent.evaluate(2, seed=3)
+        seed = int(derived_seed(3, Purpose.EVALUATION_SEED, 0, 0))
+        assert f"evaluation episode 0, step 5, seed {seed}" in caught.value.message
+        assert words in caught.value.message
+        # it has no lives left
+        expected = clipper.load(tmp_path / "agent.safetensors", env=partial(Failing, **kwargs))
+        assert agent.evaluate(2, seed=3).returns == expected.evaluate(2, seed=3).returns
+        agent.close()
+    raising = partial(Failing, **failing(tmp_path, "raise", lives=1, at=5))
+    agent = clipper.load(tmp_path / "agent.safetensors", env=raising, isolate=True)
+    with pytest.raises(EnvironmentFault, match=r"the cable is out.*evaluation episode 0, step 5"):
+        agent.evaluate(2, seed=3)
+    agent.close()
 
 
 def test_a_fault_is_seen_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +281,7 @@ def test_a_fault_is_seen_again(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["replay", str(file)]) == 0
     said = capsys.readouterr()
     assert said.out == "2 steps were played without a fault\n"
-    assert "seed 5; then its worker ended with SIGSEGV" in said.err
+    assert "seed 5; then it ended with SIGSEGV" in said.err
     file.write_text(json.dumps({**content, "actions": [[7]], "step": 1}))
     assert main(["replay", str(file)]) == 3
     assert "failed in step 1" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clipper.agent import AGENTS
+from clipper.alarms import RULES
 from clipper.metrics import DESCRIPTIONS
 from helpers import DictEnv
 
@@ -38,8 +39,9 @@ RUNS: list[tuple[str, Any, dict[str, Any]]] = [
     ("trpo", "CartPole-v1", {}),
     ("cem", "CartPole-v1", {"population_size": 4}),
 ]
-# what a run logs where something went wrong; see tests/unit/test_workers.py
-FAULTS = {"rollout/env_faults"}
+# what a run logs where something went wrong; see tests/faults and tests/unit/test_alarms.py
+FAULTS = {"rollout/env_faults", "rollout/dropped_episodes"}
+FAULTS |= {f"alarm/{rule.__name__.removesuffix('_alarm')}" for rule in RULES}
 
 
 def test_every_metric_is_described_and_every_description_is_of_one() -> None:

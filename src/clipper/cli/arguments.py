@@ -363,12 +363,21 @@ def agent_path(args: argparse.Namespace) -> Path:
     return path
 
 
-def load_agent(args: argparse.Namespace) -> Agent:
-    """Returns the agent that the arguments name."""
+def load_agent(
+    args: argparse.Namespace, *, isolate: bool = False, env_timeout: str | None = None
+) -> Agent:
+    """Returns the agent that the arguments name; the rest as `clipper.load` takes it."""
     path = agent_path(args)
     from clipper.loading import load
 
-    return load(path, env=args.env, trust_env=args.trust_env, device=args.device)
+    return load(
+        path,
+        env=args.env,
+        trust_env=args.trust_env,
+        device=args.device,
+        isolate=isolate,
+        env_timeout=env_timeout,
+    )
 
 
 def say(text: str = "") -> None:

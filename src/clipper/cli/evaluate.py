@@ -15,6 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_agent_arguments(parser)
     add_play_arguments(parser, episodes=100)
     parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="play in another process: an environment that crashes is an error with its episode, step "
+        "and seed",
+    )
+    parser.add_argument(
+        "--env-timeout",
+        metavar="TIME",
+        help="with --isolate: a step that takes longer is an error: 30s, 2min (the larger of 10 s and "
+        "20 times the 99th percentile of the steps)",
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print one object: mean, std, low, high, episodes, seed, deterministic, env",
@@ -23,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and returns the exit code."""
-    agent = load_agent(args)
-    result = agent.evaluate(args.episodes, seed=args.seed, deterministic=not args.stochastic)
+    agent = load_agent(args, isolate=args.isolate, env_timeout=args.env_timeout)
+    try:
+        result = agent.evaluate(args.episodes, seed=args.seed, deterministic=not args.stochastic)
+    finally:
+        agent.close()
     print(dump_json(result.to_json()) if args.json else result)
     return 0

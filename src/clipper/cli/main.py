@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 from typing import NoReturn
 
 from clipper import __version__
@@ -54,7 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except Terminated:
+        print("stopped.", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         # the reader of our output has gone (`clipper presets | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,8 +119,19 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
+class Terminated(BaseException):
+    """SIGTERM came where no training handles it; files that are half written are removed."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Lets the first SIGTERM run through what must be cleaned up; a second one ends the process."""
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated
+
+
 def entry() -> NoReturn:
     """Runs the process's command line and exits."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
 
 

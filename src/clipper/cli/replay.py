@@ -9,10 +9,11 @@ from pathlib import Path
 from clipper.cli.arguments import say
 from clipper.errors import ConfigError
 
-HELP = """Plays the episode again in which an environment failed in a worker: its seed, its actions.
+HELP = """Plays the episode again in which an environment failed: its seed, its actions.
 
-The environment is stepped in this process: what took the worker down may take this one down too, which
-a debugger can watch. Ends with exit code 3 if it raises, 0 if it does not fail again."""
+The environment is stepped in this process: what took a worker down may take this one down too, which a
+debugger can watch. Ends with exit code 3 if it raises or gives a number that is not finite, 0 if it does
+not fail again."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays and returns the exit code."""
+    import numpy as np
+
     from clipper.agent_meta import made_plain
+    from clipper.envs.contract import read_reward
+    from clipper.envs.dropping import what_is_not_finite
     from clipper.envs.make import env_source, needs_trust
     from clipper.fault_file import check_actions, read_fault
-    from clipper.spaces import ActionLayout
+    from clipper.spaces import ActionLayout, ObservationLayout
 
     fault = read_fault(Path(args.fault))
     name = args.env or fault.env["name"]
@@ -49,27 +54,37 @@ def run(args: argparse.Namespace) -> int:
     )
     say(
         f"{name}: environment {fault.index}, episode {fault.episode}, seed {fault.seed}; "
-        f"then its worker {made_plain(fault.how)}"
+        f"then it {made_plain(fault.how)}"
     )
     if len(fault.actions) < fault.step:
         say(f"note: only {len(fault.actions)} of {fault.step} actions were kept")
     env = source.make()
-    layout = ActionLayout(env.action_space)
+    obs_layout, layout = ObservationLayout(env.observation_space), ActionLayout(env.action_space)
+    row = np.zeros(obs_layout.size, dtype=np.float32)
     actions = []
     if len(fault.actions):
         check_actions(fault.actions, layout, args.fault)
         actions = layout.to_env(fault.actions.astype(layout.dtype))
     step = 0
     try:
-        env.reset(seed=fault.seed)
+        obs, _ = env.reset(seed=fault.seed)
+        obs_layout.write(obs, row)
+        what = what_is_not_finite(obs_layout, row, 0.0)
         for step, action in enumerate(actions, start=1):
-            _, _, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, _ = env.step(action)
+            obs_layout.write(obs, row)
+            what = what_is_not_finite(obs_layout, row, read_reward(reward))
+            if what is not None:
+                break
             if (terminated or truncated) and step < len(actions):
                 print(f"the episode ended in step {step} of {len(actions)}: it is not the same one")
                 return 0
     except Exception:
         at = f"step {step}" if step else "reset"
         print(f"failed in {at}:\n{traceback.format_exc().rstrip()}")
+        return 3
+    if what is not None:
+        print(f"gave {what} in {f'step {step}' if step else 'reset'}")
         return 3
     print(f"{step} steps were played without a fault")
     return 0

@@ -36,6 +36,9 @@ HELP = """Trains an agent with PPO, or another --algo, and keeps everything in a
 Settings not given come from the environment's preset (`clipper presets ENV`); the defaults shown
 are those without a preset. Ctrl-C stops cleanly; `clipper resume` goes on."""
 
+# the last ones are printed in the summary; log.txt has all
+_MOST_ALARMS = 5
+
 
 def add_arguments(parser: Parser) -> None:
     """Adds the arguments; every setting of the algorithm that is asked for is a flag."""
@@ -195,6 +198,8 @@ def summarise(agent: Agent, outcome: Outcome, path: Path) -> int:
         print("no training episode has ended yet")
     if agent.best is not None:
         print(f"best periodic evaluation {agent.best:.1f} (best.safetensors)")
+    for alarm in agent.alarms[-_MOST_ALARMS:]:
+        print(alarm)
     if agent.inexact:
         print(f"not exactly repeatable: {agent.inexact}")
     if outcome.profile is not None:

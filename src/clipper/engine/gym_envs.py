@@ -15,8 +15,11 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from clipper.engine import native
+from clipper.envs.contract import read_reward
+from clipper.envs.dropping import Blocks
+from clipper.envs.ending import Ending
 from clipper.envs.make import Env, EnvSource
-from clipper.envs.replay import Ending
+from clipper.envs.replay import in_order
 from clipper.envs.vector import VectorEnv
 from clipper.randomness import EpisodeSeeds
 from clipper.spaces import ActionLayout, Float32
@@ -68,23 +71,31 @@ class GymEnvs(VectorEnv):
         """Acts and steps until blocks are full; as `ReplayableEnvs.collect`."""
         if until_end:
             return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
+        self._num_older = len(self._log)
         self._log.append(actions)
         found: list[tuple[int, Ending]] = []
+        dropper = self.dropper
+        act = self._profiler.timed("act", act)
 
         def end(t: int, i: int, is_terminated: bool, info: Any) -> None:
             record = self._record(i, not is_terminated, info)
             found.append((t, Ending(i, self.obs[i].copy(), record)))
-            before = self.envs[i]
             self._begin(i)
-            if self.envs[i] is not before:
-                self._steps[i], self._limits[i] = door(self.envs[i])
+            self._check_first(i)
+            self._steps[i], self._limits[i] = door(self.envs[i])
+
+        def drop(t: int, i: int, reward: float) -> None:
+            assert dropper is not None
+            blocks = Blocks(obs, actions, rewards, terminated, truncated)
+            found.extend(dropper.play_again(t, i, reward, act, blocks))
+            self._steps[i], self._limits[i] = door(self.envs[i])
 
         doors = [door(env) for env in self.envs]
         self._steps = [step for step, _ in doors]
         self._limits[:] = [limit for _, limit in doors]
         try:
             self._loop.collect(
-                self._profiler.timed("act", act),
+                act,
                 self._steps,
                 self._limits,
                 self.action_layout.to_env,
@@ -96,6 +107,7 @@ class GymEnvs(VectorEnv):
                 terminated,
                 truncated,
                 self.position,
+                None if dropper is None else drop,
             )
         except Exception as error:
             i = self._loop.stepping
@@ -107,12 +119,12 @@ class GymEnvs(VectorEnv):
                 if limit:
                     # what was counted here is what the wrapper would have counted
                     env._elapsed_steps = int(length)  # type: ignore[attr-defined]
-        return found
+        return found if dropper is None else in_order(found)
 
     def _read(self, i: int, found: Any) -> tuple[float, bool, bool, Any]:
         """Returns what a step gave besides the observation, which goes into the environment's row."""
         obs, reward, is_terminated, is_truncated, info = found
-        reward = float(reward)
+        reward = read_reward(reward)
         is_terminated = bool(is_terminated)
         is_truncated = bool(is_truncated)
         self.obs_layout.write(obs, self._rows[i])

@@ -129,7 +129,7 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return {"final_obs": final_obs, "_final_obs": has_ended}
 
     def _fault(self) -> EnvironmentFault:
-        env, in_reset, text = self._batch.failure()
+        env, in_reset, text, *_ = self._batch.failure()
         call = "reset" if in_reset else "step"
         return EnvironmentFault(
             f"{self._library.name} must not fail in {call}, but did: {text} (environment {env})."

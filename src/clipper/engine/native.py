@@ -243,6 +243,20 @@ class NativeEngine:
         """Returns True if no number in the blocks is NaN or infinite."""
         return _native.are_finite([_array(block) for block in blocks])
 
+    def is_finite(self) -> bool:
+        """Returns True if no number that is learnt is NaN or infinite; as `ActorCritic.is_finite`."""
+        normalizer = self._normalizer
+        return _native.are_finite([self._state.params.numpy()]) and (
+            normalizer is None or bool(np.isfinite(normalizer.moments.numpy()).all())
+        )
+
+    def first_outside(
+        self, obs: Tensor, low: NDArray[np.float32], high: NDArray[np.float32]
+    ) -> int | None:
+        """Returns where a block is outside its bounds first; as `ActorCritic.first_outside`."""
+        at = _native.first_outside(_array(obs), low, high)
+        return at if at >= 0 else None
+
     def improve(
         self,
         rollout: Rollout,

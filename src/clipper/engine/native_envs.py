@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from clipper.engine import native
 from clipper.engine.classic import classic_library
 from clipper.engine.gym_envs import GymEnvs
+from clipper.envs.dropping import Blocks, NotFinite
+from clipper.envs.ending import Ending
 from clipper.envs.library import is_library, load_library
 from clipper.envs.make import EnvSource
-from clipper.envs.replay import Ending, ReplayableEnvs
+from clipper.envs.replay import ReplayableEnvs, in_order
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
+from clipper.faults import FaultLedger
 from clipper.metrics import Episode
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler
@@ -132,9 +135,19 @@ class NativeEnvs(ReplayableEnvs):
         """Steps one environment; as `ReplayableEnvs.step_one`."""
         reward, (terminated, truncated) = np.zeros(1, np.float32), np.zeros((2, 1), np.bool_)
         if not self._batch.step_one(i, action, reward, terminated, truncated):
-            raise self._fault()
-        is_done = bool(terminated[0] or truncated[0])
-        return float(reward[0]), self._endings()[0][1] if is_done else None
+            _, in_reset, _, is_not_finite, given = self._batch.failure()
+            if not is_not_finite:
+                raise self._fault()
+            if not in_reset:
+                raise NotFinite(given)
+        endings = self._endings()
+        self._check_first(i)
+        return float(reward[0]), endings[0][1] if endings else None
+
+    def drop_episodes(self, ledger: FaultLedger) -> None:
+        """Ends episodes in which a number is not finite from now on, and counts them there."""
+        super().drop_episodes(ledger)
+        self._batch.refuse_not_finite()
 
     def collect(
         self,
@@ -152,18 +165,43 @@ class NativeEnvs(ReplayableEnvs):
         """
         if until_end or not isinstance(act, native.Stepper):
             return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
+        self._num_older = len(self._log)
         self._log.append(actions)
+        found: list[tuple[int, Ending]] = []
+        dropper = self.dropper
+
+        def drop(t: int, i: int, in_reset: bool, reward: float) -> None:
+            assert dropper is not None
+            # those until now: what is done here makes others in their place
+            found.extend(self._endings())
+            if in_reset:
+                dropper.begin(i)
+            else:
+                blocks = Blocks(obs, actions, rewards, terminated, truncated)
+                found.extend(dropper.play_again(t, i, reward, act, blocks))
+            self._batch.begin_block()
+
         with self._profiler.part("env"):
-            if not self._batch.collect(act, obs, rewards, terminated, truncated, self.position):
+            if not self._batch.collect(
+                act,
+                obs,
+                rewards,
+                terminated,
+                truncated,
+                self.position,
+                None if dropper is None else drop,
+            ):
                 raise self._fault()
-            return self._endings()
+            found += self._endings()
+        return found if dropper is None else in_order(found)
 
     def close(self) -> None:
         """Frees the environments."""
         del self._batch
 
     def _begin(self, i: int) -> None:
-        if not self._batch.begin(i):
+        # what is not finite is for the dropper, which looks at every first observation
+        if not self._batch.begin(i) and not self._batch.failure()[3]:
             raise self._fault()
 
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
@@ -183,7 +221,7 @@ class NativeEnvs(ReplayableEnvs):
         return endings
 
     def _fault(self) -> EnvironmentFault:
-        i, in_reset, text = self._batch.failure()
+        i, in_reset, text, *_ = self._batch.failure()
         env, episode = self.first_env + i, int(self._episodes[i])
         step = "" if in_reset else f", step {int(self._lengths[i]) + 1}"
         call = "reset" if in_reset else "step"
@@ -210,6 +248,7 @@ def local_sampler(
     seed: int,
     vectorization: str,
     num_envs_in_all: int | None = None,
+    ledger: FaultLedger | None = None,
 ) -> LocalSampler:
     """Returns what collects in this process.
 
@@ -219,6 +258,10 @@ def local_sampler(
         seed: The run's seed.
         vectorization: See `is_native`.
         num_envs_in_all: Environments of the run, if others are stepped elsewhere, or None.
+        ledger: Where episodes are counted that end for a number which is not finite; None to let
+            such a number stop the run.
     """
     envs = step_envs(source, len(share), EpisodeSeeds(seed), share.start, vectorization)
+    if ledger is not None:
+        envs.drop_episodes(ledger)
     return LocalSampler(envs, seed, num_envs_in_all)

@@ -21,6 +21,10 @@ _RESET_HINT = (
     "write `def reset(self, *, seed=None, options=None)`, begin it with "
     f"`super().reset(seed=seed)`, end it with `return obs, {{}}`. {_OLD}"
 )
+# what needs no further looking
+_NUMBERS = (float, int, np.floating, np.integer, np.bool_)
+_REWARD_LAW = "give a number as the reward of every step"
+_REWARD_HINT = "return float(reward); of an array with one number, float(reward[0])."
 _PAIR_HINT = f"write `return obs, {{}}` in place of `return obs`. {_OLD}"
 
 
@@ -68,6 +72,27 @@ def begin(env: Env, seed: int) -> tuple[Any, Any]:
     if isinstance(info, (np.ndarray, numbers.Number)):
         raise Breach("reset_result", law, f"returned {_shown(found)}", _PAIR_HINT)
     raise Breach("info_type", law, f"the info is {_shown(info)}", _PAIR_HINT)
+
+
+def read_reward(reward: Any) -> float:
+    """Returns the reward that a step gave, as a float.
+
+    Raises:
+        Breach: It is not a number.
+    """
+    try:
+        if isinstance(reward, _NUMBERS) or (
+            not isinstance(reward, (str, bytes)) and np.ndim(reward) == 0
+        ):
+            return float(reward)
+    except (TypeError, ValueError):  # of None, of a ragged list, of a complex number
+        pass
+    except OverflowError as error:
+        raise Breach(
+            "reward_type", _REWARD_LAW, f"the reward is a whole number too large for it ({error})",
+            _REWARD_HINT,
+        ) from None  # fmt: skip
+    raise Breach("reward_type", _REWARD_LAW, f"the reward is {_shown_value(reward)}", _REWARD_HINT)
 
 
 def fault(
@@ -138,3 +163,10 @@ def _shown(found: Any) -> str:
     if isinstance(found, (tuple, list)):
         return f"a {type(found).__name__} of {len(found)}"
     return "None" if found is None else f"a {type(found).__name__}"
+
+
+def _shown_value(found: Any) -> str:
+    """Returns what is no number, itself where it is short."""
+    if isinstance(found, (np.ndarray, tuple, list)):
+        return _shown(found)
+    return f"{found!r}"[:80]

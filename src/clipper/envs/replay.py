@@ -1,6 +1,7 @@
 """Where environments are in their episodes in, a state that brings fresh ones there out.
 
-An environment is kept as its episode, which gives the seed, and the actions since its reset.
+An environment is kept as its episode, which gives the seed, and the actions since its reset. One that
+gives a number which is not finite may be let go on: see `clipper.envs.dropping`.
 """
 
 from __future__ import annotations
@@ -13,24 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.envs.dropping import Blocks, Dropper, NotFinite
+from clipper.envs.ending import Ending as Ending
+from clipper.faults import Fault, FaultLedger
 from clipper.metrics import Episode
 from clipper.profiling import NO_STOPWATCH, Profiler
+from clipper.randomness import EpisodeSeeds
 from clipper.spaces import ActionLayout, Float32, ObservationLayout
-
-
-@dataclass(slots=True)
-class Ending:
-    """How an episode of one environment ended in a step.
-
-    Attributes:
-        env: Index of the environment among those stepped together.
-        final_obs: The observation the episode truly ended in, float32 [D].
-        episode: Its record; `step` is left at 0 for the sampler to fill.
-    """
-
-    env: int
-    final_obs: Float32
-    episode: Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +48,8 @@ class ReplayableEnvs(ABC):
 
     Attributes:
         obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
+        dropper: Ends episodes in which a number is not finite, or None: such numbers then stand in
+            the blocks like others.
     """
 
     # an episode longer than this is not kept for replay: memory must not grow without end
@@ -67,6 +59,7 @@ class ReplayableEnvs(ABC):
     _returns: MutableSequence[float] | NDArray[np.float64]
     _lengths: MutableSequence[int] | NDArray[np.int64]
     _episodes: MutableSequence[int] | NDArray[np.int64]
+    _seeds: EpisodeSeeds
 
     def __init__(
         self,
@@ -82,9 +75,14 @@ class ReplayableEnvs(ABC):
         self.obs: Float32 = np.zeros((num_envs, obs_layout.size), dtype=np.float32)
         # blocks [t, N, A] of actions
         self._log: list[NDArray[Any]] = []
+        # of which so many are older than the rollout that is being collected
+        self._num_older = 0
+        self.dropper: Dropper | None = None
         self._profiler: Profiler = NO_STOPWATCH
         # the row and the environment that `collect` is at, for whoever watches from outside
         self.position: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
+        # of who steps them one by one: environment, episode, seed, step (0: reset), moves
+        self.place: NDArray[np.int64] = np.zeros(5, dtype=np.int64)
 
     @abstractmethod
     def step(
@@ -109,12 +107,25 @@ class ReplayableEnvs(ABC):
 
         Raises:
             EnvironmentFault: The environment raised or broke the contract; names env and step.
+            NotFinite: With a dropper, if the observation or the reward is not finite.
         """
 
     def rewind(self, i: int) -> None:
         """Starts the next episode in an environment if it is in the middle of one."""
         if self._lengths[i]:
             self._begin(i)
+            self._check_first(i)
+
+    def drop_episodes(self, ledger: FaultLedger) -> None:
+        """Ends episodes in which a number is not finite from now on, and counts them there."""
+        self.dropper = Dropper(self, ledger)
+
+    def take_faults(self) -> list[Fault]:
+        """Returns what went wrong since this was last asked; without a dropper nothing."""
+        if self.dropper is None:
+            return []
+        found, self.dropper.faults = self.dropper.faults, []
+        return found
 
     def collect(
         self,
@@ -140,8 +151,12 @@ class ReplayableEnvs(ABC):
 
         Raises:
             EnvironmentFault: An environment raised or broke the contract; names env and step.
+            NumericsError: With a dropper, if a number was not finite for the third time.
         """
         act = self._profiler.timed("act", act)
+        if self.dropper is not None:
+            blocks = Blocks(obs, actions, rewards, terminated, truncated)
+            return self._collect_good(act, blocks, until_end, self.dropper)
         found: list[tuple[int, Ending]] = []
         rows = zip(obs, actions, rewards, terminated, truncated, strict=True)
         for t, (obs_N, action_N, reward_N, terminated_N, truncated_N) in enumerate(rows):
@@ -153,6 +168,38 @@ class ReplayableEnvs(ABC):
             if until_end and found:
                 break
         return found
+
+    def _collect_good(
+        self, act: Callable[[int], None], blocks: Blocks, until_end: bool, dropper: Dropper
+    ) -> list[tuple[int, Ending]]:
+        """As `collect`, with every number looked at."""
+        found: list[tuple[int, Ending]] = []
+        self._num_older = len(self._log)
+        for t, action_N in enumerate(blocks.actions):
+            blocks.obs[t] = self.obs
+            act(t)
+            self.position[0] = t
+            self._log.append(action_N[None])
+            for i in range(self.num_envs):
+                self.position[1] = i
+                try:
+                    blocks.rewards[t, i], ending = self.step_one(i, action_N[i : i + 1])
+                except NotFinite as bad:
+                    if until_end and t and self._lengths[i]:
+                        # the episode has ended one row before, and the rollout with it
+                        cut = dropper.cut(t, i, bad.reward, blocks)
+                        assert cut is not None
+                        self._log.pop()
+                        return [*found, (t - 1, cut)]
+                    found += dropper.play_again(t, i, bad.reward, act, blocks)
+                    continue
+                if ending is not None:
+                    blocks.terminated[t, i] = not ending.episode.truncated
+                    blocks.truncated[t, i] = ending.episode.truncated
+                    found.append((t, ending))
+            if until_end and found:
+                break
+        return in_order(found)
 
     def count_time(self, profiler: Profiler) -> None:
         """Has the time of acting and within environments counted from now on, or no more."""
@@ -193,6 +240,57 @@ class ReplayableEnvs(ABC):
         self._log.clear()
         for i in range(self.num_envs):
             self._begin(i)
+            self._check_first(i)
+
+    def begin_next(self, i: int) -> None:
+        """Starts the next episode in an environment, whatever its first observation."""
+        self._begin(i)
+
+    def _check_first(self, i: int) -> None:
+        """Goes on to the next episode where an environment began one with a number not finite."""
+        if self.dropper is not None:
+            self.dropper.begin(i)
+
+    def note_place(self, i: int) -> None:
+        """Notes that the next step of an environment is being taken, for whoever watches."""
+        step, moves = int(self._lengths[i]) + 1, int(self.place[4]) + 1
+        self.place[:] = (self.first_env + i, self._episodes[i], self.seed_of(i), step, moves)
+
+    def cut_record(self, i: int) -> Episode:
+        """Returns the record of the episode an environment is in, as one that is cut off now."""
+        return Episode(
+            self.first_env + i,
+            int(self._episodes[i]),
+            float(self._returns[i]),
+            int(self._lengths[i]),
+            True,
+            0,
+        )
+
+    def seed_of(self, i: int) -> int:
+        """Returns the seed of the episode that an environment is in."""
+        return self._seeds.of(self.first_env + i, int(self._episodes[i]))
+
+    def actions_since_reset(self, i: int, block: NDArray[Any], t: int) -> NDArray[Any]:
+        """Returns an environment's sampled actions up to row t of a rollout's, [n, A].
+
+        Args:
+            i: The environment.
+            block: Actions of the rollout that is being collected, [T, N, A].
+            t: The row; its action is the last one.
+        """
+        inside = min(t, int(self._lengths[i]))
+        older = int(self._lengths[i]) - inside
+        log = [self._no_actions(0), *self._log[: self._num_older]]
+        before = np.concatenate([part[:, i] for part in log])
+        return np.concatenate(
+            [before[len(before) - min(older, len(before)) :], block[t - inside : t + 1, i]]
+        )
+
+    @property
+    def no_actions(self) -> NDArray[Any]:
+        """No action of one environment, [0, A]."""
+        return self._no_actions(0)[:, 0]
 
     def positions(self) -> tuple[list[int], list[int]]:
         """Returns each environment's episode index and the steps taken in it."""
@@ -268,6 +366,7 @@ class ReplayableEnvs(ABC):
             else:
                 failed.append(i)
                 self._begin(i)
+                self._check_first(i)
         if not failed:
             return None
         return (
@@ -279,6 +378,14 @@ class ReplayableEnvs(ABC):
         """Returns a block of zeros, [num_steps, N, A]."""
         layout = self.action_layout
         return np.zeros((num_steps, self.num_envs, layout.size), dtype=layout.dtype)
+
+
+def in_order(endings: list[tuple[int, Ending]]) -> list[tuple[int, Ending]]:
+    """Returns endings with their rows in the order of these, then of the environments.
+
+    One that was found a row late stands behind those of its own row.
+    """
+    return sorted(endings, key=lambda found: (found[0], found[1].env))
 
 
 def _listed(numbers: Any) -> list[Any]:

@@ -18,9 +18,11 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from clipper.envs.contract import fault, first_obs
+from clipper.envs.contract import fault, first_obs, read_reward
+from clipper.envs.dropping import NotFinite
+from clipper.envs.ending import Ending as Ending
 from clipper.envs.make import Env, EnvSource, episode_limit
-from clipper.envs.replay import Ending, ReplayableEnvs
+from clipper.envs.replay import ReplayableEnvs
 from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode
 from clipper.profiling import Profiler
@@ -105,7 +107,7 @@ class VectorEnv(ReplayableEnvs):
             position[1] = i
             try:
                 obs, reward, is_terminated, is_truncated, info = env.step(action)
-                rewards[i] = reward = float(reward)
+                rewards[i] = reward = reward if type(reward) is float else read_reward(reward)
                 is_done = is_terminated or is_truncated
                 if is_done:
                     row = np.empty_like(row)
@@ -130,17 +132,20 @@ class VectorEnv(ReplayableEnvs):
             obs, reward, is_terminated, is_truncated, info = self.envs[i].step(
                 self.action_layout.to_env(action)[0]
             )
-            reward = float(reward)
+            reward = read_reward(reward)
             self.obs_layout.write(obs, self._rows[i])
             is_done = is_terminated or is_truncated
         except Exception as error:
             raise self._fault(i, "step", error) from error
+        if self.dropper is not None and not self.dropper.is_good(i, reward):
+            raise NotFinite(reward)
         self._returns[i] += reward
         self._lengths[i] += 1
         if not is_done:
             return reward, None
         ending = Ending(i, self.obs[i].copy(), self._record(i, not is_terminated, info))
         self._begin(i)
+        self._check_first(i)
         return reward, ending
 
     def count_time(self, profiler: Profiler) -> None:
@@ -168,7 +173,7 @@ class VectorEnv(ReplayableEnvs):
                     self.action_layout.to_env(action[None])[0]
                 )
                 self.obs_layout.write(obs, self._rows[i])
-                self._returns[i] += float(reward)
+                self._returns[i] += read_reward(reward)
             except Exception:
                 return False
             self._lengths[i] += 1
@@ -186,7 +191,7 @@ class VectorEnv(ReplayableEnvs):
             self.envs[i] = self._make()
         self._is_used[i] = True
         try:
-            obs = first_obs(self.envs[i], self._seed_of(i))
+            obs = first_obs(self.envs[i], self.seed_of(i))
             self.obs_layout.write(obs, self._rows[i])
         except Exception as error:
             raise self._fault(i, "reset", error) from error
@@ -218,10 +223,7 @@ class VectorEnv(ReplayableEnvs):
     def _fault(self, i: int, call: str, error: Exception) -> EnvironmentFault:
         step = f", step {self._lengths[i] + 1}" if call == "step" else ""
         where = f"environment {self.first_env + i}, episode {self._episodes[i]}{step}"
-        return fault(self.name, call, error, where, self._seed_of(i))
-
-    def _seed_of(self, i: int) -> int:
-        return self._seeds.of(self.first_env + i, self._episodes[i])
+        return fault(self.name, call, error, where, self.seed_of(i))
 
 
 def numeric_extras(info: Any) -> dict[str, float]:

@@ -69,6 +69,16 @@ class Accelerator(Protocol):
         """Returns True if no number in the blocks is NaN or infinite."""
         ...
 
+    def is_finite(self) -> bool:
+        """Returns True if no number that is learnt is NaN or infinite."""
+        ...
+
+    def first_outside(
+        self, obs: Tensor, low: NDArray[np.float32], high: NDArray[np.float32]
+    ) -> int | None:
+        """Returns the flat index of the first number of a block outside its column's bounds."""
+        ...
+
     def play(
         self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
     ) -> Play:
@@ -368,6 +378,32 @@ class ActorCritic(nn.Module):
             return self._accelerator.are_finite(blocks)
         # one pass and no temporary: a sum is finite unless a term is not (or it overflows)
         return all(math.isfinite(block.sum()) for block in blocks)
+
+    def is_finite(self) -> bool:
+        """Returns True if no number that is learnt is NaN or infinite; False may be a false alarm."""
+        if self._accelerator is not None:
+            return self._accelerator.is_finite()
+        return all(math.isfinite(tensor.sum()) for tensor in self.tensors().values())
+
+    def first_outside(
+        self, obs: Tensor, low: NDArray[np.float32], high: NDArray[np.float32]
+    ) -> int | None:
+        """Returns where a block of raw observations is outside its bounds first, or None.
+
+        Args:
+            obs: The block, [..., D].
+            low: Least number of every column, [D].
+            high: Largest number of every column, [D].
+
+        Returns:
+            The flat index of the number.
+        """
+        if self._accelerator is not None:
+            return self._accelerator.first_outside(obs, low, high)
+        rows = obs.numpy(force=True)
+        if (rows >= low).all() and (rows <= high).all():
+            return None
+        return int(np.flatnonzero((rows < low) | (rows > high))[0])
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what `state_dict` does: the parameters and statistics themselves, by name.

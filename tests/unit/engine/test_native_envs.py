@@ -118,7 +118,7 @@ def test_a_failure_is_told_with_its_place(macro: str, text: str) -> None:
 def test_a_number_that_is_not_finite_is_found() -> None:
     """The check of the whole block is that of all samplers."""
     name = walk("BOX", "NAN_AT=4")
-    with pytest.raises(NumericsError, match="step 5 of episode 0 of environment 0"):
+    with pytest.raises(NumericsError, match="after step 4 of episode 0 of environment 0"):
         sampler_for(name, "native").collect(policy_for(name), 10)
 
 

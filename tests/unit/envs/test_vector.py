@@ -370,7 +370,10 @@ FAULTS: dict[str, tuple[Callable[[Step], Any], str]] = {
     "complex": (with_obs(np.zeros(2, np.complex64)), "must be numbers"),
     "none": (with_obs(None), "must be numbers .* but is None"),
     "a dict": (with_obs({"x": 1}), "must be numbers"),
-    "no reward": (lambda found: (found[0], None, *found[2:]), "NoneType"),
+    "no reward": (
+        lambda found: (found[0], None, *found[2:]),
+        "give a number as the reward .* is None",
+    ),
     "two rewards": (lambda found: (found[0], [1.0, 2.0], *found[2:]), "list"),
 }
 
@@ -595,7 +598,7 @@ def test_a_number_that_is_not_finite_is_located(at: str, value: float) -> None:
     noun = "reward" if at == "reward" else "observation"
     assert noun in caught.value.message
     assert f"{value}" in caught.value.message
-    step = {"reward": "in step 2", "obs": "in step 3", "final_obs": "after step 3"}[at]
+    step = {"reward": "in step 2", "obs": "after step 2", "final_obs": "after step 3"}[at]
     assert f"{step} of episode 1 of environment 1" in caught.value.message
 
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "moments.hpp"
+
 namespace clipper {
 
 namespace {
@@ -80,6 +82,16 @@ bool EnvBatch::fail(int64_t env, bool in_reset, const std::string& text) {
   return false;
 }
 
+// Whether a number is not finite where that is refused; then `failure` tells.
+bool EnvBatch::is_refused(int64_t env, bool in_reset, double reward) {
+  const auto as_stored = static_cast<float>(reward);
+  if (!refuses_not_finite || (is_finite(&as_stored, 1) &&
+                              is_finite(states_.obs + env * obs_size_, obs_size_)))
+    return false;
+  failure = {env, in_reset, "", true, reward};
+  return true;
+}
+
 // Lays the observation that the library wrote into the environment's row.
 bool EnvBatch::observe(int64_t env) {
   float* const row = states_.obs + env * obs_size_;
@@ -109,7 +121,8 @@ bool EnvBatch::begin(int64_t env) {
   void* const handle = envs_[static_cast<size_t>(env)];
   if (library_.reset(handle, word >> 1, raw_obs_.data()) != 0)
     return fail(env, true, reason(handle));
-  return observe(env) || fail(env, true, "the observation is not one of its categories");
+  if (!observe(env)) return fail(env, true, "the observation is not one of its categories");
+  return !is_refused(env, true, 0);
 }
 
 // One step of one environment; an observation, a length and a return further.
@@ -129,6 +142,7 @@ bool EnvBatch::advance(int64_t env, ActionRow action, ClipperStep* result) {
   if (library_.step(handle, action_.data(), raw_obs_.data(), result) != 0)
     return fail(env, false, reason(handle));
   if (!observe(env)) return fail(env, false, "the observation is not one of its categories");
+  if (is_refused(env, false, result->reward)) return false;
   states_.returns[env] += result->reward;
   if (++states_.lengths[env] == max_episode_steps_) result->truncated = 1;
   return true;

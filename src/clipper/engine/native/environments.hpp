@@ -28,6 +28,8 @@ struct EnvFailure {
   int64_t env = -1;  // none
   bool in_reset = false;
   std::string text;
+  bool not_finite = false;  // it did not fail, but gave such a number
+  double reward = 0;        // with it
 };
 
 // How an episode ended: at a step of a block, in an environment.
@@ -82,6 +84,7 @@ class EnvBatch {
   int64_t action_size() const { return action_size_; }
   const EnvStates& states() const { return states_; }
   EnvFailure failure;
+  bool refuses_not_finite = false;  // a number that is not finite is a failure; no such step counts
   int64_t* position = nullptr;     // if set, its second number is the environment being stepped
   std::vector<EnvEnding> endings;  // since they were cleared, with the observations they ended in
   std::vector<float> final_obs;    // [F][D]
@@ -89,6 +92,7 @@ class EnvBatch {
  private:
   bool advance(int64_t env, ActionRow action, ClipperStep* result);
   bool observe(int64_t env);
+  bool is_refused(int64_t env, bool in_reset, double reward);
   bool fail(int64_t env, bool in_reset, const std::string& text);
   std::string reason(void* env) const;
   void close();

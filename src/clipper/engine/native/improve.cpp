@@ -182,6 +182,10 @@ void Improver::update(Outcome& outcome) {
     shuffler.permute(plan_.shuffle, static_cast<uint32_t>(epoch), plan_.iteration, num_rows_,
                      order.data());
     for (int64_t start = 0; start < num_rows_; start += plan_.minibatch_size) {
+      if (is_interrupted && is_interrupted()) {
+        outcome.failure = Failure::interrupted;
+        return;
+      }
       double* report = records_.reports + outcome.num_reports++ * kReportSize;
       gradient(order.data() + start, plan_.minibatch_size, report, grad_.data());
       if (outcome.num_reports == 1 && !(report[kRatioError] <= plan_.ratio_tolerance)) {

@@ -44,7 +44,7 @@ struct Optimizer {
   int64_t num_updates;
 };
 
-enum class Failure : int { none, ratio, not_finite };
+enum class Failure : int { none, ratio, not_finite, interrupted };
 
 struct Outcome {
   int64_t num_reports = 0, num_updates = 0;
@@ -67,6 +67,8 @@ class Improver {
   Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
            const Records& records);
   Outcome run();
+  // Asked before every minibatch; if true, the rest is left undone and the failure says so.
+  std::function<bool()> is_interrupted;
   double estimate_seconds() const { return estimate_seconds_; }  // spent on judgements
 
   // Compares with a policy that is not the present one, for tests; as `Batch`.

@@ -85,7 +85,10 @@ Reported improve(NativePolicy& policy, const RolloutArrays& arrays, const Settin
                              {reports.data(), grad_norms.data(), advantages.data(),
                               value_targets.data(), counted.data()});
   clipper::value_fit(rows, arrays.values.data(), value_targets.data(), fit.data());
+  // a signal's handler in Python runs here, and may raise
+  improver.is_interrupted = [] { return PyErr_CheckSignals() != 0; };
   const clipper::Outcome outcome = improver.run();
+  if (outcome.failure == clipper::Failure::interrupted) throw nb::python_error();
   return {outcome.num_reports, outcome.num_updates, outcome.num_epochs,
           static_cast<int>(outcome.failure), outcome.shared, improver.estimate_seconds(),
           outcome.kl};
@@ -165,6 +168,14 @@ void bind_moments(nb::module_& m) {
       if (!clipper::is_finite(block.data(), static_cast<int64_t>(block.size()))) return false;
     return true;
   }, "blocks"_a);
+  m.def("first_outside", [](In<float> obs, In<float> low, In<float> high) {
+    const size_t columns = low.size();
+    require(high.size() == columns && columns > 0 && obs.size() % columns == 0,
+            "bounds must be [D], the block [..., D]");
+    return clipper::first_outside(static_cast<int64_t>(obs.size() / columns),
+                                  static_cast<int64_t>(columns), obs.data(), low.data(),
+                                  high.data());
+  }, "obs"_a, "low"_a, "high"_a);
 }
 
 }  // namespace

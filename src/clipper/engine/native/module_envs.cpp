@@ -11,6 +11,9 @@ namespace {
 // Step, env, episode, length, return, terminated.
 using Ending = std::tuple<int64_t, int64_t, int64_t, int64_t, double, bool>;
 
+// Steps after which a signal's handler in Python may run.
+constexpr int64_t kStepsUnheard = 64;
+
 class NativeEnvs {
  public:
   NativeEnvs(const std::string& path, const std::string& options, int64_t max_episode_steps,
@@ -63,9 +66,11 @@ class NativeEnvs {
                             truncated.data());
   }
 
-  // The loop of `LocalSampler.collect`: observe, act, step.
+  // The loop of `LocalSampler.collect`: observe, act, step. If there is a `drop`, numbers that are not
+  // finite are refused, and `drop(t, i, in_reset, reward)` begins the next episode and, unless it was
+  // in a reset, plays the row in it.
   bool collect(Stepper& stepper, Out<float> obs, Out<float> rewards, Out<bool> terminated,
-               Out<bool> truncated, Out<int64_t> position) {
+               Out<bool> truncated, Out<int64_t> position, nb::object drop) {
     const int64_t num_envs = batch_->num_envs(), num_steps = stepper.num_steps();
     const auto rows = static_cast<size_t>(num_envs * num_steps);
     const auto width = static_cast<size_t>(batch_->obs_size());
@@ -81,18 +86,37 @@ class NativeEnvs {
     begin_block();
     nb::gil_scoped_release released;
     for (int64_t t = 0; t < num_steps; ++t) {
+      if (t % kStepsUnheard == 0) {
+        nb::gil_scoped_acquire acquired;
+        if (PyErr_CheckSignals() != 0) throw nb::python_error();
+      }
       const int64_t row = t * num_envs, cell = row * batch_->action_size();
       const float* const now = batch_->states().obs;
       std::copy(now, now + num_envs * batch_->obs_size(), obs.data() + row * batch_->obs_size());
       stepper.step(t);
       position.data()[0] = t;
       const Actions& actions = stepper.actions();
-      if (!batch_->step(t, {actions.floats ? actions.floats + cell : nullptr,
-                            actions.ints ? actions.ints + cell : nullptr},
-                        rewards.data() + row, terminated.data() + row, truncated.data() + row))
-        return false;
+      for (int64_t i = 0; i < num_envs; ++i) {
+        const int64_t at = cell + i * batch_->action_size();
+        if (batch_->step_one(t, i, {actions.floats ? actions.floats + at : nullptr,
+                                    actions.ints ? actions.ints + at : nullptr},
+                             rewards.data() + row + i, terminated.data() + row + i,
+                             truncated.data() + row + i))
+          continue;
+        const clipper::EnvFailure found = batch_->failure;
+        if (!found.not_finite) return false;
+        nb::gil_scoped_acquire acquired;
+        drop(t, i, found.in_reset, found.reward);
+      }
     }
     return true;
+  }
+
+  void refuse_not_finite() { batch_->refuses_not_finite = true; }
+
+  void begin_block() {
+    batch_->endings.clear();
+    batch_->final_obs.clear();
   }
 
   bool replay(int64_t env, nb::ndarray<nb::ro, nb::c_contig> actions) {
@@ -114,16 +138,13 @@ class NativeEnvs {
     std::copy(batch_->final_obs.begin(), batch_->final_obs.end(), out.data());
   }
 
-  std::tuple<int64_t, bool, std::string> failure() const {
-    return {batch_->failure.env, batch_->failure.in_reset, batch_->failure.text};
+  // Environment, whether in a reset, why, whether for a number that is not finite, its reward.
+  std::tuple<int64_t, bool, std::string, bool, double> failure() const {
+    const clipper::EnvFailure& found = batch_->failure;
+    return {found.env, found.in_reset, found.text, found.not_finite, found.reward};
   }
 
  private:
-  void begin_block() {
-    batch_->endings.clear();
-    batch_->final_obs.clear();
-  }
-
   clipper::ActionRow row_of(const nb::ndarray<nb::ro, nb::c_contig>& actions, int64_t rows) const {
     require(static_cast<int64_t>(actions.size()) == rows * batch_->action_size(),
             "actions must be [rows, A]");
@@ -158,7 +179,9 @@ void bind_environments(nb::module_& m) {
       .def("step_one", &NativeEnvs::step_one, "env"_a, "action"_a, "reward"_a, "terminated"_a,
            "truncated"_a)
       .def("collect", &NativeEnvs::collect, "stepper"_a, "obs"_a, "rewards"_a, "terminated"_a,
-           "truncated"_a, "position"_a)
+           "truncated"_a, "position"_a, "drop"_a.none())
+      .def("refuse_not_finite", &NativeEnvs::refuse_not_finite)
+      .def("begin_block", &NativeEnvs::begin_block)
       .def("replay", &NativeEnvs::replay, "env"_a, "actions"_a)
       .def("endings", &NativeEnvs::endings)
       .def("final_obs", &NativeEnvs::final_obs, "out"_a)

@@ -7,6 +7,7 @@
 #include <numpy/arrayscalars.h>
 
 #include "bindings.hpp"
+#include "moments.hpp"
 
 using namespace nb::literals;
 
@@ -83,11 +84,13 @@ class GymLoop {
   }
 
   // The loop of `ReplayableEnvs.collect`. `read(i, found)` returns (reward, terminated, truncated,
-  // info) and fills the environment's row; `end(t, i, terminated, info)` begins the next episode.
+  // info) and fills the environment's row; `end(t, i, terminated, info)` begins the next episode. If
+  // there is a `drop`, a step that is not finite counts for nothing, and `drop(t, i, reward)` plays
+  // its row in the next episode.
   void collect(nb::object act, nb::list steps, In<int64_t> limits, nb::object to_env,
                nb::object read, nb::object end, Out<float> obs,
                nb::ndarray<nb::numpy, nb::c_contig> actions, Out<float> rewards,
-               Out<bool> terminated, Out<bool> truncated, Out<int64_t> position) {
+               Out<bool> terminated, Out<bool> truncated, Out<int64_t> position, nb::object drop) {
     require(position.size() == 2, "the position must be step and environment");
     require(obs.ndim() == 3 && actions.ndim() == 3, "blocks are [T, N, ...]");
     const auto num_steps = static_cast<int64_t>(obs.shape(0));
@@ -116,6 +119,11 @@ class GymLoop {
         const int64_t at = row + i;
         stepping = position.data()[1] = i;
         const Result found = step(i, steps, made, at, read);
+        if (!drop.is_none() && !is_finite(i, found.reward)) {
+          stepping = -1;
+          drop(t, i, found.reward);
+          continue;
+        }
         rewards.data()[at] = static_cast<float>(found.reward);
         returns_.data()[i] += found.reward;
         const int64_t length = ++lengths_.data()[i], limit = limits.data()[i];
@@ -208,6 +216,13 @@ class GymLoop {
     return result;
   }
 
+  // Whether what a step gave is finite, in the type that the blocks have.
+  bool is_finite(int64_t i, double given) const {
+    const auto reward = static_cast<float>(given);
+    return clipper::is_finite(&reward, 1) &&
+           clipper::is_finite(now_.data() + i * obs_size_, obs_size_);
+  }
+
   // Reads what keeps Gymnasium's promise and needs a copy alone; false leaves it to Python.
   bool is_plain(int64_t i, PyObject* found, Result* to) {
     if (!PyTuple_CheckExact(found) || PyTuple_GET_SIZE(found) != 5) return false;
@@ -254,7 +269,8 @@ void bind_gym(nb::module_& m) {
            nb::kw_only(), "obs"_a, "returns"_a, "lengths"_a, "obs_type"_a.none(),
            "choices"_a.none(), "scale"_a.none(), "action_type"_a.none(), "action_shape"_a)
       .def("collect", &GymLoop::collect, "act"_a, "steps"_a, "limits"_a, "to_env"_a, "read"_a,
-           "end"_a, "obs"_a, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a, "position"_a)
+           "end"_a, "obs"_a, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a, "position"_a,
+           "drop"_a.none())
       .def_ro("stepping", &GymLoop::stepping);
 }
 

@@ -33,7 +33,8 @@ Fitted fit_values(NativePolicy& policy, In<float> obs, nb::ndarray<nb::ro, nb::c
       policy.policy(), {rows, obs.data(), acted.floats, acted.ints, targets.data()},
       {num_epochs, minibatch_size, learning_rate, std::get<0>(betas), std::get<1>(betas), eps,
        clipper::Stream{seed, purpose}, iteration},
-      optimizer);
+      optimizer, [] { return PyErr_CheckSignals() != 0; });
+  if (outcome.interrupted) throw nb::python_error();
   return {outcome.num_updates, outcome.mean_loss, outcome.finite, outcome.loss, outcome.norm};
 }
 

@@ -60,4 +60,16 @@ bool is_finite(const float* x, int64_t size) {
   return found == 0;
 }
 
+int64_t first_outside(int64_t rows, int64_t columns, const float* block, const float* low,
+                      const float* high) {
+  for (int64_t row = 0; row < rows; ++row, block += columns) {
+    int32_t found = 0;
+    for (int64_t d = 0; d < columns; ++d) found |= (block[d] < low[d]) | (block[d] > high[d]);
+    if (found == 0) continue;
+    for (int64_t d = 0; d < columns; ++d)
+      if (block[d] < low[d] || block[d] > high[d]) return row * columns + d;
+  }
+  return -1;
+}
+
 }  // namespace clipper

@@ -17,4 +17,8 @@ void refresh(int64_t columns, const double* state, const bool* is_normalized, fl
 // True if no number is NaN or infinite.
 bool is_finite(const float* x, int64_t size);
 
+// The place in a block [B][D] of the first number outside its column's bounds [D], or -1.
+int64_t first_outside(int64_t rows, int64_t columns, const float* block, const float* low,
+                      const float* high);
+
 }  // namespace clipper

@@ -20,7 +20,7 @@ Range value_range(const Network& net) {
 }
 
 ValueOutcome fit_values(Policy& policy, const ValueRows& rows, const ValuePlan& plan,
-                        ValueOptimizer& optimizer) {
+                        ValueOptimizer& optimizer, bool (*is_interrupted)()) {
   const Network& net = policy.network();
   const Kernels& kernels = policy.kernels;
   const Range range = value_range(net);
@@ -43,6 +43,8 @@ ValueOutcome fit_values(Policy& policy, const ValueRows& rows, const ValuePlan& 
     shuffler.permute(plan.shuffle, static_cast<uint32_t>(epoch), plan.iteration, rows.count,
                      order.data());
     for (int64_t start = 0; start < rows.count; start += plan.minibatch_size) {
+      outcome.interrupted = is_interrupted();
+      if (outcome.interrupted) return outcome;
       const int64_t size = std::min(plan.minibatch_size, rows.count - start);
       kernels.gradient(net, policy.packed(), policy.workspace(), batch, order.data() + start, size,
                        objective, policy.grad_sums(), report, kCriticPart);

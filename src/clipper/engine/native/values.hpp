@@ -35,6 +35,7 @@ struct ValueOutcome {
   int64_t num_updates = 0;  // that were taken
   double mean_loss = 0;     // of 0.5 (V - target)^2, over the minibatches
   bool finite = true;       // if not, the last loss and norm are those that were not
+  bool interrupted = false;  // the rest was left undone
   double loss = 0, norm = 0;
 };
 
@@ -45,7 +46,8 @@ struct Range {
 };
 Range value_range(const Network& net);
 
+// `is_interrupted` is asked before every minibatch.
 ValueOutcome fit_values(Policy& policy, const ValueRows& rows, const ValuePlan& plan,
-                        ValueOptimizer& optimizer);
+                        ValueOptimizer& optimizer, bool (*is_interrupted)());
 
 }  // namespace clipper

@@ -1,0 +1,375 @@
+"""Rows of metrics in, alarms out: what goes wrong in training, the number that proves it, the cure.
+
+Every rule is a pure function of the rows so far. Thresholds stand beside the numbers that healthy runs
+of the presets reach (docs/concepts/alarms.md), with room between; a rule whose metrics an algorithm
+does not report is silent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from clipper.errors import FileError
+
+Row = Mapping[str, float]
+
+WINDOW = 20
+"""Numbers of every metric that are looked back on."""
+KEPT = (
+    "policy/approx_kl",
+    "policy/entropy",
+    "policy/action_std",
+    "rollout/episode_return",
+    "rollout/episode_return_std",
+    "rollout/episodes",
+    "rollout/reward_mean",
+    "rollout/truncated_fraction",
+    "loss/value",
+    "value/explained_variance",
+    "value/target_mean",
+    "value/target_std",
+)
+
+# what the row that later returns are compared with has at least
+_BASE = ("rollout/episode_return", "rollout/episode_return_std", "rollout/episodes")
+
+# alarms that are kept to be told of in the end
+_MOST_TOLD = 100
+
+# median of three rows; a mean over updates of 0.005 to 0.03 is what a clip range of 0.2 makes
+KL_LIMIT = 0.3
+# share of what the policy began with that is left, while returns have not risen
+ENTROPY_LEFT = 0.05
+STD_LEFT = 0.1
+# times the largest mean reward of a row so far
+REWARD_JUMP = 100.0
+# median of ten rows of the loss, in units of what a constant would have
+VALUE_LOSS_LIMIT = 10.0
+# mean of the last rows, none of which is above 0
+EXPLAINED_VARIANCE_LIMIT = -0.1
+# episodes, and the share of the run, after which returns should have risen
+FLAT_EPISODES = 200
+FLAT_PROGRESS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that goes wrong in training.
+
+    Attributes:
+        name: Its metric is `alarm/NAME`.
+        value: The number that proves it.
+        text: What is wrong, with that number, as a sentence without its full stop.
+        cure: The setting that mends it, as an imperative.
+    """
+
+    name: str
+    value: float
+    text: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"alarm {self.name}: {self.text}; {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the rules look at.
+
+    Attributes:
+        row: The newest row.
+        series: The last `WINDOW` numbers of every metric, the newest last, by its name.
+        first: The first row of the run.
+        base: The first row after 20 episodes, or None before.
+        largest_reward: The largest absolute mean reward of a row before this one, 0 for none.
+        progress: Share of the run that is done, 0 to 1.
+    """
+
+    row: Row
+    series: Mapping[str, Sequence[float]]
+    first: Row
+    base: Row | None
+    largest_reward: float
+    progress: float
+
+    def last(self, name: str, count: int) -> Sequence[float] | None:
+        """Returns the last numbers of a metric of the newest row, or None if there are not so many."""
+        found = self.series.get(name, ())
+        return found[-count:] if len(found) >= count and name in self.row else None
+
+    def target_scales(self, count: int) -> list[tuple[float, float]] | None:
+        """Returns the standard deviation of the last value targets, and a tenth of their mean.
+
+        The second is counted as spread beside the first: a task that is solved has targets that hardly
+        differ, and errors that are large by their deviation and small by any other measure.
+        """
+        stds, means = self.last("value/target_std", count), self.last("value/target_mean", count)
+        if stds is None or means is None:
+            return None
+        # of targets that are all 0 nothing can be said
+        return [(std, max(0.1 * abs(mean), 1e-9)) for std, mean in zip(stds, means, strict=True)]
+
+    @property
+    def has_risen(self) -> bool:
+        """True if returns are better than they were, by more than their first spread; or unknown."""
+        now = self.row.get("rollout/episode_return")
+        if self.base is None or now is None:
+            return True
+        first, spread = (self.base[f"rollout/episode_return{end}"] for end in ("", "_std"))
+        return now > first + spread
+
+
+def kl_alarm(past: Past) -> Alarm | None:
+    """The policy moves too far in an iteration: KL(old || new) is above 0.3 nats."""
+    found = past.last("policy/approx_kl", 3)
+    if found is None or not (kl := median(found)) > KL_LIMIT:
+        return None
+    return Alarm(
+        "kl",
+        kl,
+        f"the policy moves by a KL of {kl:.3g} nats in an iteration, where 0.005 to 0.03 is usual",
+        "lower learning_rate or num_epochs, or set target_kl 0.02",
+    )
+
+
+def entropy_alarm(past: Past) -> Alarm | None:
+    """The policy has become deterministic without having become better."""
+    if past.has_risen:
+        return None
+    if "policy/action_std" in past.first and (found := past.last("policy/action_std", 3)):
+        left = median(found) / past.first["policy/action_std"]
+        what, limit = "standard deviation of its actions", STD_LEFT
+    elif past.first.get("policy/entropy", 0.0) > 0.0 and (found := past.last("policy/entropy", 3)):
+        left = median(found) / past.first["policy/entropy"]
+        what, limit = "entropy", ENTROPY_LEFT
+    else:
+        return None
+    if not left < limit:
+        return None
+    return Alarm(
+        "entropy",
+        left,
+        f"the policy has {100 * left:.2g} % left of the {what} it began with, and returns have not "
+        "risen",
+        "raise ent_coef, or lower learning_rate",
+    )
+
+
+def reward_alarm(past: Past) -> Alarm | None:
+    """Rewards are suddenly a hundred times what they were at most."""
+    found = past.last("rollout/reward_mean", WINDOW // 2)
+    if found is None or not past.largest_reward > 0.0:
+        return None
+    jump = abs(found[-1]) / past.largest_reward
+    if not (jump > REWARD_JUMP and abs(found[-1]) > 1.0):
+        return None
+    return Alarm(
+        "reward",
+        jump,
+        f"the mean reward is {found[-1]:.3g}, {jump:.3g} times the largest before",
+        "look for a step of the environment that divides or sums up without a limit; "
+        "normalize_reward softens it",
+    )
+
+
+def value_loss_alarm(past: Past) -> Alarm | None:
+    """The value function diverges: its loss is ten times that of a constant, and stays there."""
+    losses = past.last("loss/value", WINDOW)
+    scales = past.target_scales(WINDOW // 2)
+    if losses is None or scales is None:
+        return None
+    pairs = zip(losses[-len(scales) :], scales, strict=True)
+    value = median(2.0 * loss / (std**2 + floor**2) for loss, (std, floor) in pairs)
+    if not value > VALUE_LOSS_LIMIT:
+        return None
+    return Alarm(
+        "value_loss",
+        value,
+        f"the value function diverges: its loss is {value:.3g} times that of a constant",
+        "lower learning_rate and max_grad_norm, or set normalize_reward",
+    )
+
+
+def explained_variance_alarm(past: Past) -> Alarm | None:
+    """The value function has long been worse than a constant."""
+    raw = past.last("value/explained_variance", WINDOW)
+    if raw is None or max(raw) > 0.0 or (scales := past.target_scales(WINDOW)) is None:
+        return None
+    # what is left unexplained, (1 - x) std^2, may be next to nothing where targets hardly differ
+    found = [
+        1.0 - (1.0 - x) * std**2 / (std**2 + floor**2)
+        for x, (std, floor) in zip(raw, scales, strict=True)
+    ]
+    if max(found) > 0.0 or not (mean := fmean(found)) < EXPLAINED_VARIANCE_LIMIT:
+        return None
+    return Alarm(
+        "explained_variance",
+        mean,
+        f"the value function explains {mean:.2f} of the variance of its targets over {WINDOW} "
+        "iterations: a constant would do better",
+        "set normalize_obs and normalize_reward, raise num_epochs, or lower gamma",
+    )
+
+
+def flat_return_alarm(past: Past) -> Alarm | None:
+    """Every episode runs into its limit, and returns are what they were at the start."""
+    found = past.last("rollout/truncated_fraction", WINDOW // 2)
+    now = past.row
+    if (
+        found is None
+        or min(found) < 1.0
+        or past.progress < FLAT_PROGRESS
+        or past.has_risen
+        or now["rollout/episodes"] < FLAT_EPISODES
+    ):
+        return None
+    value = now["rollout/episode_return"]
+    return Alarm(
+        "flat_return",
+        value,
+        f"every episode is cut at its limit, and after {now['rollout/episodes']:,.0f} of them the "
+        f"mean return is {value:.4g}, no better than at the start",
+        "reward progress towards the goal, begin nearer to it, or raise ent_coef (log_std_init for "
+        "continuous actions) so that it is found",
+    )
+
+
+RULES: tuple[Callable[[Past], Alarm | None], ...] = (
+    kl_alarm,
+    entropy_alarm,
+    reward_alarm,
+    value_loss_alarm,
+    explained_variance_alarm,
+    flat_return_alarm,
+)
+
+
+def alarms_of(past: Past) -> list[Alarm]:
+    """Returns what all rules say of the newest row."""
+    return [alarm for rule in RULES if (alarm := rule(past)) is not None]
+
+
+class AlarmWatch:
+    """The rows of a run one after the other in, its alarms out; a function of the rows alone.
+
+    Attributes:
+        raised: The steps at which an alarm began, and its text, in order; the last hundred.
+    """
+
+    def __init__(self) -> None:
+        self._series: dict[str, list[float]] = {}
+        self._first: Row | None = None
+        self._base: Row | None = None
+        self._largest_reward = 0.0
+        self._num_rows = 0
+        self._last_on: dict[str, int] = {}
+        self.raised: list[tuple[int, str]] = []
+
+    def look(self, step: int, metrics: Row, progress: float) -> tuple[list[Alarm], list[Alarm]]:
+        """Returns the alarms of a row, and those of them that were not on in the last `WINDOW` rows.
+
+        Args:
+            step: Transitions done.
+            metrics: The row.
+            progress: Share of the run that is done, 0 to 1.
+        """
+        row = {k: metrics[k] for k in KEPT if math.isfinite(metrics.get(k, math.nan))}
+        for name, value in row.items():
+            series = self._series.setdefault(name, [])
+            series.append(value)
+            del series[:-WINDOW]
+        if self._first is None:
+            self._first = row
+        if self._base is None and set(_BASE) <= set(row) and row["rollout/episodes"] >= 20:
+            self._base = row
+        past = Past(row, self._series, self._first, self._base, self._largest_reward, progress)
+        found = alarms_of(past)
+        self._largest_reward = max(self._largest_reward, abs(row.get("rollout/reward_mean", 0.0)))
+        self._num_rows += 1
+        new = [
+            alarm
+            for alarm in found
+            if self._num_rows - self._last_on.get(alarm.name, -WINDOW) > WINDOW
+        ]
+        self._last_on |= {alarm.name: self._num_rows for alarm in found}
+        self.raised = (self.raised + [(step, str(alarm)) for alarm in new])[-_MOST_TOLD:]
+        return found, new
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what the watch knows as JSON values."""
+        return {
+            "series": {name: list(series) for name, series in self._series.items()},
+            "first": self._first and dict(self._first),
+            "base": self._base and dict(self._base),
+            "largest_reward": self._largest_reward,
+            "num_rows": self._num_rows,
+            "last_on": dict(self._last_on),
+            "raised": [list(each) for each in self.raised],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AlarmWatch:
+        """Returns the watch that `to_json` wrote.
+
+        Raises:
+            FileError: It is something else.
+        """
+        if not _is_watch(data):
+            raise FileError("the alarms of a run must be what its rows said, but are not.")
+        watch = cls()
+        watch._series = {name: list(series) for name, series in data["series"].items()}
+        watch._first, watch._base = data["first"], data["base"]
+        watch._largest_reward = data["largest_reward"]
+        watch._num_rows, watch._last_on = data["num_rows"], dict(data["last_on"])
+        watch.raised = [(step, text) for step, text in data["raised"]]
+        return watch
+
+
+def _is_watch(data: Any) -> bool:
+    """True for what `AlarmWatch.to_json` returns."""
+    return (
+        isinstance(data, Mapping)
+        and set(data) == set(AlarmWatch().to_json())
+        and isinstance(data["series"], Mapping)
+        and all(
+            name in KEPT
+            and isinstance(series, list)
+            and 0 < len(series) <= WINDOW
+            and all(map(_is_number, series))
+            for name, series in data["series"].items()
+        )
+        and (data["first"] is None or _is_row(data["first"]))
+        and (data["base"] is None or _is_row(data["base"], _BASE))
+        and _is_number(data["largest_reward"])
+        and _is_count(data["num_rows"])
+        and isinstance(data["last_on"], Mapping)
+        and all(map(_is_count, data["last_on"].values()))
+        and isinstance(data["raised"], list)
+        and len(data["raised"]) <= _MOST_TOLD
+        and all(_is_told(each) for each in data["raised"])
+    )
+
+
+def _is_row(row: Any, needed: Sequence[str] = ()) -> bool:
+    return (
+        isinstance(row, Mapping)
+        and set(needed) <= set(row) <= set(KEPT)
+        and all(map(_is_number, row.values()))
+    )
+
+
+def _is_told(each: Any) -> bool:
+    is_pair = isinstance(each, list) and len(each) == 2
+    return is_pair and _is_count(each[0]) and isinstance(each[1], str)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63

@@ -1,0 +1,248 @@
+"""Laws of the alarms: silent over healthy runs, raised by a broken setting, exact when resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clipper
+import facts
+from clipper.alarms import RULES, WINDOW, Alarm, AlarmWatch
+from clipper.metrics import DESCRIPTIONS
+from commands import read_rows
+from helpers import DictEnv
+
+RECORDED = sorted((Path(__file__).parents[1] / "golden" / "alarms").glob("*.csv"))
+
+
+def recorded(file: Path) -> list[dict[str, float]]:
+    with open(file, newline="", encoding="utf-8") as lines:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+
+
+def alarms_over(rows: list[dict[str, float]]) -> list[tuple[int, Alarm]]:
+    """Returns the alarms that begin in rows, with the index of the row."""
+    watch = AlarmWatch()
+    progress = [row.get("progress", (n + 1) / len(rows)) for n, row in enumerate(rows)]
+    return [
+        (n, alarm)
+        for n, row in enumerate(rows)
+        for alarm in watch.look(int(row.get("step", n)), row, progress[n])[1]
+    ]
+
+
+def test_runs_were_recorded() -> None:
+    """PPO on the four tasks and every other algorithm, with hundreds of rows."""
+    names = {file.stem for file in RECORDED}
+    assert {
+        f"{task}-ppo" for task in ("cartpole", "pendulum", "lunarlander", "halfcheetah")
+    } <= names
+    assert {f"cartpole-{name}" for name in ("a2c", "acer", "vpg", "trpo", "cem")} <= names
+    assert sum(len(recorded(file)) for file in RECORDED) > 1000
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
+def test_healthy_runs_raise_no_alarm(file: Path) -> None:
+    """From the first row of a preset's run to the last no rule has anything to say."""
+    assert alarms_over(recorded(file)) == []
+    facts.note("healthy", rows=len(recorded(file)))
+
+
+def steady(count: int = 60, **changes: Callable[[int], float]) -> list[dict[str, float]]:
+    """Returns rows of a run that is fine, but for what is changed in row n."""
+    rows = []
+    for n in range(count):
+        row = {
+            "policy/approx_kl": 0.01,
+            "policy/entropy": 1.0 - 0.5 * n / count,
+            "rollout/episode_return": float(n),
+            "rollout/episode_return_std": 2.0,
+            "rollout/episodes": 10.0 * (n + 1),
+            "rollout/reward_mean": 1.0,
+            "rollout/truncated_fraction": 1.0,
+            "loss/value": 2.0,
+            "value/explained_variance": 0.5,
+            "value/target_mean": 0.0,
+            "value/target_std": 2.0,
+        }
+        for name, change in changes.items():
+            row[name.replace("__", "/")] = change(n)
+        rows.append(row)
+    return rows
+
+
+# what is changed, the row in which the alarm begins, its number
+MADE: dict[str, tuple[dict[str, Callable[[int], float]], int, float]] = {
+    # the median of three rows: two of them must be above the limit
+    "kl": ({"policy__approx_kl": lambda n: 0.5 if n >= 30 else 0.01}, 31, 0.5),
+    # 1 % of the first entropy in two of three rows; the return stays at 3, base 10 +- 2
+    "entropy": (
+        {
+            "policy__entropy": lambda n: 0.01 if n >= 30 else 1.0,
+            "rollout__episode_return": lambda n: 3.0,
+            "rollout__truncated_fraction": lambda n: 0.0,
+        },
+        31,
+        0.01,
+    ),
+    "reward": ({"rollout__reward_mean": lambda n: -350.0 if n == 30 else 1.0}, 30, 350.0),
+    # a constant's loss is 0.5 x 2^2 = 2; five of ten rows make the median of ten (1 + 40) / 2
+    "value_loss": ({"loss__value": lambda n: 80.0 if n >= 30 else 2.0}, 34, 20.5),
+    # row 10 is the first of 20 below 0
+    "explained_variance": (
+        {"value__explained_variance": lambda n: -0.2 if n >= 10 else 0.5},
+        29,
+        -0.2,
+    ),
+    # 200 episodes are over in row 19
+    "flat_return": ({"rollout__episode_return": lambda n: -200.0}, 19, -200.0),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_each_rule_speaks_when_it_should(name: str) -> None:
+    """Worked by hand: one alarm, in that row, with that number in its text and its cure."""
+    changes, row, value = MADE[name]
+    ((found_row, alarm),) = alarms_over(steady(**changes))
+    assert (alarm.name, found_row) == (name, row)
+    assert alarm.value == pytest.approx(value)
+    assert str(alarm).startswith(f"alarm {name}: ")
+    assert f"alarm/{name}" in DESCRIPTIONS
+
+
+def test_what_is_fine_is_silent() -> None:
+    """The rows that the others are made from raise nothing, and every rule has a test."""
+    assert alarms_over(steady()) == []
+    assert {rule.__name__ for rule in RULES} == {f"{name}_alarm" for name in MADE}
+
+
+def test_an_entropy_that_falls_while_returns_rise_is_learning() -> None:
+    """The same entropy is no alarm where the return is above its first spread."""
+    changes, _, _ = MADE["entropy"]
+    rows = steady(**{**changes, "rollout__episode_return": lambda n: 3.0 if n < 25 else 6.0})
+    assert alarms_over(rows) == []
+
+
+def test_targets_that_hardly_differ_prove_nothing() -> None:
+    """Around 100 with a deviation of 0.1 an error of 1 is 1 %, though 100 times their variance."""
+    rows = steady(
+        value__target_mean=lambda n: 100.0,
+        value__target_std=lambda n: 0.1,
+        value__explained_variance=lambda n: -99.0,
+        loss__value=lambda n: 0.5,
+    )
+    assert alarms_over(rows) == []
+    # with an error of 50 it is another matter: 1 - 2500 / (0.1^2 + 10^2) = -24
+    rows = steady(
+        value__target_mean=lambda n: 100.0,
+        value__target_std=lambda n: 0.1,
+        value__explained_variance=lambda n: 1.0 - 2500.0 / 0.01,
+        loss__value=lambda n: 0.5 * 2500.0,
+    )
+    found = {alarm.name: alarm.value for _, alarm in alarms_over(rows)}
+    assert found == {
+        "explained_variance": pytest.approx(-24.0, rel=1e-3),
+        "value_loss": pytest.approx(25.0, rel=1e-3),
+    }
+
+
+def test_an_alarm_that_comes_and_goes_is_told_of_once() -> None:
+    """Only after a window of silence it is news again; the row has it all the same."""
+    rows = steady(90, policy__approx_kl=lambda n: 0.5 if n in (30, 31, 40, 41, 80, 81) else 0.01)
+    assert [n for n, _ in alarms_over(rows)] == [31, 81]
+    watch = AlarmWatch()
+    on = [n for n, row in enumerate(rows) if watch.look(n, row, 0.5)[0]]
+    # the median of three: one row longer than it lasts
+    assert on == [31, 32, 41, 42, 81, 82]
+
+
+def test_numbers_that_are_missing_or_not_finite_are_passed_over() -> None:
+    """NaN, as an explained variance of constant targets is, counts as not reported."""
+    rows = steady(
+        value__explained_variance=lambda n: float("nan"), policy__approx_kl=lambda n: 0.01
+    )
+    assert alarms_over(rows) == []
+    assert alarms_over([{} for _ in range(50)]) == []
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_watch_goes_on_where_it_was_saved(name: str) -> None:
+    """Taken through JSON after any row, it says what the one that was never saved does."""
+    changes, _, _ = MADE[name]
+    rows = steady(**changes)
+    straight, resumed = AlarmWatch(), AlarmWatch()
+    for n, row in enumerate(rows):
+        resumed = AlarmWatch.from_json(json.loads(json.dumps(resumed.to_json(), allow_nan=False)))
+        progress = (n + 1) / len(rows)
+        assert straight.look(n, row, progress) == resumed.look(n, row, progress)
+    assert straight.raised == resumed.raised != []
+
+
+class Growing(DictEnv):
+    """Rewards are `factor` times as large from the 2,000th step on."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.count = factor, 0
+
+    def step(self, action: int) -> Any:
+        obs, reward, *rest = super().step(action)
+        self.count += 1
+        return obs, reward * (self.factor if self.count > 2000 else 1.0) + 0.05, *rest
+
+
+class Pointless(DictEnv):
+    """Rewards that no action changes."""
+
+    def step(self, action: int) -> Any:
+        obs, _, _, _, info = super().step(action)
+        return obs, float(self.np_random.normal()), False, self.clock == 20, info
+
+
+BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
+    "kl": ("CartPole-v1", {"learning_rate": 0.1, "num_epochs": 20}),
+    "entropy": (
+        Pointless,
+        {"learning_rate": 0.1, "ent_coef": 0.0, "num_epochs": 20, "total_timesteps": 40_000},
+    ),
+    "reward": (lambda: Growing(-1e4), {}),
+    "value_loss": ("CartPole-v1", {"learning_rate": "linear:1e-4:1e3", "max_grad_norm": None}),
+    "explained_variance": ("CartPole-v1", {"learning_rate": 0.0, "value_gain": 30.0}),
+    "flat_return": ("MountainCar-v0", {"total_timesteps": 60_000}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_setting_raises_its_alarm(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A real run: the number is in the row, the line in the log, and the agent tells of it."""
+    env, settings = BROKEN[name]
+    agent = clipper.PPO(
+        env, preset="none", seed=3, eval_every=0,
+        **{"num_envs": 4, "num_steps": 64, "minibatch_size": 64, "hidden_sizes": (16,),
+           "total_timesteps": 20_000, **settings},
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING, "clipper"):
+        agent.train(progress=False, run_dir=tmp_path / "run")
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    raised = [n for n, row in enumerate(rows) if row.get(f"alarm/{name}")]
+    assert raised
+    first = next(text for text in agent.alarms if f"alarm {name}: " in text)
+    assert first.startswith(f"step {int(rows[raised[0]]['step']):,}: ")
+    assert first.partition(": ")[2] in caplog.text
+    assert first in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_the_window_is_long_enough_for_every_rule() -> None:
+    """A rule never asks for more rows than are kept."""
+    watch = AlarmWatch()
+    for n, row in enumerate(steady(3 * WINDOW)):
+        watch.look(n, row, 0.5)
+    assert {len(series) for series in watch.to_json()["series"].values()} == {WINDOW}
