@@ -189,7 +189,7 @@ SECTIONS: dict[str, list[Promise]] = {
         Promise(
             "Bugs that other implementations have had do not pass the tests (`make mutants`)",
             ("unit/test_mutants.py",),
-            "{mutants[killed]:.0f} of {mutants[number]:.0f} found, {mutants[native]:.0f} of them in "
+            "{mutants[killed]:.0f} of {mutants[records]:.0f} found, {mutants[native]:.0f} of them in "
             "C++, each within {mutants[most_seconds]:.0f} s of CPU time",
         ),
     ],

@@ -297,14 +297,9 @@ def main(words: Sequence[str]) -> int:
     killed = sum(found.verdict == "killed" for found in findings.values())
     seconds = time.monotonic() - started
     print(f"{killed} of {len(findings)} bugs were found in {seconds:.0f} s")
-    if not args.names:
-        note(
-            "mutants",
-            number=len(findings),
-            killed=killed,
-            native=sum(m.is_native for m in findings),
-            most_seconds=round(max(f.seconds for f in findings.values()), 1),
-        )
+    for mutant, found in findings.items():
+        is_killed = found.verdict == "killed"
+        note("mutants", killed=is_killed, native=mutant.is_native, most_seconds=found.seconds)
     return 0 if killed == len(findings) else 1
 
 
