@@ -22,7 +22,6 @@ import torch
 import clipper
 from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import checkpoints_in
-from clipper.training import Trainer
 from helpers import DictEnv
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -34,6 +33,8 @@ _SERVER.set_forkserver_preload(
         *(f"clipper.algorithms.{name}" for name in AGENTS),
     ]
 )
+# after every iteration, or every 50 ms
+OFTEN = ({"checkpoint_every": 1}, {"checkpoint_every": 1}, {"checkpoint_minutes": 0.05 / 60})
 ENVS = {"DictEnv": DictEnv}
 # longer than any of these runs takes, killed or not
 _PATIENCE_SECONDS = 200.0
@@ -51,20 +52,18 @@ def agent_for(settings: Mapping[str, Any], **how: Any) -> Agent:
 
 
 @no_curve
-def train(folder: Path, settings: Mapping[str, Any], checkpoint_seconds: float) -> None:
+def train(folder: Path, settings: Mapping[str, Any], checkpoints: Mapping[str, Any]) -> None:
     """Begins a run or goes on with it, to its end; runs in a process of its own."""
     torch.set_num_threads(1)
-    assert Trainer.__init__.__kwdefaults__ is not None
-    Trainer.__init__.__kwdefaults__["checkpoint_seconds"] = checkpoint_seconds
     if checkpoints_in(folder / "checkpoints"):
         how = {"env": ENVS.get(settings["env"]), "workers": settings.get("workers", 0)}
         agent = clipper.resume(folder, **how)
-        agent.train(progress=False)
+        agent.train(progress=False, **checkpoints)
     else:
         # killed before its first checkpoint, at step 0
         shutil.rmtree(folder, ignore_errors=True)
         agent = agent_for(settings)
-        agent.train(progress=False, run_dir=folder)
+        agent.train(progress=False, run_dir=folder, **checkpoints)
     agent.close()
 
 
@@ -111,7 +110,7 @@ def train_killed(
     rng = random.Random(seed)
     written: list[int] = []
     while len(written) < num_kills:
-        process = _start(folder, settings, rng.choice((0.0, 0.0, 0.05)))
+        process = _start(folder, settings, rng.choice(OFTEN))
         if rng.random() < 0.2:
             process.join(rng.uniform(0.0, 0.1))
         else:
@@ -123,18 +122,16 @@ def train_killed(
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"seed {seed}, {written}: not killed in time"
         written.append(num_rows(folder))
-    process = _start(folder, settings, 30.0)
+    process = _start(folder, settings, {})
     process.join(_PATIENCE_SECONDS)
     assert process.exitcode == 0, f"seed {seed}, {written}: it did not go on to its end"
     return written
 
 
 def _start(
-    folder: Path, settings: Mapping[str, Any], checkpoint_seconds: float
+    folder: Path, settings: Mapping[str, Any], checkpoints: Mapping[str, Any]
 ) -> ForkServerProcess:
-    process = _SERVER.Process(
-        target=train, args=(folder, settings, checkpoint_seconds), daemon=True
-    )
+    process = _SERVER.Process(target=train, args=(folder, settings, checkpoints), daemon=True)
     process.start()
     return process
 

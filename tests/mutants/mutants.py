@@ -506,11 +506,11 @@ RESUMING = [
         "training.py",
         "unit/test_training.py::test_a_callback_that_raises_loses_nothing",
         "whose rows belong to it\n            if self._keeper is not None:\n"
-        "                self._keeper.write(report, state.wall_seconds)\n"
-        "        if self._keeper is not None:\n",
-        "whose rows belong to it\n            pass\n"
-        "        if self._keeper is not None:\n"
-        "            self._keeper.write(report, state.wall_seconds)\n",
+        "                keeper, seconds = self._keeper, state.wall_seconds\n"
+        '                self._attempt("a row or line", lambda: keeper.write(report, seconds))\n',
+        "whose rows belong to it\n            pass\n        if self._keeper is not None:\n"
+        "            keeper, seconds = self._keeper, state.wall_seconds\n"
+        '            self._attempt("a row or line", lambda: keeper.write(report, seconds))\n',
     ),
     mutant(
         "rows written after a checkpoint stay",
