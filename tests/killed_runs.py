@@ -22,7 +22,6 @@ import torch
 import clipper
 from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import checkpoints_in
-from clipper.training import Trainer
 from helpers import DictEnv
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -54,17 +53,16 @@ def agent_for(settings: Mapping[str, Any], **how: Any) -> Agent:
 def train(folder: Path, settings: Mapping[str, Any], checkpoint_seconds: float) -> None:
     """Begins a run or goes on with it, to its end; runs in a process of its own."""
     torch.set_num_threads(1)
-    assert Trainer.__init__.__kwdefaults__ is not None
-    Trainer.__init__.__kwdefaults__["checkpoint_seconds"] = checkpoint_seconds
+    minutes = max(checkpoint_seconds, 1e-6) / 60  # 0 is never
     if checkpoints_in(folder / "checkpoints"):
         how = {"env": ENVS.get(settings["env"]), "workers": settings.get("workers", 0)}
         agent = clipper.resume(folder, **how)
-        agent.train(progress=False)
+        agent.train(progress=False, checkpoint_minutes=minutes)
     else:
         # killed before its first checkpoint, at step 0
         shutil.rmtree(folder, ignore_errors=True)
         agent = agent_for(settings)
-        agent.train(progress=False, run_dir=folder)
+        agent.train(progress=False, run_dir=folder, checkpoint_minutes=minutes)
     agent.close()
 
 
