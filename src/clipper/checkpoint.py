@@ -181,7 +181,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        members[_MANIFEST] = dump_json(manifest).encode()
+        members[_MANIFEST] = dump_json({**manifest, "sum": _sum(manifest)}).encode()
         contents = {temporary / name: content for name, content in members.items()}
         if checkpoint.step:
             write_synced(contents)
@@ -244,6 +244,10 @@ def _read_one(path: Path) -> Checkpoint:
     refuse_links(path)
     step = int(path.name[5:])
     manifest = read_json(path / _MANIFEST)
+    # before the format: one bit tells a newer one from this one; the first manifests had no sum
+    expected = manifest.pop("sum", None)
+    if expected is not None and expected != _sum(manifest):
+        raise FileError(f"{path / _MANIFEST} must have the sum that it says, but differs.")
     check_format(manifest, str(path / _MANIFEST))
     members = manifest.get("members")
     if not isinstance(members, dict) or set(members) != set(_MEMBERS):
@@ -260,6 +264,11 @@ def _read_one(path: Path) -> Checkpoint:
     state = read_json(path / "state.json")
     check_format(state, str(path / "state.json"))
     return Checkpoint(step, agent, agent_meta, training, state)
+
+
+def _sum(manifest: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a manifest without its own."""
+    return hashlib.sha256(dump_json(manifest).encode()).hexdigest()
 
 
 def _put_back(folder: Path) -> None:

@@ -282,13 +282,18 @@ def test_a_fault_is_seen_again(tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr()
     assert said.out == "2 steps were played without a fault\n"
     assert "seed 5; then it ended with SIGSEGV" in said.err
-    file.write_text(json.dumps({**content, "actions": [[7]], "step": 1}))
-    assert main(["replay", str(file)]) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gymnasium.envs.classic_control.CartPoleEnv.step", _raises)
+        assert main(["replay", str(file)]) == 3
     assert "failed in step 1" in capsys.readouterr().out
     for wrong in ({"kind": "agent"}, {"actions": [["x"]]}, {"more": 1}):
         file.write_text(json.dumps({**content, **wrong}))
-        with pytest.raises(FileError, match="must be the file of a fault"):
+        with pytest.raises(FileError, match=r"must (be the file of a fault|have actions of)"):
             read_fault(file)
+
+
+def _raises(self: Any, action: Any) -> Any:
+    raise ValueError("no")
 
 
 def test_episodes_that_are_cut_off() -> None:
