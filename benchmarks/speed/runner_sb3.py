@@ -14,6 +14,7 @@ def build(job: Job) -> Any:
     """Returns a fresh model with the row's settings, in monitored environments that draw nothing."""
     import torch
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.vec_env import VecNormalize
 
     torch.set_num_threads(1)
@@ -47,6 +48,8 @@ def build(job: Job) -> Any:
         device="cpu",
     )
     compare(s, _settings(model, s))
+    # as quiet as it is by itself, without the empty folder in /tmp
+    model.set_logger(Logger(folder=None, output_formats=[]))
     return model
 
 

@@ -18,6 +18,7 @@ def run(job: dict[str, Any], task: Task) -> dict[str, Any]:
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.logger import Logger
 
     if job["library"] == "sbx":
         from sbx import PPO
@@ -28,6 +29,8 @@ def run(job: dict[str, Any], task: Task) -> dict[str, Any]:
     quiet = {"env_kwargs": {"render_mode": None}}
     env = make_vec_env(job["task"], settings.pop("n_envs"), seed=job["seed"], **quiet)
     model = PPO("MlpPolicy", env, seed=job["seed"], device="cpu", **settings)
+    # as quiet as it is by itself, without the empty folder in /tmp
+    model.set_logger(Logger(folder=None, output_formats=[]))
 
     def play(episodes: int, seed: int) -> float:
         width = min(episodes, EVALUATION_ENVS)

@@ -227,7 +227,9 @@ def test_a_long_update_hears_the_signal(tmp_path: Path) -> None:
         within(begun, SECONDS, "once")
         assert process.returncode == 143, err
     assert read_checkpoint(tmp_path / RUN / "checkpoints")[0].step == 0
-    assert clipper.resume(tmp_path / RUN).inexact is None
+    agent = clipper.resume(tmp_path / RUN)
+    assert agent.inexact is None
+    agent.close()
 
 
 @pytest.fixture(scope="module")

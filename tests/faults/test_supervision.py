@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -20,7 +21,7 @@ import clipper
 import facts
 from clipper.cli.main import main
 from clipper.envs.make import env_source
-from clipper.errors import EnvironmentFault, FileError
+from clipper.errors import EnvironmentFault, FileError, NumericsError
 from clipper.fault_file import read_fault
 from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
 from clipper.run_folder import read_config
@@ -144,6 +145,31 @@ def test_what_was_collected_before_is_kept(tmp_path: Path) -> None:
     for env in (2, 3):
         if cut[env - 2]:
             assert any(e.truncated for (i, _), e in records.items() if i == env)
+
+
+class Spoiling(Failing):
+    """Gives NaN five steps before it fails."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = super().step(action)
+        return obs, math.nan if self.count == self.at - 5 else reward, *rest
+
+
+def test_rows_of_a_lost_worker_are_looked_at_too(tmp_path: Path) -> None:
+    """What is kept of it did not go through its own checks: NaN in it stops the run all the same."""
+    agent = clipper.PPO(
+        Spoiling,
+        env_kwargs=failing(tmp_path, "kill", lives=9, at=12),
+        workers=1,
+        isolate=True,
+        **SMALL,
+    )
+    with pytest.raises(
+        NumericsError, match=r"reward must be finite, but is nan in step 7 of episode 0"
+    ):
+        agent.train(progress=False)
+    agent.close()
+    assert agent.step == 0
 
 
 def test_three_faults_of_one_environment_end_the_run(tmp_path: Path) -> None:
