@@ -5,6 +5,8 @@ from __future__ import annotations
 from clipper.config import ActorCriticConfig, Config
 from clipper.identity import Identity
 from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.images import ImageNetwork, describe_convolutions
+from clipper.policies.networks import mlp_shape
 from clipper.presets import GENERIC, preset_of_other_version
 from clipper.spaces import describe_space
 
@@ -20,10 +22,19 @@ def transforms_of(policy: ActorCritic, config: Config) -> list[str]:
         *policy.obs_layout.describe(),
         *policy.action_layout.describe(),
     ]
+    if isinstance(policy.network, ImageNetwork):
+        lines += describe_convolutions(policy.obs_layout, mlp_shape(config))
     if policy.normalizer is not None:
-        lines.append("observations: normalised by running mean and deviation, clipped at 10")
+        what = "observations but images" if policy.obs_layout.images else "observations"
+        lines.append(f"{what}: normalised by running mean and deviation, clipped at 10")
     if isinstance(config, ActorCriticConfig) and config.normalize_reward:
         lines.append("rewards: divided by the deviation of the discounted return, clipped at 10")
+    if isinstance(config, ActorCriticConfig) and config.clip_reward:
+        lines.append("rewards: learnt from by their sign; returns shown are raw")
+    if isinstance(config, ActorCriticConfig) and config.terminal_on_life_loss:
+        lines.append(
+            "lives: learnt from as if a lost one ended the episode; returns are of whole games"
+        )
     return lines
 
 

@@ -29,7 +29,7 @@ from clipper.losses import (
 )
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.policies.normalize import RewardScaler
+from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
 
@@ -152,7 +152,9 @@ class PPO:
 
     def scaled_rewards(self, rollout: Rollout) -> Tensor:
         """Returns the rewards as the agent is to see them, [T, N]."""
-        rewards = rollout.rewards.to(rollout.values)
+        rewards = rewards_to_learn(
+            rollout.rewards.to(rollout.values), is_clipped=self.config.clip_reward
+        )
         return rewards if self.reward_scaler is None else self.reward_scaler(rewards)
 
     @torch.no_grad()
