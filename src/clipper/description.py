@@ -7,7 +7,7 @@ from clipper.identity import Identity
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.images import ImageNetwork, describe_convolutions
 from clipper.policies.networks import mlp_shape
-from clipper.presets import GENERIC, preset_of_other_version
+from clipper.presets import GENERIC, PRESETS, preset_of_other_version
 from clipper.spaces import describe_space
 
 # a discount whose horizon is so many times longer or shorter than an episode is remarked upon
@@ -38,6 +38,13 @@ def transforms_of(policy: ActorCritic, config: Config) -> list[str]:
     return lines
 
 
+def _is_tuned(identity: Identity, gamma: float) -> bool:
+    """Returns True if a discount is that of a preset for this very task."""
+    preset = PRESETS.get(identity.preset)
+    config = None if preset is None else preset.config()
+    return isinstance(config, ActorCriticConfig) and config.gamma == gamma
+
+
 def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
     """Returns what looks wrong before training: a discount or a preset that does not fit."""
     found, config = [], identity.config
@@ -53,6 +60,8 @@ def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
             )
         return found
     if not isinstance(config, ActorCriticConfig):
+        return found
+    if _is_tuned(identity, config.gamma):
         return found
     horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else float("inf")
     if not 1 / _FAR_OFF <= horizon / episode_limit <= _FAR_OFF:

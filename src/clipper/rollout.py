@@ -113,7 +113,12 @@ class Batch:
     def shuffled(self, size: int, order: NDArray[np.int64]) -> Iterator[Batch]:
         """Yields minibatches of `size` rows in the given order of all rows."""
         indices = torch.from_numpy(order).to(self.obs.device)
-        columns = {k: column[indices] for k, column in vars(self).items() if column is not None}
+        # whole rows at once: indexing would copy the bytes of an image one by one
+        columns = {
+            k: column.index_select(0, indices)
+            for k, column in vars(self).items()
+            if column is not None
+        }
         for start in range(0, len(order), size):
             yield Batch(**{name: column[start : start + size] for name, column in columns.items()})
 

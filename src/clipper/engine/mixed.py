@@ -84,7 +84,7 @@ class MixedEngine(ReferenceEngine):
         indices = torch.from_numpy(order)
         for start in range(0, len(order), config.minibatch_size):
             rows = slice(start, start + config.minibatch_size)
-            params, values = self._policy.outputs(batch.obs[indices[rows]])
+            params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
             grads, report = self._head(params, values, order[rows])
             yield report, partial(self._descend, params, values, grads, float(report[0]))
 

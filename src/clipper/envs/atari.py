@@ -51,7 +51,9 @@ def register_games(name: str) -> None:
         EnvironmentFault: They are not installed.
     """
     try:
-        importlib.import_module("ale_py")
+        games = importlib.import_module("ale_py")
+        # without its banner
+        games.ALEInterface.setLoggerMode(games.LoggerMode.Error)
     except ModuleNotFoundError as error:
         raise EnvironmentFault(
             f"{name} needs packages that are not installed: there is no module {error.name}.",
@@ -95,7 +97,7 @@ def make_game(spec: EnvSpec, kwargs: Mapping[str, Any], max_episode_steps: int |
 
 
 class AtariPreprocessing(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A game of which agents see 84 x 84 grey pixels of the last four steps, [4, 84, 84] uint8.
+    """A game of which agents see 84 x 84 grey pixels of the last four steps, [84, 84, 4] uint8.
 
     An action is repeated for four frames; what is seen is the larger of the last two frames' pixels,
     because sprites flicker. An episode begins with 1 to 30 frames of doing nothing, as many as the
@@ -114,7 +116,8 @@ class AtariPreprocessing(gymnasium.Wrapper[Any, Any, Any, Any]):
         height, width = self._ale.getScreenDims()
         self._screens = np.zeros((2, height, width), dtype=np.uint8)
         self._resize = AreaResize((height, width), (SCREEN_SIZE, SCREEN_SIZE))
-        self._frames = np.zeros((STACK_SIZE, SCREEN_SIZE, SCREEN_SIZE), dtype=np.uint8)
+        # as convolutions read them
+        self._frames = np.zeros((SCREEN_SIZE, SCREEN_SIZE, STACK_SIZE), dtype=np.uint8)
         self._generator = np.random.default_rng()
         self.observation_space = spaces.Box(0, 255, self._frames.shape, np.uint8)
         # the class's is everybody's
@@ -132,7 +135,7 @@ class AtariPreprocessing(gymnasium.Wrapper[Any, Any, Any, Any]):
             if self._ale.game_over():
                 self._ale.reset_game()
         self._ale.getScreenGrayscale(self._screens[1])
-        self._frames[:] = self._resize(self._screens[1])
+        self._frames[:] = self._resize(self._screens[1])[..., None]
         return self._frames.copy(), self._info()
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
@@ -147,8 +150,10 @@ class AtariPreprocessing(gymnasium.Wrapper[Any, Any, Any, Any]):
             if ale.game_over():
                 break
         ale.getScreenGrayscale(self._screens[1])
-        self._frames[:-1] = self._frames[1:]
-        self._frames[-1] = self._resize(self._screens.max(0))
+        # four bytes are one number, whose first byte is the oldest frame
+        words = self._frames.view("<u4")
+        words >>= 8
+        self._frames[..., -1] = self._resize(np.maximum(*self._screens))
         terminated = bool(ale.game_over(with_truncation=False))
         return self._frames.copy(), reward, terminated, bool(ale.game_truncated()), self._info()
 

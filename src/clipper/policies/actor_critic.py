@@ -137,6 +137,12 @@ class ActorCritic(nn.Module):
         self.values_per_action = values_per_action
         own_kinds = (MLPNetwork, ImageNetwork)
         self._takes_rows = not obs_layout.images or isinstance(network, own_kinds)
+        # images are costly and their values a by-product of acting, unless they have convolutions of
+        # their own; bfloat16 rounds other numbers of rows too differently
+        has_own_values = isinstance(network, ImageNetwork) and network.value_encoder is not None
+        self._judges_in_passing = bool(
+            obs_layout.images and not values_per_action and not has_own_values
+        )
         self._rows_at_once = _IMAGES_AT_ONCE if obs_layout.images else _ROWS_AT_ONCE
         num_outputs = self._check_network()
         self.log_std: nn.Parameter | None = None
@@ -355,6 +361,8 @@ class ActorCritic(nn.Module):
                 lambda num_rows: (play.judgement(num_rows)[0], self.values(seen[:num_rows])),
             )
         drawn = None if noise is None else torch.from_numpy(noise)
+        if drawn is not None and self._judges_in_passing and not self.is_bf16:
+            return self._play_and_judge(obs, drawn, actions)
 
         def act(t: int) -> None:
             actions[t] = self.act(obs[t], None if drawn is None else drawn[t])
@@ -366,6 +374,20 @@ class ActorCritic(nn.Module):
             )
 
         return Play(act, judge)
+
+    def _play_and_judge(self, obs: Rows, drawn: Tensor, actions: NDArray[Any]) -> Play:
+        """Returns what acts, and keeps what the same pass through the network says of the rows."""
+        log_probs = torch.empty(obs.shape[:2], device=self.device, dtype=self.dtype)
+        values = torch.empty_like(log_probs)
+
+        @torch.no_grad()
+        def act(t: int) -> None:
+            params, values[t] = self(self.normalize(torch.from_numpy(obs[t])))
+            chosen = self.distribution.sample(params, drawn[t].to(params))
+            log_probs[t] = self.distribution.log_prob(params, chosen)
+            actions[t] = chosen.cpu().numpy()
+
+        return Play(act, lambda num_rows: (log_probs[:num_rows], values[:num_rows]))
 
     def noise(
         self,

@@ -124,7 +124,9 @@ class Convolutions(nn.Module):
         found = found.relu_()
         for layer in others:
             found = layer(found).relu_()
-        return self.linear(found.flatten(1)).relu_()  # type: ignore[no-any-return]
+        # pixel by pixel, as the numbers lie in memory
+        features = found.permute(0, 2, 3, 1).flatten(1)
+        return self.linear(features).relu_()  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

@@ -55,9 +55,9 @@ def test_a_step_is_four_frames_of_which_two_are_seen() -> None:
         steps = [raw.step(action) for _ in range(4)]
         assert reward == sum(step[1] for step in steps)
         frames.append(resize(np.maximum(steps[2][0], steps[3][0])))
-        np.testing.assert_array_equal(obs[-1], frames[-1])
+        np.testing.assert_array_equal(obs[..., -1], frames[-1])
         if len(frames) >= 4:
-            np.testing.assert_array_equal(obs, np.stack(frames[-4:]))
+            np.testing.assert_array_equal(obs, np.stack(frames[-4:], -1))
         assert env.observation_space.contains(obs)
         assert (terminated, truncated, info["lives"]) == (False, False, steps[3][4]["lives"])
 
@@ -90,7 +90,7 @@ def test_limits_and_names() -> None:
     assert ends == [False] * 6 + [True]
     assert game(obs_type="ram").observation_space.shape == (128,)
     assert game(frameskip=4).observation_space.shape == (210, 160, 3)
-    assert game("ale_py:ALE/Pong-v5").observation_space.shape == (4, 84, 84)
+    assert game("ale_py:ALE/Pong-v5").observation_space.shape == (84, 84, 4)
 
 
 @NEEDS_GAMES
@@ -99,7 +99,7 @@ def test_a_lost_life_is_an_end_in_training_alone() -> None:
     agent = clipper.PPO("ALE/Breakout-v5", num_envs=4, seed=1, eval_every=0)
     assert agent.preset == "ALE/*"
     lines = "\n".join(agent.describe())
-    assert "an image of 84 x 84 pixels, 4 channels (first axis), divided by 255" in lines
+    assert "an image of 84 x 84 pixels, 4 channels (last axis), divided by 255" in lines
     assert "repeat_action_probability 0.25" in lines
     sampler, _ = agent._playground.ready(agent.policy)
     rollout = sampler.collect(agent.policy, 400)

@@ -59,6 +59,16 @@ def rows_of(policy: ActorCritic, count: int = 5) -> tuple[list[Any], torch.Tenso
     return samples, torch.from_numpy(rows)
 
 
+def as_theirs(weight: torch.Tensor) -> torch.Tensor:
+    """Returns a weight with the last convolution's 64 x 7 x 7 outputs filter by filter.
+
+    Ours are pixel by pixel.
+    """
+    if weight.ndim != 2:
+        return weight
+    return weight.reshape(-1, 7, 7, 64).permute(0, 3, 1, 2).reshape(len(weight), -1)
+
+
 @pytest.mark.parametrize("count", [5, 40])
 def test_nature_is_that_of_stable_baselines3(count: int) -> None:
     """With the same weights the features are SB3's of the same pixels divided by 255, and so are
@@ -73,7 +83,7 @@ def test_nature_is_that_of_stable_baselines3(count: int) -> None:
     ours = list(network.encoder.parameters())
     with torch.no_grad():
         for their, our in zip(theirs.parameters(), ours, strict=True):
-            their.copy_(our)
+            their.copy_(as_theirs(our))
     expected = theirs(torch.from_numpy(np.stack(samples)).float() / 255)
     found = network.encoder(rows)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -81,7 +91,8 @@ def test_nature_is_that_of_stable_baselines3(count: int) -> None:
     expected.square().sum().backward()
     for their, our in zip(theirs.parameters(), ours, strict=True):
         scale = float(their.grad.abs().max())
-        torch.testing.assert_close(our.grad, their.grad, rtol=1e-3, atol=1e-4 * scale)
+        found_grad = as_theirs(our.grad)
+        torch.testing.assert_close(found_grad, their.grad, rtol=1e-3, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("name", SPACES)
