@@ -17,7 +17,7 @@ ATARI = "ALE/*"
 # one torso, as all libraries have it for images
 _ALONE: dict[str, Any] = {"hidden_sizes": (), "activation": "relu", "shared_torso": True}
 # what is not seen must meet what is seen before it decides
-_BESIDE: dict[str, Any] = {**_ALONE, "hidden_sizes": (128,)}
+_BESIDE: dict[str, Any] = {"hidden_sizes": (64, 64), "shared_torso": True}
 _CONTINUOUS: dict[str, Any] = {"ent_coef": 0.0, "normalize_reward": True}
 _GENERIC: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "ppo": (

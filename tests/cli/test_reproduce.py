@@ -223,7 +223,7 @@ def test_what_cannot_be_run_is_refused(
 def test_table2_is_run_and_shown(clip: Clip) -> None:
     """One command trains the three algorithms on a game and shows both metrics beside Table 6."""
     pytest.importorskip("ale_py", reason='needs pip install "clipper-rl[atari]"')
-    words = ["reproduce", "table2", "--games=Breakout", "--steps=2000", "--quiet", "--out=study"]
+    words = ["reproduce", "table2", "--games=Breakout", "--steps=6000", "--quiet", "--out=study"]
     said = clip(*words)
     assert said.code == 0, said.err
     table = read_cells(Path("study/table.csv"))

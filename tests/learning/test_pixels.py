@@ -11,7 +11,7 @@ import clipper
 from pixels import Catch
 
 SETTINGS: dict[str, Any] = {
-    "total_timesteps": 40_000,
+    "total_timesteps": 80_000,
     "minibatch_size": 64,
     "learning_rate": "linear:1e-3:0",
     "clip_range": 0.2,

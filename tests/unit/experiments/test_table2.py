@@ -77,6 +77,14 @@ def test_wins_are_counted_by_both_metrics() -> None:
     assert "the paper: A2C 1, ACER 28, PPO 19, tie 1 of 49" in last
 
 
+def test_a_game_that_not_all_have_played_is_nobodys() -> None:
+    """Without a score of ACER on Pong, Breakout alone is counted."""
+    made = study()
+    rows = [r for r in made.rows if (r.setting, r.env) != ("ACER", "ALE/Pong-v5")]
+    whole, _ = reproduce_table2(dataclasses.replace(made, rows=rows), 3).lines
+    assert "A2C 1, ACER 0, PPO 0, tie 0 of 1 game;" in whole
+
+
 def test_the_printed_games_have_the_printed_winners() -> None:
     """Counting a made-up table: a single best wins, two bests are a tie."""
     games = {"a": {"A2C": 1.0, "ACER": 2.0, "PPO": 2.0}, "b": {"A2C": 3.0, "ACER": 2.0, "PPO": 1.0}}
