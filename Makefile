@@ -77,7 +77,7 @@ $(BENCH_READY): pyproject.toml benchmarks/speed/requirements.txt $(wildcard src/
 	@test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
 	@$(BENCH_PIP) -r benchmarks/speed/requirements.txt
 	@$(BENCH_PIP) scikit-build-core nanobind numpy $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
-	@$(BENCH_PIP) --no-build-isolation -e ".[box2d,mujoco]"
+	@$(BENCH_PIP) --no-build-isolation -e ".[box2d,mujoco,atari]"
 	@$(BENCH) -c 'import clipper.engine._native' || { echo "without the native engine there is nothing to compare"; exit 1; }
 	@touch $(BENCH_READY)
 

@@ -147,7 +147,8 @@ def why_void(kind: str, library: str, found: dict[str, Any]) -> str:
 
 def measure(name: str, library: str, args: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
     """Returns what one runner found in a process of its own."""
-    job: dict[str, Any] = {"row": name, "library": library, "steps": args.steps}
+    steps = min(args.steps, ROWS[name].most_steps)
+    job: dict[str, Any] = {"row": name, "library": library, "steps": steps}
     if library in ("clipper", "workers"):
         job["options"] = {**ROWS[name].options, "engine": args.engine}
     if library == "workers":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from functools import partial
 from typing import Any
 
 from runner import Job, main
@@ -20,7 +21,12 @@ def training(job: Job) -> dict[str, Any]:
 
     num_envs = job.settings.num_envs
     rounds = min(job.total_steps, MOST_STEPS) // num_envs
-    envs = [gymnasium.make(job.settings.env) for _ in range(num_envs)]
+    make = gymnasium.make
+    if job.settings.images:
+        from clipper.envs.make import env_source
+
+        make = lambda name: env_source(name).make()  # noqa: E731
+    envs = [make(job.settings.env) for _ in range(num_envs)]
     envs[0].action_space.seed(0)
     # drawn beforehand: sampling a space takes longer than a step of CartPole
     drawn = [[envs[0].action_space.sample() for _ in envs] for _ in range(rounds)]
@@ -34,7 +40,7 @@ def training(job: Job) -> dict[str, Any]:
                 env.reset()
     bare = rounds * num_envs / (time.perf_counter() - started)
 
-    vector = gymnasium.make_vec(job.settings.env, num_envs=num_envs, vectorization_mode="sync")
+    vector = gymnasium.vector.SyncVectorEnv([partial(make, job.settings.env)] * num_envs)
     blocks = [np.asarray(actions) for actions in drawn]
     vector.reset(seed=0)
     vector_started = time.perf_counter()

@@ -34,6 +34,7 @@ def build(job: Job) -> Any:
         vf_coef=2 * s.value_weight,
         max_grad_norm=s.max_grad_norm,
         hidden_sizes=s.hidden_sizes,
+        shared_torso=s.images,
         eval_every=0,
         **options,
     )
@@ -74,13 +75,14 @@ def _settings(config: Any) -> dict[str, Any]:
     assert config.clip_value is None
     assert config.target_kl is None
     assert not config.recompute_advantages
-    assert not config.shared_torso
     assert config.activation == "tanh"
+    assert (config.cnn, config.cnn_features, config.clip_reward) == ("auto", None, False)
     return {name: getattr(config, name) for name in same} | {
         "normalize": config.normalize_obs,
         "learning_rate": config.learning_rate.at(0.5),
         "clip_range": config.clip_range.at(0.5),
         "value_weight": config.vf_coef / 2,
+        "images": config.shared_torso,
     }
 
 

@@ -60,6 +60,7 @@ def _settings(algorithm: Any) -> dict[str, Any]:
         "value_weight": algorithm.vf_coef / 2,
         "max_grad_norm": algorithm.max_grad_norm,
         "hidden_sizes": tuple(algorithm.actor.hidden_layer_sizes),
+        "images": False,
     }
 
 

@@ -17,21 +17,27 @@ def build(job: Job) -> Any:
     from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.vec_env import VecNormalize
 
+    from clipper.envs.make import env_source
+
     torch.set_num_threads(1)
     s = job.settings
     # without this make_vec_env asks for rgb_array
-    env = make_vec_env(s.env, n_envs=s.num_envs, seed=0, env_kwargs={"render_mode": None})
+    env_kwargs = {"render_mode": None}
+    if s.images:  # the game that the others have, in place of SB3's own preprocessing
+        env = make_vec_env(env_source(s.env).make, n_envs=s.num_envs, seed=0)
+    else:
+        env = make_vec_env(s.env, n_envs=s.num_envs, seed=0, env_kwargs=env_kwargs)
     if s.normalize:
         env = VecNormalize(env, gamma=s.gamma)
-    policy_kwargs: dict[str, Any] = {
-        "net_arch": {"pi": list(s.hidden_sizes), "vf": list(s.hidden_sizes)}
-    }
+    policy_kwargs: dict[str, Any] = (
+        {} if s.images else {"net_arch": {"pi": list(s.hidden_sizes), "vf": list(s.hidden_sizes)}}
+    )
     if job.library == "sbx":
         from sbx import PPO
     else:
         from stable_baselines3 import PPO
     model = PPO(
-        "MlpPolicy",
+        "CnnPolicy" if s.images else "MlpPolicy",
         env,
         learning_rate=s.learning_rate,
         n_steps=s.num_steps,
@@ -54,6 +60,7 @@ def build(job: Job) -> Any:
 
 
 def _settings(model: Any, wanted: Settings) -> dict[str, Any]:
+    from stable_baselines3.common.torch_layers import NatureCNN
     from stable_baselines3.common.vec_env import VecNormalize
 
     env = model.get_env()
@@ -75,7 +82,8 @@ def _settings(model: Any, wanted: Settings) -> dict[str, Any]:
         "ent_coef": model.ent_coef,
         "value_weight": model.vf_coef,
         "max_grad_norm": model.max_grad_norm,
-        "hidden_sizes": tuple(model.policy_kwargs["net_arch"]["pi"]),
+        "hidden_sizes": tuple(model.policy_kwargs.get("net_arch", {"pi": ()})["pi"]),
+        "images": isinstance(getattr(model.policy, "features_extractor", None), NatureCNN),
     }
 
 

@@ -109,6 +109,7 @@ def _settings(algorithm: Any, params: Any, envs: Any, actor: Any) -> dict[str, A
         "value_weight": algorithm.vf_coef,
         "max_grad_norm": algorithm.max_grad_norm,
         "hidden_sizes": tuple(layer.out_features for layer in layers),
+        "images": False,
     }
 
 

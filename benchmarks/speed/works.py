@@ -29,7 +29,8 @@ class Settings:
         env: Gymnasium id.
         normalize: Observations and rewards are divided by running statistics.
         value_weight: Weight of (V - target)^2 in the loss: SB3's vf_coef, half of Clipper's.
-        hidden_sizes: Of the actor and of the critic, which share nothing.
+        hidden_sizes: Of the actor and of the critic, which share nothing but convolutions.
+        images: Observations are images, and actor and critic share the CNN of Mnih et al. 2015.
     """
 
     env: str
@@ -46,6 +47,7 @@ class Settings:
     value_weight: float = 0.5
     max_grad_norm: float = 0.5
     hidden_sizes: tuple[int, ...] = (64, 64)
+    images: bool = False
 
     @property
     def rollout_size(self) -> int:
@@ -98,6 +100,7 @@ class Row:
         libraries: Who runs it; `alone` is the environments with actions drawn beforehand, `loops`
             two such loops at once, `workers` Clipper with a worker process on another core.
         options: What else Clipper is given.
+        most_steps: Steps that are enough, where `STEPS` would take minutes.
     """
 
     kind: str
@@ -107,6 +110,7 @@ class Row:
     libraries: tuple[str, ...]
     goals: Goals = Goals()
     options: dict[str, int | str] = field(default_factory=dict)
+    most_steps: int = STEPS
 
 
 _CARTPOLE = Settings(env="CartPole-v1", num_envs=8, num_steps=128, num_epochs=4, minibatch_size=256)
@@ -118,6 +122,11 @@ _CHEETAH = Settings(
 _LANDER = Settings(
     env="LunarLander-v3", num_envs=16, num_steps=1024, num_epochs=4, minibatch_size=64
 )
+_PONG = Settings(
+    env="ALE/Pong-v5", num_envs=8, num_steps=128, num_epochs=4, minibatch_size=256, hidden_sizes=(),
+    images=True,
+)  # fmt: skip
+_BF16: dict[str, int | str] = {"precision": "bf16"}
 _NATIVE: dict[str, int | str] = {"vectorization": "native"}
 _TORCH = ("alone", "clipper", "sb3", "sbx", "tianshou")
 _CORES = ("loops", "clipper", "workers")
@@ -180,6 +189,25 @@ ROWS = {
         kind="update", unit="us", settings=_CARTPOLE, libraries=("clipper", "sb3"),
         title="one update of an own nn.Module, minibatch of 256", goals=Goals(most=500),
         options={"module": "own"},
+    ),
+    "Pong-v5": Row(
+        kind="training", unit="steps/s", settings=_PONG, libraries=("alone", "clipper", "sb3"),
+        title="ALE/Pong-v5, 8 x 128, 4 epochs of 256", goals=Goals(least=330), most_steps=8192,
+    ),
+    "Pong-v5-bf16": Row(
+        kind="training", unit="steps/s", settings=_PONG, libraries=("clipper",),
+        title="ALE/Pong-v5, the same with bfloat16 products", goals=Goals(least=500),
+        options=_BF16, most_steps=8192,
+    ),
+    "nature-256": Row(
+        kind="update", unit="us", settings=_PONG, libraries=("clipper", "sb3"),
+        title="one update of the CNN of Mnih et al. 2015, minibatch of 256 (4 x 84 x 84)",
+        goals=Goals(most=155_000), most_steps=4096,
+    ),
+    "nature-256-bf16": Row(
+        kind="update", unit="us", settings=_PONG, libraries=("clipper",),
+        title="the same with bfloat16 products", goals=Goals(most=90_000), options=_BF16,
+        most_steps=4096,
     ),
     "act-1": Row(
         kind="act", unit="us", settings=replace(_CARTPOLE, num_envs=1, minibatch_size=64),

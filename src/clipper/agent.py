@@ -56,7 +56,8 @@ class Agent:
         max_episode_steps: Truncates episodes after so many steps, in place of the registered limit.
         wrappers: Callables env -> env, applied in order.
         module: The network: an `nn.Module` or a callable `(obs_size, num_outputs) -> nn.Module`
-            with `forward(obs [M, D]) -> (params [M, P], values [M])`; see `clipper.policies`.
+            with `forward(obs [M, D]) -> (params [M, P], values [M])`; images come as [M, C, H, W], see
+            docs/reference/own-network.md.
         device: `cpu`, `cuda` or `cuda:N`.
         workers: Worker processes that step environments beside this one, or `auto`; what is learnt
             does not depend on it.
@@ -99,10 +100,15 @@ class Agent:
     ) -> None:
         source = env_source(
             env, env_kwargs=env_kwargs, max_episode_steps=max_episode_steps, wrappers=wrappers
-        )
+        ).with_settings(config)
         obs_layout, action_layout, limit = spaces_of(source)
         chosen = choose_preset(
-            preset, source.name, action_layout.is_continuous, limit, self.algorithm
+            preset,
+            source.name,
+            action_layout.is_continuous,
+            limit,
+            self.algorithm,
+            images=obs_layout.kind_of_images,
         )
         if source.instance is not None:
             if config.get("num_envs", 1) != 1:
@@ -120,7 +126,7 @@ class Agent:
             algorithm=self.algorithm,
         )
         playground = Playground(
-            source,
+            source.with_settings(identity.config.to_json()),
             identity.env,
             identity.seed,
             identity.config,
@@ -440,7 +446,7 @@ class Agent:
         env_timeout: float | str | None = None,
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
-        obs_space, action_space = agent_file.spaces(meta, arrays, where)
+        layouts = agent_file.layouts(meta, arrays, where)
         agent = cls.__new__(cls)
         if meta["module"] == "user" and module is None:
             raise ConfigError(
@@ -465,7 +471,6 @@ class Agent:
             isolate,
             None if env_timeout is None else read_duration("env_timeout", env_timeout),
         )
-        layouts = ObservationLayout(obs_space), ActionLayout(action_space)
         agent._adopt(identity, layouts, module, check_device(device), playground)
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._run.state.step = meta["step"]

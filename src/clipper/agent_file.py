@@ -24,10 +24,11 @@ from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, NumericsError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
+from clipper.policies.images import image_tensor_shapes
 from clipper.policies.networks import mlp_shape, tensor_shapes
 from clipper.run_folder import versions
 from clipper.space_json import space_from_json, space_to_json
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ActionLayout, ObservationLayout, Rows
 
 _PARTS = ("policy.", "space.", "example.")
 # the same weights give the same outputs but for rounding, on any machine
@@ -124,10 +125,10 @@ def check_names(arrays: Arrays, where: str) -> None:
         raise FileError(f"{where} must have no other tensors, but has {unknown[0]!r:.80}.")
 
 
-def spaces(
+def layouts(
     meta: Mapping[str, Any], arrays: Arrays, where: str
-) -> tuple[gym_spaces.Space[Any], gym_spaces.Space[Any]]:
-    """Returns the observation and action space of an agent file, if its tensors are of their sizes.
+) -> tuple[ObservationLayout, ActionLayout]:
+    """Returns how an agent file's observations and actions lie, if its tensors are of their sizes.
 
     A policy that is built by them and by the settings is then no larger than the file.
 
@@ -138,11 +139,18 @@ def spaces(
     try:
         obs_space = space_from_json(meta["observation_space"], arrays)
         action_space = space_from_json(meta["action_space"], arrays)
-        obs_layout, action_layout = ObservationLayout(obs_space), ActionLayout(action_space)
+        layouts = _layouts(meta, obs_space, action_space)
     except SpaceError as error:
         raise FileError(f"{where} must describe its spaces, but {error.message}") from None
-    _check_sizes(meta, arrays, where, obs_layout, action_layout)
-    return obs_space, action_space
+    _check_sizes(meta, arrays, where, *layouts)
+    return layouts
+
+
+def _layouts(
+    meta: Mapping[str, Any], obs_space: gym_spaces.Space[Any], action_space: gym_spaces.Space[Any]
+) -> tuple[ObservationLayout, ActionLayout]:
+    config = CONFIGS[meta["algorithm"]].from_json(meta["config"])
+    return ObservationLayout(obs_space, config.image_layout), ActionLayout(action_space)
 
 
 def _check_sizes(
@@ -161,8 +169,12 @@ def _check_sizes(
         "example.obs": (_NUM_EXAMPLES, obs_layout.size),
         "example.params": (_NUM_EXAMPLES, distribution.num_params),
     }
-    if meta["module"] == "mlp":
-        shapes = tensor_shapes(obs_layout.size, distribution.num_outputs, mlp_shape(config))
+    if meta["module"] != "user":
+        network = mlp_shape(config)
+        if obs_layout.images:
+            shapes = image_tensor_shapes(obs_layout, distribution.num_outputs, network)
+        else:
+            shapes = tensor_shapes(obs_layout.size, distribution.num_outputs, network)
         wanted |= {f"policy.network.{name}": shape for name, shape in shapes.items()}
         if isinstance(distribution, DiagonalGaussian):
             wanted["policy.log_std"] = (action_layout.size,)
@@ -214,7 +226,10 @@ def check_examples(policy: ActorCritic, arrays: Arrays, where: str) -> None:
         FileError: It does not: the module is another one, or the file was changed.
     """
     obs = arrays.get("example.obs", np.zeros(0))
-    if obs.dtype != np.float32 or obs.shape != (_NUM_EXAMPLES, policy.obs_layout.size):
+    if obs.dtype != policy.obs_layout.row_type or obs.shape != (
+        _NUM_EXAMPLES,
+        policy.obs_layout.size,
+    ):
         raise FileError(f"{where} must have {_NUM_EXAMPLES} example observations, but has not.")
     params, values = _outputs(policy, obs)
     for name, tensor in (("params", params), ("values", values)):
@@ -240,12 +255,20 @@ def _outputs(policy: ActorCritic, obs: np.ndarray[Any, Any]) -> tuple[torch.Tens
         return policy(policy.normalize(torch.from_numpy(obs)))  # type: ignore[no-any-return]
 
 
-def _example_obs(policy: ActorCritic) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Returns observations spread around what the normaliser has seen, float32 [8, D]."""
-    size = policy.obs_layout.size
+def _example_obs(policy: ActorCritic) -> Rows:
+    """Returns observations spread around what the normaliser has seen, [8, D]; bytes over all 256."""
+    layout = policy.obs_layout
+    rows = layout.new_rows(_NUM_EXAMPLES)
+    for leaf in layout.images:
+        if leaf.is_bytes:
+            pixels = np.arange(_NUM_EXAMPLES * leaf.size).reshape(_NUM_EXAMPLES, leaf.size)
+            # steps of a prime, so that neither rows nor columns of pixels are alike
+            rows[:, leaf.columns] = pixels * 37 % 256
+    size = layout.num_numbers
     spread = np.linspace(-1.5, 1.5, _NUM_EXAMPLES * size, dtype=np.float32)
-    rows = spread.reshape(size, _NUM_EXAMPLES).T.copy()
+    layout.numbers(rows)[:] = spread.reshape(size, _NUM_EXAMPLES).T
     if policy.normalizer is not None:
-        rows /= policy.normalizer.inverse_std.numpy(force=True)
-        rows += policy.normalizer.mean.numpy(force=True)
+        vector = layout.vector(rows)
+        vector /= policy.normalizer.inverse_std.numpy(force=True)
+        vector += policy.normalizer.mean.numpy(force=True)
     return rows

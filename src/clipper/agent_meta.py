@@ -55,7 +55,7 @@ def check_meta(meta: dict[str, Any], where: str) -> dict[str, Any]:
         ("engine", is_plain(meta.get("engine", "reference"))),
         ("inexact", _is_reason(meta.get("inexact"), meta["exact"])),
         ("versions", all(is_plain(text) for pair in meta["versions"].items() for text in pair)),
-        ("module", meta["module"] in ("mlp", "user")),
+        ("module", meta["module"] in ("mlp", "cnn", "user")),
         ("seed", type(meta["seed"]) is int and 0 <= meta["seed"] < 2**63),
         ("step", type(meta["step"]) is int and 0 <= meta["step"] < 2**63),
         ("score", type(meta.get("score")) in (float, int, type(None))),

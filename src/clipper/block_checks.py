@@ -56,9 +56,9 @@ def check_finite(
         NumericsError: Names what, its value, the environment, the episode and the step.
     """
     blocks = {
-        name: block
+        name: policy.numbers(block) if name.endswith("obs") else block
         for name in (*_OF_ENV, *_OF_POLICY)
-        if (block := getattr(rollout, name)).is_floating_point()
+        if (block := getattr(rollout, name)).is_floating_point() or name.endswith("obs")
     }
     if policy.are_finite(list(blocks.values())):
         return
@@ -141,14 +141,15 @@ class BoundsWatch:
         """
         if not self._is_needed:
             return
-        while (at := policy.first_outside(rollout.obs, self._low, self._high)) is not None:
-            step, env, column = np.unravel_index(at, rollout.obs.shape)
+        obs = policy.numbers(rollout.obs)
+        while (at := policy.first_outside(obs, self._low, self._high)) is not None:
+            step, env, column = np.unravel_index(at, obs.shape)
             leaf = self._layout.leaf_of(int(column))
             low, high = float(self._low[column]), float(self._high[column])
             _LOG.warning(
                 "observations should be within the bounds of their space, but %s is %g, outside %g "
                 "to %g (environment %d, %s); it is taken as it is, and not told of again",
-                self._layout.column_name(int(column)), float(rollout.obs[step, env, column]), low,
+                self._layout.column_name(int(column)), float(obs[step, env, column]), low,
                 high, env, _place(rollout, int(step), int(env), first_step),
             )  # fmt: skip
             self._low[leaf.start : leaf.start + leaf.size] = -np.inf

@@ -114,7 +114,7 @@ def check_sampler(
     if set(found) != {"steps"}:  # environments that have begun
         wanted |= dict.fromkeys(("episodes", "lengths", "replayed"), (whole, count))
         wanted["returns"] = (real, count)
-        wanted["obs"] = (np.dtype(np.float32), (num_envs, policy.obs_layout.size))
+        wanted["obs"] = (np.dtype(policy.obs_layout.row_type), (num_envs, policy.obs_layout.size))
         replayed = found.get("replayed", np.zeros(0, dtype=np.int64))
         num_actions = int(replayed.clip(0, _LARGEST // max(num_envs, 1)).sum())
         wanted["actions"] = (np.dtype(layout.dtype), (num_actions, layout.size))
@@ -157,9 +157,10 @@ def check_memory(
     slots = config.replay_capacity // config.num_steps + 1
     used = min(int(added), slots)
     size, num_actions = policy.obs_layout.size, policy.distribution.num_params
+    rows = torch.uint8 if policy.obs_layout.has_bytes else torch.float32
     columns = {
-        "obs": (torch.float32, (size,)),
-        "next_obs": (torch.float32, (size,)),
+        "obs": (rows, (size,)),
+        "next_obs": (rows, (size,)),
         "actions": (torch.int64, ()),
         "rewards": (torch.float32, ()),
         "terminated": (torch.bool, ()),

@@ -21,6 +21,7 @@ from clipper.settings import (
     show,
 )
 
+ImageLayout = Literal["auto", "channels_first", "channels_last", "flat"]
 Objective = Literal["clip", "cpi", "pg", "kl_fixed", "kl_adaptive", "dual_clip", "spo"]
 Estimator = Literal["gae", "n_step", "td", "reward_to_go", "reward_to_go_baseline", "total_return"]
 
@@ -64,6 +65,24 @@ class Config:
         0.01,
         "gain of the policy head's initial weights; small starts near uniform",
         low=0,
+        group="network",
+    )
+    image_layout: ImageLayout = setting(
+        "auto",
+        "where images have their channels; auto sees it from their shape and says so; flat gives "
+        "their numbers to the network as a vector",
+        group="network",
+    )
+    cnn: Literal["auto", "nature", "small"] = setting(
+        "auto",
+        "convolutions for images: nature those of Mnih et al. 2015, small of 3x3; auto "
+        "takes nature from 36 pixels a side on",
+        group="network",
+    )
+    cnn_features: int | None = setting(
+        None,
+        "units of the layer behind the convolutions; none is 512 of nature, 128 of small",
+        low=1,
         group="network",
     )
     engine: Literal["auto", "native", "reference"] = setting(
@@ -178,6 +197,18 @@ class ActorCriticConfig(Config):
         "(true for continuous actions)",
         group="normalisation",
     )
+    clip_reward: bool = setting(
+        False,
+        "learns from the sign of each reward, +1, 0 or -1, as is usual for Atari; returns that are "
+        "shown stay raw",
+        group="normalisation",
+    )
+    terminal_on_life_loss: bool = setting(
+        False,
+        "learns as if a lost life ended the episode; the game goes on, and returns are of whole games; "
+        "for environments whose info counts lives, as Atari's",
+        group="objective",
+    )
     value_hidden_sizes: tuple[int, ...] | None = setting(
         None,
         "widths of the value network's hidden layers, or none: as hidden_sizes",
@@ -209,6 +240,11 @@ class ActorCriticConfig(Config):
             ConfigError: A setting is out of range, or two contradict each other.
         """
         super().validate()
+        if self.clip_reward and self.normalize_reward:
+            raise ConfigError(
+                "normalize_reward must be false when clip_reward is true, but is true.",
+                hint="signs are of one size already.",
+            )
         if self.shared_torso and self.value_hidden_sizes not in (None, self.hidden_sizes):
             raise ConfigError(
                 "value_hidden_sizes must be none when shared_torso is true, "

@@ -5,7 +5,9 @@ from __future__ import annotations
 from clipper.config import ActorCriticConfig, Config
 from clipper.identity import Identity
 from clipper.policies.actor_critic import ActorCritic
-from clipper.presets import GENERIC, preset_of_other_version
+from clipper.policies.images import ImageNetwork, describe_convolutions
+from clipper.policies.networks import mlp_shape
+from clipper.presets import GENERIC, PRESETS, preset_of_other_version
 from clipper.spaces import describe_space
 
 # a discount whose horizon is so many times longer or shorter than an episode is remarked upon
@@ -20,11 +22,27 @@ def transforms_of(policy: ActorCritic, config: Config) -> list[str]:
         *policy.obs_layout.describe(),
         *policy.action_layout.describe(),
     ]
+    if isinstance(policy.network, ImageNetwork):
+        lines += describe_convolutions(policy.obs_layout, mlp_shape(config))
     if policy.normalizer is not None:
-        lines.append("observations: normalised by running mean and deviation, clipped at 10")
+        what = "observations but images" if policy.obs_layout.images else "observations"
+        lines.append(f"{what}: normalised by running mean and deviation, clipped at 10")
     if isinstance(config, ActorCriticConfig) and config.normalize_reward:
         lines.append("rewards: divided by the deviation of the discounted return, clipped at 10")
+    if isinstance(config, ActorCriticConfig) and config.clip_reward:
+        lines.append("rewards: learnt from by their sign; returns shown are raw")
+    if isinstance(config, ActorCriticConfig) and config.terminal_on_life_loss:
+        lines.append(
+            "lives: learnt from as if a lost one ended the episode; returns are of whole games"
+        )
     return lines
+
+
+def _is_tuned(identity: Identity, gamma: float) -> bool:
+    """Returns True if a discount is that of a preset for this very task."""
+    preset = PRESETS.get(identity.preset)
+    config = None if preset is None else preset.config()
+    return isinstance(config, ActorCriticConfig) and config.gamma == gamma
 
 
 def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
@@ -42,6 +60,8 @@ def warnings_of(identity: Identity, episode_limit: int | None) -> list[str]:
             )
         return found
     if not isinstance(config, ActorCriticConfig):
+        return found
+    if _is_tuned(identity, config.gamma):
         return found
     horizon = 1.0 / (1.0 - config.gamma) if config.gamma < 1 else float("inf")
     if not 1 / _FAR_OFF <= horizon / episode_limit <= _FAR_OFF:

@@ -23,6 +23,7 @@ from clipper.errors import EnvironmentFault, NumericsError
 from clipper.metrics import mean_and_std
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose, derived_seed, normal, uniform, words
+from clipper.spaces import Rows
 
 # an episode that does not end is cut here: an examination must
 MAX_EPISODE_STEPS = 100_000
@@ -153,7 +154,7 @@ class _Player:
 
     env: Env
     episode: int
-    obs: NDArray[np.float32]
+    obs: Rows
     total: float = 0.0
     length: int = 0
     was_cut: bool = False
@@ -232,7 +233,7 @@ class _Exam:
         policy = self._policy
         # always as many rows: torch rounds products of other sizes otherwise, and a walk of 1,600
         # steps makes another of a difference in the seventh digit
-        rows = np.zeros((max(_ROWS, len(playing)), policy.obs_layout.size), dtype=np.float32)
+        rows = policy.obs_layout.new_rows(max(_ROWS, len(playing)))
         for row, player in zip(rows, playing, strict=False):
             row[:] = player.obs
         noise = None if self._deterministic else self._noise(playing, len(rows))
@@ -250,7 +251,7 @@ class _Exam:
 
     def begin(self, env: Env, episode: int) -> _Player:
         """Returns an environment at the start of an episode."""
-        player = _Player(env, episode, np.empty(self._policy.obs_layout.size, dtype=np.float32))
+        player = _Player(env, episode, self._policy.obs_layout.new_rows())
         self._note_place(player, 0)
         try:
             obs = first_obs(env, self._seeds[episode])
@@ -270,7 +271,8 @@ class _Exam:
             raise self._fault("step", player, error) from error
         player.total += reward
         player.length += 1
-        if not math.isfinite(reward) or not np.isfinite(player.obs).all():
+        numbers = self._policy.obs_layout.numbers(player.obs)
+        if not math.isfinite(reward) or not np.isfinite(numbers).all():
             what = what_is_not_finite(self._policy.obs_layout, player.obs, reward)
             raise NumericsError(
                 f"rewards and observations must be finite, but {self._name} gave {what} (evaluation "

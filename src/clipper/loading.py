@@ -45,7 +45,7 @@ def load(
     """
     file = agent_file.last_agent(Path(path))
     arrays, meta = agent_file.read(file)
-    source = _source_of(meta["env"], env, trust_env)
+    source = _source_of(meta, env, trust_env)
     agent = AGENTS[meta["algorithm"]].restored(
         meta,
         arrays,
@@ -106,7 +106,7 @@ def resume(
         agent_file.check_names(checkpoint.agent, str(path))
         if engine is not None:
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
-        source = _source_of(meta["env"], env, trust_env)
+        source = _source_of(meta, env, trust_env)
         agent = AGENTS[meta["algorithm"]].restored(
             meta,
             checkpoint.agent,
@@ -144,8 +144,13 @@ def _check_spaces(agent: Agent, source: EnvSource) -> None:
             )
 
 
-def _source_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
+def _source_of(meta: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
     """Returns where a saved agent's environments come from, or None if they cannot be made."""
+    found = _env_of(meta["env"], given, trust_env)
+    return None if found is None else found.with_settings(meta["config"])
+
+
+def _env_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
     kwargs, limit = env["kwargs"], env["max_episode_steps"]
     if given is not None:
         kwargs = kwargs if isinstance(given, str) or callable(given) else None

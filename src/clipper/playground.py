@@ -117,7 +117,7 @@ class Playground:
         """Returns lines that say how environments are stepped, where that is worth a word."""
         if self._source is None:
             return []
-        lines = []
+        lines = self._source.describe()
         if self._source.is_fresh_per_episode:
             lines.append("episodes: each in a new environment, whose seed alone decides it")
         if self._is_native:

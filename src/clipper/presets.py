@@ -8,6 +8,7 @@ of PPO", [A] Andrychowicz et al. 2020 (arXiv 2006.05990), [P] the PPO paper (arX
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from clipper.config import Config
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError
 from clipper.presets_a2c_acer import A2C_PRESETS, ACER_PRESETS
+from clipper.presets_images import ATARI, ATARI_A2C, ATARI_ACER, ATARI_PPO, GENERIC_IMAGES
 from clipper.presets_relatives import CEM_PRESETS, TRPO_PRESETS, VPG_PRESETS
 
 
@@ -213,13 +215,26 @@ _TUNED = [
         Preset(f"paper/{task}", _PAPER_MUJOCO, "[P] table 3, with normalisation [37]")
         for task in MUJOCO_TASKS
     ),
-    *(Preset(f"a2c/{env}", settings, source, "a2c") for env, settings, source in A2C_PRESETS),
-    *(Preset(f"acer/{env}", settings, source, "acer") for env, settings, source in ACER_PRESETS),
+    Preset(*ATARI_PPO),
+    *(
+        Preset(f"a2c/{env}", settings, source, "a2c")
+        for env, settings, source in (*A2C_PRESETS, ATARI_A2C)
+    ),
+    *(
+        Preset(f"acer/{env}", settings, source, "acer")
+        for env, settings, source in (*ACER_PRESETS, ATARI_ACER)
+    ),
     *(Preset(f"vpg/{env}", settings, source, "vpg") for env, settings, source in VPG_PRESETS),
     *(Preset(f"trpo/{env}", settings, source, "trpo") for env, settings, source in TRPO_PRESETS),
     *(Preset(f"cem/{env}", settings, source, "cem") for env, settings, source in CEM_PRESETS),
 ]
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _TUNED}
+
+
+def _prefix(algorithm: str) -> str:
+    """Returns what stands before the names of an algorithm's presets."""
+    return "" if algorithm == "ppo" else f"{algorithm}/"
+
 
 # an episode shorter than this is short, one longer than _LONG (or without a limit) is long
 _SHORT, _LONG = 100, 500
@@ -254,6 +269,12 @@ GENERIC: Mapping[str, Preset] = {
 } | {
     # what defaults for discrete actions get wrong
     "a2c/generic/continuous": Preset("a2c/generic/continuous", _CONTINUOUS, "[37]", "a2c"),
+    **{
+        f"{_prefix(algorithm)}{name}": Preset(
+            f"{_prefix(algorithm)}{name}", settings, source, algorithm
+        )
+        for name, settings, source, algorithm in GENERIC_IMAGES
+    },
 }
 
 
@@ -303,6 +324,8 @@ def choose_preset(
     is_continuous: bool,
     episode_limit: int | None,
     algorithm: str = "ppo",
+    *,
+    images: str = "",
 ) -> Preset:
     """Returns the preset asked for, else the environment's own, else a generic one.
 
@@ -312,6 +335,8 @@ def choose_preset(
         is_continuous: True for Box actions.
         episode_limit: Steps after which an episode is cut, or None.
         algorithm: What they are to be settings of.
+        images: What the observations are if there are images among them: `images`, or
+            `images-and-numbers`.
 
     Raises:
         ConfigError: There is no such preset, or it is another algorithm's.
@@ -326,12 +351,19 @@ def choose_preset(
                 hint=f"--algo {found.algorithm} takes it.",
             )
         return found
-    if algorithm != "ppo":
-        kind = "continuous" if is_continuous else "discrete"
-        none = Preset("none", {}, "defaults", algorithm)
-        generic = GENERIC.get(f"{algorithm}/generic/{kind}", none)
-        return PRESETS.get(f"{algorithm}/{env_name}", generic)
-    return PRESETS.get(env_name) or generic_preset(is_continuous, episode_limit)
+    prefix = _prefix(algorithm)
+    kind = "continuous" if is_continuous else "discrete"
+    if images:
+        kind = f"{images}-{kind}"
+    own = PRESETS.get(f"{prefix}{env_name}")
+    if own is None and images and fnmatch.fnmatchcase(env_name.rpartition(":")[2], ATARI):
+        own = PRESETS.get(f"{prefix}{ATARI}")
+    if own is not None:
+        return own
+    if algorithm == "ppo" and not images:
+        return generic_preset(is_continuous, episode_limit)
+    none = Preset("none", {}, "defaults", algorithm)
+    return GENERIC.get(f"{prefix}generic/{kind}", none)
 
 
 def preset_of_other_version(env_name: str, algorithm: str = "ppo") -> str | None:

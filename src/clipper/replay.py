@@ -23,8 +23,8 @@ class Trajectory:
     """What some policy did in N environments for T steps; raw observations and rewards.
 
     Attributes:
-        obs: Observations acted on, float32 [T, N, D].
-        next_obs: Observations the steps truly ended in, before any reset, float32 [T, N, D].
+        obs: Observations acted on, [T, N, D].
+        next_obs: Observations the steps truly ended in, before any reset, [T, N, D].
         actions: Indices of the actions, int64 [T, N].
         rewards: Raw rewards, float32 [T, N].
         terminated: Steps that ended an episode by the environment's rules, bool [T, N].

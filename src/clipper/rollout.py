@@ -31,18 +31,21 @@ from clipper.spaces import ActionLayout, ObservationLayout
 class Rollout:
     """What a policy did in N environments for T steps; raw observations, actions and rewards.
 
+    Observations are rows of an `ObservationLayout`: float32, or bytes where there are images.
+
     Attributes:
-        obs: Observations acted on, float32 [T, N, D].
+        obs: Observations acted on, [T, N, D].
         actions: Sampled actions before scaling and clipping, float32 or int64 [T, N, A].
         log_probs: Log-probability of each under the policy that acted, [T, N].
         rewards: Raw rewards, float32 [T, N].
-        terminated: Steps that ended an episode by the environment's rules, bool [T, N].
+        terminated: Steps that ended an episode by the environment's rules, or cost a life that counts
+            as one (`terminal_on_life_loss`), bool [T, N].
         truncated: Steps that a limit cut off, bool [T, N].
         values: V(s_t) of the policy that acted, [T, N].
         next_values: V of the observation each step truly ended in, [T, N].
-        final_obs: Last observations of the episodes that ended, float32 [F, D].
+        final_obs: Last observations of the episodes that ended, [F, D].
         final_at: Their step and env, int64 [F, 2].
-        last_obs: Observations after the last step, float32 [N, D].
+        last_obs: Observations after the last step, [N, D].
         episodes: Records of the episodes that ended, in order.
     """
 
@@ -110,7 +113,12 @@ class Batch:
     def shuffled(self, size: int, order: NDArray[np.int64]) -> Iterator[Batch]:
         """Yields minibatches of `size` rows in the given order of all rows."""
         indices = torch.from_numpy(order).to(self.obs.device)
-        columns = {k: column[indices] for k, column in vars(self).items() if column is not None}
+        # whole rows at once: indexing would copy the bytes of an image one by one
+        columns = {
+            k: column.index_select(0, indices)
+            for k, column in vars(self).items()
+            if column is not None
+        }
         for start in range(0, len(order), size):
             yield Batch(**{name: column[start : start + size] for name, column in columns.items()})
 
@@ -204,7 +212,7 @@ def block_shapes(
     """
     shape = (num_steps, num_envs)
     return [
-        ((*shape, obs_layout.size), np.float32),
+        ((*shape, obs_layout.size), obs_layout.row_type),
         ((*shape, action_layout.size), action_layout.dtype),
         (shape, np.float32),
         (shape, np.bool_),
@@ -296,6 +304,10 @@ class LocalSampler:
             terminated, truncated = terminated[:num_steps], truncated[:num_steps]
         if self._board is not None:
             envs.own(actions)
+        if envs.lives_lost:
+            # in a copy: who looks at the board after a crash finds the episodes that truly ended
+            terminated = terminated.copy()
+            terminated[tuple(zip(*envs.lives_lost, strict=True))] = True
         self._steps += num_steps
         finals = np.stack([ending.final_obs for _, ending in endings]) if endings else obs[:0, 0]
         final_at = [(t, ending.env) for t, ending in endings]

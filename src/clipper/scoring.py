@@ -131,11 +131,12 @@ def _score(
 ) -> Score:
     write_vector(parameters, vector)
     layout = envs.action_layout
-    obs = np.empty((_BLOCK, 1, envs.obs_layout.size), dtype=np.float32)
+    obs_layout = envs.obs_layout
+    obs = obs_layout.new_rows(_BLOCK, 1)
     actions = np.empty((_BLOCK, 1, layout.size), dtype=layout.dtype)
     rewards = np.empty(_BLOCK)
     act = profiler.timed("act", policy.play(obs, None, actions).act)
-    moments = RunningMoments((envs.obs_layout.size,))
+    moments = RunningMoments((obs_layout.num_vector,))
     episodes: list[Episode] = []
     num_steps = 0
     while len(episodes) < contest.episodes and num_steps < most_steps:
@@ -159,9 +160,10 @@ def _score(
         num_steps += count
         seen = obs[:count, 0] if ending is None else np.vstack([obs[:count, 0], ending.final_obs])
         with np.errstate(over="ignore"):  # one too large for float32 is infinite, as in rollouts
-            _check_finite(envs, i, seen, rewards[:count].astype(np.float32), ending)
+            numbers = obs_layout.numbers(seen)
+            _check_finite(envs, i, numbers, rewards[:count].astype(np.float32), ending)
         if count:
-            moments.merge_block(obs[:count])
+            moments.merge_block(obs_layout.vector(obs[:count]))
     envs.rewind(i)
     is_complete = len(episodes) == contest.episodes
     return Score(tuple(episodes), num_steps, is_complete, moments.state())

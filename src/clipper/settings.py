@@ -315,7 +315,7 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(show(item) for item in value)
+        return ",".join(show(item) for item in value) or "()"
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)

@@ -284,7 +284,7 @@ class TrainingRun:
             "preset": identity.preset,
             "seed": identity.seed,
             "config": identity.config.to_json(),
-            "module": "user" if identity.has_module else "mlp",
+            "module": "user" if identity.has_module else self.policy.kind,
             "engine": self.engine,
             "step": self.state.step,
             "exact": self.state.inexact is None,

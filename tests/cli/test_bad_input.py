@@ -43,7 +43,7 @@ ENV = textwrap.dedent(
             if fault() == "init":
                 raise RuntimeError("no hardware")
             if fault() == "image":
-                self.observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+                self.observation_space = gymnasium.spaces.Box(0, 255, (2, 2, 2, 2, 2), np.uint8)
             if fault() == "text":
                 self.observation_space = gymnasium.spaces.Text(5)
             if fault() == "graph":
@@ -91,7 +91,7 @@ def faulty(clip: Clip, request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(
     ("fault", "code", "parts"),
     [
-        ("image", 2, ["(8, 8, 3), an image, which this version does not learn from"]),
+        ("image", 2, ["an image must have two to four axes", "--image-layout flat"]),
         ("text", 2, ["Text"]),
         ("graph", 2, ["Graph"]),
         ("init", 3, ["must be buildable", "RuntimeError: no hardware", INIT_LINE]),

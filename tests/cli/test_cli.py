@@ -228,7 +228,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("train CartPoll-v1", "did you mean CartPole-v1"),
         ("train cartpole-v1", "did you mean CartPole-v1?"),
         ("train CartPole", "use CartPole-v1."),
-        ("train ALE/Pong-v5", "Atari games are images"),
+        ("train NoSuchGameNoFrameskip-v4", "ALE/NoSuchGame-v5"),
         ("train qqqqqq", "write module:EnvId."),
         ("train no_such_module_here:Env", "run from the folder that holds no_such_module_here.py"),
         ("presets LunarLander-v2", "use LunarLander-v3."),

@@ -200,7 +200,10 @@ def test_a_place_that_cannot_be_written_is_refused(clip: Clip, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["table2", "--games", "Pong"], ["table2", "images", "preprocessing"]),
+        (["table2", "--games", "Pong,Pnog"], ["Pnog", "did you mean Pong?"]),
+        (["table2", "--games", "Pong,Pong"], ["named once"]),
+        (["table1", "--games", "Pong"], ["--games", "table2"]),
+        (["table2", "--with-raw"], ["--with-raw"]),
         (["table4"], ["table4", "table1"]),
         ([], ["study"]),
         (["table1", "--scale", "huge"], ["huge", "smoke"]),
@@ -211,5 +214,25 @@ def test_a_place_that_cannot_be_written_is_refused(clip: Clip, tmp_path: Path) -
 def test_what_cannot_be_run_is_refused(
     clip: Clip, words: Sequence[str], parts: Sequence[str]
 ) -> None:
-    """An unknown study or scale, and Atari, end in one error that says what is missing."""
+    """An unknown study, scale or game ends in one error that says what there is."""
     assert_refused(clip("reproduce", *words), 2, *parts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_table2_is_run_and_shown(clip: Clip) -> None:
+    """One command trains the three algorithms on a game and shows both metrics beside Table 6."""
+    pytest.importorskip("ale_py", reason='needs pip install "clipper-rl[atari]"')
+    words = ["reproduce", "table2", "--games=Breakout", "--steps=6000", "--quiet", "--out=study"]
+    said = clip(*words)
+    assert said.code == 0, said.err
+    table = read_cells(Path("study/table.csv"))
+    assert [(row["game"], row["algorithm"], row["printed"]) for row in table] == [
+        ("Breakout", "A2C", "303.0"),
+        ("Breakout", "ACER", "456.4"),
+        ("Breakout", "PPO", "274.8"),
+    ]
+    assert all(float(row["score_all"]) >= 0 for row in table)
+    assert "won by mean return over all of training" in said.out
+    assert "repeat_action_probability" in said.out
+    assert Path("study/table2.png").stat().st_size > 5000

@@ -23,6 +23,7 @@ import clipper
 from clipper.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from clipper.training import Report
 from helpers import DictEnv
+from pixels import CatchBeside, Lives
 
 ITERATIONS = 10
 COMMON: dict[str, Any] = {
@@ -65,6 +66,10 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     # nested observations, an environment that draws numbers of its own at every step
     "dict": {"env": DictEnv, "normalize_obs": True, "recompute_advantages": True},
+    # bytes beside a normalised number, convolutions in torch
+    "images": {"env": CatchBeside, "normalize_obs": True, "shared_torso": True},
+    # episodes that end for the learner within the game that is replayed
+    "lives": {"env": Lives, "terminal_on_life_loss": True, "clip_reward": True},
 }
 Log = list[dict[str, float]]
 Snapshot = dict[str, Tensor]

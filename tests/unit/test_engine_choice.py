@@ -105,11 +105,16 @@ def not_covered() -> dict[str, Any]:
 @needs_native
 @pytest.mark.parametrize("reason", list(not_covered()))
 def test_what_is_not_covered_is_named(reason: str) -> None:
-    """The reference engine takes it, the line at start says why, and asking for native fails."""
+    """Torch takes it, the loss apart if it can, the line at start says why; native is refused."""
     policy = not_covered()[reason]
     ppo = learner(policy)
     assert isinstance(ppo.engine, ReferenceEngine)
-    assert ppo.describe_engine() == f"engine: reference, in torch, 1 thread ({reason})"
+    name = "reference, in torch"
+    if "float64" not in reason:
+        name = f"torch with the loss in {native.choose_variant()}"
+    assert ppo.describe_engine() == f"engine: {name}, 1 thread ({reason})"
+    asked = learner(policy, engine="reference").describe_engine()
+    assert asked == "engine: reference, in torch, 1 thread (it was asked for)"
     with pytest.raises(ConfigError, match=reason):
         learner(policy, engine="native")
 

@@ -61,6 +61,8 @@ def test_every_preset_validates(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_names_a_registered_environment(name: str) -> None:
     """A preset for an id that Gymnasium does not know could never be used."""
+    if name.endswith("ALE/*"):
+        pytest.skip("of all games; tests/unit/envs/test_atari.py uses it")
     assert name.rpartition("/")[2] in gymnasium.registry
 
 

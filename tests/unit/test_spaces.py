@@ -207,21 +207,79 @@ def test_an_empty_batch_has_no_rows() -> None:
     assert ObservationLayout(BOX4).rows(np.zeros((0, 4))).shape == (0, 4)
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Box(0, 255, (96, 96, 3), dtype=np.uint8),
-        spaces.Box(0, 255, (8, 8), dtype=np.uint8),
-        spaces.Box(0.0, 1.0, (4, 8, 8)),
-        spaces.Dict(camera=spaces.Box(0, 255, (8, 8, 3), dtype=np.uint8), speed=BOX4),
-    ],
-)
-def test_images_are_refused_never_flattened(space: Space) -> None:
-    """An image is refused with a clear sentence that names the part."""
-    with pytest.raises(SpaceError, match="an image, which this version does not learn") as caught:
-        ObservationLayout(space)
-    assert isinstance(space, spaces.Box) or "camera" in caught.value.message
-    assert caught.value.hint
+def image_spaces() -> st.SearchStrategy[Space]:
+    """Images of bytes and of other numbers, alone and nested beside everything else."""
+    shape = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+    images = st.one_of(
+        st.builds(lambda s: spaces.Box(0, 255, s, np.uint8), shape),
+        st.builds(lambda s: spaces.Box(0, 1, s, np.bool_), shape),
+        st.builds(lambda s: spaces.Box(-3, 200, s, np.int16), shape),
+        st.builds(lambda s: spaces.Box(-1.0, 1.0, s), shape),
+        st.builds(lambda s: spaces.Box(0, 255, s[:2], np.uint8), shape),
+    )
+    beside = st.lists(st.one_of(images, any_spaces()), max_size=2)
+    return st.builds(lambda image, others: spaces.Tuple([*others, image]), images, beside)
+
+
+@given(image_spaces(), st.integers(0, 2**31))
+def test_rows_with_images_hold_every_number(space: Space, seed: int) -> None:
+    """Bytes are where the layout says, to the bit; all other numbers are float32 as ever."""
+    space.seed(seed)
+    layout = ObservationLayout(space)
+    samples = [space.sample() for _ in range(3)]
+    rows = layout.rows(stack(space, samples))
+    single = layout.new_rows(3)
+    for row, sample in zip(single, samples, strict=True):
+        row[:] = 77  # what was there before
+        layout.write(sample, row)
+    assert rows.dtype == layout.row_type
+    np.testing.assert_array_equal(rows, single)
+    numbers = layout.numbers(rows)
+    assert numbers.shape == (3, layout.num_numbers)
+    for leaf in layout.leaves:
+        value = np.stack([np.asarray(_at(sample, leaf.path)) for sample in samples])
+        if isinstance(leaf.space, spaces.Box):
+            found = (rows if leaf.is_bytes else numbers)[:, leaf.columns]
+            np.testing.assert_array_equal(found, value.reshape(3, -1).astype(found.dtype))
+        if leaf.image is None:
+            assert leaf.start + leaf.size <= layout.num_vector
+        assert leaf.is_bytes == (
+            leaf.space.dtype in (np.uint8, np.bool_) and leaf.image is not None
+        )
+    assert layout.size % 4 == 0 or not layout.has_bytes
+
+
+def _at(sample: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        sample = sample[key]
+    return sample
+
+
+def test_bytes_take_no_more_memory_than_bytes() -> None:
+    """Four frames of 84 x 84 are 28,224 bytes a row, however many rows."""
+    layout = ObservationLayout(spaces.Box(0, 255, (4, 84, 84), np.uint8))
+    assert layout.new_rows(128, 8).nbytes == 128 * 8 * 4 * 84 * 84
+
+
+@pytest.mark.parametrize("bad", [300, -1, 0.5, np.nan])
+def test_a_byte_image_takes_bytes_alone(bad: float) -> None:
+    """A number that is no byte is refused, not wrapped around; whole ones of any type are taken."""
+    layout = ObservationLayout(spaces.Dict(eye=spaces.Box(0, 255, (2, 2, 1), np.uint8)))
+    layout.rows({"eye": np.full((2, 2, 1), 7.0)})
+    with pytest.raises(SpaceError, match="part 'eye' must belong to"):
+        layout.rows({"eye": np.array([[[1.0], [2.0]], [[3.0], [bad]]])})
+
+
+def test_images_are_told_with_their_axes() -> None:
+    """The start of a run says how each image is taken, so that a wrong guess is seen."""
+    space = spaces.Dict(eye=spaces.Box(0, 255, (84, 96, 3), np.uint8), speed=BOX4)
+    assert ObservationLayout(space).describe() == [
+        "eye: an image of 84 x 96 pixels, 3 channels (last axis), divided by 255"
+    ]
+    assert ObservationLayout(space, "flat").describe() == [
+        "eye: Box[84, 96, 3] is flattened to 24192 numbers"
+    ]
+    assert ObservationLayout(space, "flat").row_type is np.float32
 
 
 @pytest.mark.parametrize(

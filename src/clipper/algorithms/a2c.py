@@ -24,7 +24,7 @@ from clipper.engine.state import FlatParameters
 from clipper.losses import value_loss
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.policies.normalize import RewardScaler
+from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, flatten
 from clipper.rollout_metrics import rollout_metrics, value_metrics
@@ -114,7 +114,9 @@ class A2C:
 
     def scaled_rewards(self, rollout: Rollout) -> Tensor:
         """Returns the rewards as the agent is to see them, [T, N]; the statistics take them in."""
-        rewards = rollout.rewards.to(rollout.values)
+        rewards = rewards_to_learn(
+            rollout.rewards.to(rollout.values), is_clipped=self.config.clip_reward
+        )
         if self.reward_scaler is None:
             return rewards
         done = (rollout.terminated | rollout.truncated).numpy()

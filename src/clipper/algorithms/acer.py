@@ -25,7 +25,7 @@ from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
 from clipper.losses import acer_objective, value_loss
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.policies.normalize import RewardScaler
+from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.replay import ReplayMemory, Trajectory, replay_plan
 from clipper.rollout import Rollout, Sampler
@@ -174,7 +174,9 @@ class ACER:
             is_last = truncated.clone()
             is_last[-1] = True
             next_values[is_last] = policy.values(trajectory.next_obs[is_last.cpu()])
-            rewards = trajectory.rewards.to(values)
+            rewards = rewards_to_learn(
+                trajectory.rewards.to(values), is_clipped=self.config.clip_reward
+            )
             targets = retrace(
                 rewards if self.reward_scaler is None else self.reward_scaler(rewards),
                 taken(action_values, trajectory).view(shape),

@@ -8,14 +8,18 @@ rows of a minibatch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clipper.advantages import estimate, normalize_advantages, value_fit
 from clipper.config import PPOConfig
 from clipper.engine.choice import build_engine, describe_engine
+from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine
 from clipper.engine.state import Snapshot, Updates
 from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
@@ -29,7 +33,7 @@ from clipper.losses import (
 )
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.policies.normalize import RewardScaler
+from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
 
@@ -123,14 +127,13 @@ class PPO:
                 with self.profiler.part("estimate"):
                     batch = self.judge(rollout.revalued(self.policy), normalized_obs, old_params)
             order = epoch_order(self._seed, self._num_iterations, epoch, rollout.num_rows)
-            for minibatch in batch.shuffled(config.minibatch_size, order):
-                loss, report = self.loss(minibatch, clip_range)
+            for report, step in self.steps(batch, order, learning_rate, clip_range):
                 if not reports and not self.policy.is_bf16:  # which rounds further
                     check_first_ratio(float(report[_RATIO_ERROR]), FIRST_RATIO_TOLERANCE)
                 reports.append(report)
                 if config.target_kl is not None and report[_KL] > 1.5 * config.target_kl:
                     break
-                grad_norms.append(self.engine.minimise(loss, learning_rate))
+                grad_norms.append(step())
             else:
                 self.engine.settle()
                 epochs += 1
@@ -150,9 +153,23 @@ class PPO:
         )
         return self._metrics(rollout, updates) | self._adapt(updates) | schedules
 
+    def steps(
+        self, batch: Batch, order: NDArray[np.int64], learning_rate: float, clip_range: float
+    ) -> Iterator[tuple[Tensor, Callable[[], Tensor]]]:
+        """Yields for every minibatch its report and what takes the step and returns the norm."""
+        assert not isinstance(self.engine, NativeEngine)
+        if isinstance(self.engine, MixedEngine):
+            yield from self.engine.steps(batch, order, learning_rate, clip_range)
+            return
+        for minibatch in batch.shuffled(self.config.minibatch_size, order):
+            loss, report = self.loss(minibatch, clip_range)
+            yield report, partial(self.engine.minimise, loss, learning_rate)
+
     def scaled_rewards(self, rollout: Rollout) -> Tensor:
         """Returns the rewards as the agent is to see them, [T, N]."""
-        rewards = rollout.rewards.to(rollout.values)
+        rewards = rewards_to_learn(
+            rollout.rewards.to(rollout.values), is_clipped=self.config.clip_reward
+        )
         return rewards if self.reward_scaler is None else self.reward_scaler(rewards)
 
     @torch.no_grad()

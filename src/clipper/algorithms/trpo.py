@@ -24,7 +24,7 @@ from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
 from clipper.losses import kl_k3
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.policies.normalize import RewardScaler
+from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, flatten
 from clipper.rollout_metrics import rollout_metrics, value_metrics
@@ -93,7 +93,9 @@ class TRPO:
         """Returns the rows of a rollout with advantages and value targets."""
         config = self.config
         with self.profiler.part("estimate"):
-            rewards = rollout.rewards.to(rollout.values)
+            rewards = rewards_to_learn(
+                rollout.rewards.to(rollout.values), is_clipped=self.config.clip_reward
+            )
             if self.reward_scaler is not None:
                 done = (rollout.terminated | rollout.truncated).numpy()
                 self.reward_scaler.merge_block(rollout.rewards.numpy(), done)

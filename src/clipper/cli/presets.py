@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     if args.env is None:
         print("\n".join(_row(preset) for preset in (*PRESETS.values(), *GENERIC.values())))
         return 0
-    preset = {**PRESETS, **GENERIC}.get(args.env) or _generic_for(args.env)
+    preset = {**PRESETS, **GENERIC}.get(args.env) or _preset_for(args.env)
     config = preset.config()
     defaults = type(config)()
     print(f"preset {preset.name} (source: {preset.source}); * differs from the default")
@@ -41,10 +41,11 @@ def _row(preset: Preset) -> str:
     return f"{preset.name:<32} {config.total_timesteps:>10,} steps  {batch:<10} {preset.source}"
 
 
-def _generic_for(name: str) -> Preset:
+def _preset_for(name: str) -> Preset:
     from clipper.envs.make import env_source
     from clipper.envs.vector import spaces_of
-    from clipper.presets import generic_preset
+    from clipper.presets import choose_preset
 
-    _, action_layout, limit = spaces_of(env_source(name))
-    return generic_preset(action_layout.is_continuous, limit)
+    obs_layout, action_layout, limit = spaces_of(env_source(name))
+    images = obs_layout.kind_of_images
+    return choose_preset(None, name, action_layout.is_continuous, limit, images=images)

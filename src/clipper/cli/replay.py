@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays and returns the exit code."""
-    import numpy as np
 
     from clipper.agent_meta import made_plain
     from clipper.envs.contract import read_reward
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: only {len(fault.actions)} of {fault.step} actions were kept")
     env = source.make()
     obs_layout, layout = ObservationLayout(env.observation_space), ActionLayout(env.action_space)
-    row = np.zeros(obs_layout.size, dtype=np.float32)
+    row = obs_layout.new_rows()
     actions = []
     if len(fault.actions):
         check_actions(fault.actions, layout, args.fault)

@@ -8,7 +8,7 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipper.cli.arguments import UsageError, positive_int, say, seed
 
@@ -20,38 +20,32 @@ HELP = """Runs a study of the PPO paper (arXiv 1707.06347) and shows the result 
 
   table1    eleven objectives of PPO on MuJoCo tasks: the mean normalised score of each
   figure3   PPO and five relatives on the same tasks: learning curves and final scores
-  table2    A2C, ACER and PPO on Atari games: not in this version, and it says what is missing
+  table2    A2C, ACER and PPO on Atari games: which of them wins which
 
 The same command goes on where it was stopped. docs/tutorials/reproduce-the-paper.md explains the
-protocol and what is done otherwise than in the paper. MuJoCo: pip install "clipper-rl[mujoco]"."""
-
-
-class _Study(argparse.Action):
-    """Takes the name of a study, and says at once what a study lacks that cannot be run."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, *_: Any) -> None:
-        if values == "table2":
-            from clipper.experiments.deviations import TABLE2_MISSING
-
-            raise UsageError(
-                f"table2 trains on 49 Atari games, but this version lacks {TABLE2_MISSING}.",
-                hint="table1 and figure3 are on MuJoCo tasks. The printed tables 2 and 6 are in "
-                "clipper/experiments/reference/.",
-            )
-        setattr(namespace, self.dest, values)
+protocol and what is done otherwise than in the paper. MuJoCo: pip install "clipper-rl[mujoco]"; Atari:
+pip install "clipper-rl[atari]"."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument(
-        "study", choices=("table1", "figure3", "table2"), action=_Study, help="what is reproduced"
-    )
+    parser.add_argument("study", choices=("table1", "figure3", "table2"), help="what is reproduced")
     parser.add_argument(
         "--scale",
         choices=("smoke", "small", "full"),
         default="small",
         help="smoke: 1 task, 1 seed, 4,096 steps; small: 3 tasks, 3 seeds, 1 M steps; full: the "
-        "paper's 7 tasks (small)",
+        "paper's 7 tasks (small). table2: Breakout for 4,096 steps; Pong and Breakout, 1 seed, 1 M "
+        "steps; all 49 games, 3 seeds, 10 M steps",
+    )
+    parser.add_argument(
+        "--games", metavar="A,B,...", help="table2: games, as the paper's Table 6 calls them"
+    )
+    parser.add_argument(
+        "--steps", type=positive_int, metavar="N", help="table2: steps of each run (the scale's)"
+    )
+    parser.add_argument(
+        "--num-seeds", type=positive_int, metavar="N", help="table2: seeds of each (the scale's)"
     )
     parser.add_argument(
         "--jobs", default="auto", metavar="N|auto", help="runs at a time (auto: one per core)"
@@ -79,31 +73,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is missing, shows the result and returns the exit code."""
-    from clipper.experiments.paper import SCALES, figure3_runs, table1_runs
     from clipper.experiments.sweep import read_jobs
 
     if args.with_raw and args.study != "table1":
         raise UsageError(f"--with-raw must come with table1, but comes with {args.study}.")
+    for name in ("games", "steps", "num_seeds"):
+        if getattr(args, name) is not None and args.study != "table2":
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} must come with table2, but comes with {args.study}.")
     num_jobs = read_jobs(args.jobs)
-    scale = SCALES[args.scale]
     folder = Path(args.out) if args.out else Path("reproduce") / f"{args.study}-{args.scale}"
-    size = (scale.tasks, scale.num_seeds, scale.total_timesteps)
-    if args.study == "table1":
-        specs = table1_runs(*size, has_raw=args.with_raw)
-    else:
-        specs = figure3_runs(*size)
+    specs, num_seeds = _runs(args)
     if args.verify is not None:
         return _verify(args, specs, folder, num_jobs)
     if args.verify_seed is not None:
         raise UsageError("--verify-seed must come with --verify, but comes alone.")
-    scores = _random_scores(scale.tasks, folder) if args.study == "table1" else {}
+    tasks = list(dict.fromkeys(spec.env for spec in specs))
+    scores = _random_scores(tasks, folder) if args.study == "table1" else {}
     outcome = _run(args, specs, folder, num_jobs)
     if outcome.rows:
-        _show(args.study, outcome, scores, scale.num_seeds)
+        _show(args.study, outcome, scores, num_seeds)
     print("next:")
     again = shlex.join(["clipper", "reproduce", *args.words])
     print(f"  {again}" if len(outcome.rows) < len(specs) else f"  {again} --verify 3")
     return outcome.exit_code
+
+
+def _runs(args: argparse.Namespace) -> tuple[list[RunSpec], int]:
+    """Returns the runs of the study that is asked for, and the seeds of each setting on each task."""
+    from clipper.experiments.paper import (
+        ATARI_SCALES,
+        SCALES,
+        atari_games,
+        figure3_runs,
+        table1_runs,
+        table2_runs,
+    )
+
+    if args.study == "table2":
+        atari = ATARI_SCALES[args.scale]
+        games = atari.games or atari_games()
+        if args.games is not None:
+            games = [game.strip() for game in args.games.split(",")]
+        num_seeds = args.num_seeds or atari.num_seeds
+        return table2_runs(games, num_seeds, args.steps or atari.total_timesteps), num_seeds
+    scale = SCALES[args.scale]
+    size = (scale.tasks, scale.num_seeds, scale.total_timesteps)
+    if args.study == "table1":
+        return table1_runs(*size, has_raw=args.with_raw), scale.num_seeds
+    return figure3_runs(*size), scale.num_seeds
 
 
 def _random_scores(tasks: Sequence[str], folder: Path) -> dict[str, float]:
@@ -142,12 +160,15 @@ def _show(study: str, outcome: SweepOutcome, scores: dict[str, float], num_seeds
     from clipper.experiments.figure3 import reproduce_figure3
     from clipper.experiments.reproduction import NOT_AS_PRINTED, write_reproduction
     from clipper.experiments.table1 import reproduce_table1
+    from clipper.experiments.table2 import reproduce_table2
 
     keys = {run.spec.key for run in outcome.runs}
     collection = collect([outcome.folder]).where(lambda row: row.key in keys)
     try:
         if study == "table1":
             found = reproduce_table1(collection, scores, num_seeds)
+        elif study == "table2":
+            found = reproduce_table2(collection, num_seeds)
         else:
             found = reproduce_figure3(collection, num_seeds)
     except ConfigError:

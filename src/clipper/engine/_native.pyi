@@ -207,6 +207,39 @@ class Settings:
         num_threads: int = 1,
     ) -> None: ...
 
+class Columns:
+    def __init__(
+        self,
+        actions: Float32 | Int64,
+        log_probs: Float32,
+        values: Float32,
+        advantages: Float32,
+        value_targets: Float32,
+        counted: Bool | None,
+    ) -> None: ...
+
+def loss_head(
+    policy: Policy,
+    columns: Columns,
+    settings: Settings,
+    order: Int64,
+    params: Float32,
+    values: Float32,
+    grad_params: Float32,
+    grad_values: Float32,
+    grad_log_std: Float32,
+    report: Float64,
+) -> None: ...
+def descend(
+    policy: Policy,
+    settings: Settings,
+    params: Float32,
+    grad: Float32,
+    m: Float32,
+    v: Float32,
+    num_updates: int,
+    loss: float,
+) -> float: ...
 def improve(
     policy: Policy,
     rollout: Rollout,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from clipper.config import Config, PPOConfig
-from clipper.engine import native
+from clipper.engine import mixed, native
 from clipper.engine.devices import threads_for
+from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine
 from clipper.errors import ConfigError
@@ -39,7 +40,12 @@ def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
     Raises:
         ConfigError: The native engine is asked for, but does not cover the policy.
     """
-    return accelerate(policy, config) or ReferenceEngine(
+    found = accelerate(policy, config)
+    if found is not None:
+        return found
+    if config.engine == "auto" and mixed.covers(policy, config) is None:
+        return MixedEngine(policy, config)
+    return ReferenceEngine(
         policy,
         betas=config.adam_betas,
         eps=config.adam_eps,
@@ -69,6 +75,8 @@ def describe_engine(
     where = str(policy.device)
     if policy.device.type == "cpu":
         where = f"{threads} thread{'s' if threads > 1 else ''}"
+    if isinstance(engine, MixedEngine):
+        return f"engine: {engine.describe()}, {where} ({reason})"
     return f"engine: reference, in torch, {where} ({reason})"
 
 

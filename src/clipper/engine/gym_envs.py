@@ -22,7 +22,7 @@ from clipper.envs.make import Env, EnvSource
 from clipper.envs.replay import in_order
 from clipper.envs.vector import VectorEnv
 from clipper.randomness import EpisodeSeeds
-from clipper.spaces import ActionLayout, Float32
+from clipper.spaces import ActionLayout, Float32, Rows
 
 # actions of larger spaces are made step by step
 _MOST_CHOICES = 4096
@@ -32,7 +32,8 @@ _FLOATS = (np.float32, np.float64)
 class GymEnvs(VectorEnv):
     """N environments of one source, stepped one after the other in this process, by the engine.
 
-    Arguments, attributes and errors are those of `VectorEnv`.
+    Arguments, attributes and errors are those of `VectorEnv`, whose loop steps environments with images
+    and those whose lives are counted.
     """
 
     def __init__(
@@ -44,6 +45,10 @@ class GymEnvs(VectorEnv):
         self._lengths: NDArray[np.int64] = np.zeros(num_envs, np.int64)  # type: ignore[assignment]
         self._steps: list[Callable[[Any], Any]] = []
         self._limits = np.zeros(num_envs, dtype=np.int64)
+        self._loop: Any = None
+        # the loop copies float32 rows, and does not look at lives
+        if self.obs_layout.has_bytes or source.terminal_on_life_loss:
+            return
         obs_type = self._plain_type if self._plain_type in _FLOATS else None
         space = self.action_layout.space
         is_made = self.action_layout.kind == "box" and space.dtype in _FLOATS
@@ -61,7 +66,7 @@ class GymEnvs(VectorEnv):
     def collect(
         self,
         act: Callable[[int], None],
-        obs: Float32,
+        obs: Rows,
         actions: NDArray[Any],
         rewards: Float32,
         terminated: NDArray[np.bool_],
@@ -69,7 +74,8 @@ class GymEnvs(VectorEnv):
         until_end: bool = False,
     ) -> list[tuple[int, Ending]]:
         """Acts and steps until blocks are full; as `ReplayableEnvs.collect`."""
-        if until_end:
+        loop = self._loop
+        if until_end or loop is None:
             return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
         self._num_older = len(self._log)
         self._log.append(actions)
@@ -94,7 +100,7 @@ class GymEnvs(VectorEnv):
         self._steps = [step for step, _ in doors]
         self._limits[:] = [limit for _, limit in doors]
         try:
-            self._loop.collect(
+            loop.collect(
                 act,
                 self._steps,
                 self._limits,
@@ -110,7 +116,7 @@ class GymEnvs(VectorEnv):
                 None if dropper is None else drop,
             )
         except Exception as error:
-            i = self._loop.stepping
+            i = loop.stepping
             if i < 0:
                 raise
             raise self._fault(i, "step", error) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.policies.networks import ACTIVATIONS, MLPNetwork
 from clipper.randomness import Purpose
-from clipper.rollout import Rollout
+from clipper.rollout import Batch, Rollout
 
 ABSENCE: str | None = None
 """Why there are no kernels here, in words, or None if there are."""
@@ -58,6 +59,8 @@ def covers(policy: ActorCritic) -> str | None:
     """Returns why the native engine cannot train a policy, in words, or None if it can."""
     if ABSENCE is not None:
         return ABSENCE
+    if policy.obs_layout.images:
+        return "observations are images"
     if type(policy.network) is not MLPNetwork:
         return "the network is a module of the user's"
     if policy.device.type != "cpu":
@@ -133,17 +136,13 @@ class NativeEngine:
             ]
 
         log_std, normalizer = policy.log_std, policy.normalizer
-        kinds = ("categorical", "bernoulli", "gaussian")
-        kind = {"box": "gaussian", "multi_binary": "bernoulli"}.get(
-            policy.action_layout.kind, "categorical"
-        )
         return _native.Policy(
             self.variant,
             flat.numpy(),
             policy.obs_layout.size,
             _ACTIVATION_NAMES.index(network.activation),
             (chain(network.torso), chain(network.actor), chain(network.critic)),
-            kinds.index(kind),
+            _head_kind(policy),
             list(policy.action_layout.num_categories or (policy.action_layout.size,)),
             None if log_std is None else log_std.detach().numpy(),
             place(log_std) if log_std is not None and log_std.requires_grad else -1,
@@ -500,6 +499,128 @@ class NativeEngine:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets what `state_dict` returned."""
         self._state.load_state_dict(state)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadGradient:
+    """The gradient of a loss by what a network put out for M rows.
+
+    Attributes:
+        params: By the distribution parameters, [M, P].
+        values: By the values, [M].
+        log_std: By the log standard deviations, [A], or empty if there are none to learn.
+    """
+
+    params: Tensor
+    values: Tensor
+    log_std: Tensor
+
+
+class LossHead:
+    """PPO's loss and its gradient by the outputs of a network that torch computes.
+
+    Args:
+        policy: One that `engine.mixed.covers` has no objection to, its parameters in place.
+    """
+
+    def __init__(self, policy: ActorCritic) -> None:
+        self.variant = choose_variant()
+        outputs = policy.distribution.num_outputs
+        self._size = outputs
+        self._action_type = policy.action_layout.dtype
+        log_std = policy.log_std
+        self._learns_std = log_std is not None and log_std.requires_grad
+        # the kernels know heads as those of networks: this one has a layer that nobody asks
+        place = 2 * outputs + 2
+        count = policy.action_layout.size if self._learns_std else 0
+        self._head = _native.Policy(
+            self.variant,
+            np.zeros(place + count, dtype=np.float32),
+            1,
+            0,
+            ([], [(1, outputs, 0, outputs)], [(1, 1, 2 * outputs, 2 * outputs + 1)]),
+            _head_kind(policy),
+            list(policy.action_layout.num_categories or (policy.action_layout.size,)),
+            None if log_std is None else log_std.detach().numpy(),
+            place if self._learns_std else -1,
+            None,
+        )
+        self._grad_log_std = np.zeros(count, dtype=np.float32)
+
+    def begin(
+        self, batch: Batch, config: PPOConfig, learning_rate: float, clip_range: float
+    ) -> None:
+        """Takes over the columns of a batch, and the settings of now.
+
+        Args:
+            batch: All rows; its observations are not looked at.
+            config: The settings.
+            learning_rate: Step size.
+            clip_range: epsilon.
+        """
+        self._settings = _settings(config, learning_rate, clip_range, 0.0, 0, 0)
+        counted = batch.counted
+        self._columns = _native.Columns(
+            _array(batch.actions, self._action_type),
+            _array(batch.log_probs),
+            _array(batch.values),
+            _array(batch.advantages),
+            _array(batch.value_targets),
+            None if counted is None else _array(counted, np.bool_),
+        )
+
+    def __call__(
+        self, params: Tensor, values: Tensor, order: NDArray[np.int64]
+    ) -> tuple[HeadGradient, Tensor]:
+        """Returns the gradient of the loss of a minibatch, and what `PPO.loss` reports.
+
+        Args:
+            params: What the network put out for its rows, [M, P].
+            values: V of them, [M].
+            order: Which rows of the batch they are, [M].
+        """
+        found = HeadGradient(
+            torch.empty(len(order), self._size),
+            torch.empty(len(order)),
+            torch.from_numpy(self._grad_log_std),
+        )
+        report = torch.empty(_REPORT_SIZE, dtype=torch.float64)
+        _native.loss_head(
+            self._head,
+            self._columns,
+            self._settings,
+            order,
+            _array(params),
+            _array(values),
+            found.params.numpy(),
+            found.values.numpy(),
+            self._grad_log_std,
+            report.numpy(),
+        )
+        return found, report
+
+    def descend(
+        self, vectors: tuple[NDArray[np.float32], ...], num_updates: int, loss: float
+    ) -> float:
+        """Clips a gradient and takes a step of Adam, unless something is not finite.
+
+        Args:
+            vectors: Parameters, gradient and Adam's two moments; all but the gradient are moved.
+            num_updates: Steps that were taken before.
+            loss: What the gradient is of.
+
+        Returns:
+            The norm of the gradient before clipping.
+        """
+        params, grad, m, v = vectors
+        return _native.descend(self._head, self._settings, params, grad, m, v, num_updates, loss)
+
+
+def _head_kind(policy: ActorCritic) -> int:
+    kinds = {"box": "gaussian", "multi_binary": "bernoulli"}
+    return ("categorical", "bernoulli", "gaussian").index(
+        kinds.get(policy.action_layout.kind, "categorical")
+    )
 
 
 def _settings(

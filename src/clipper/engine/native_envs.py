@@ -28,7 +28,7 @@ from clipper.faults import FaultLedger
 from clipper.metrics import Episode
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler
-from clipper.spaces import Float32
+from clipper.spaces import Float32, Rows
 
 VECTORIZATIONS = ("auto", "gymnasium", "native")
 
@@ -152,7 +152,7 @@ class NativeEnvs(ReplayableEnvs):
     def collect(
         self,
         act: Callable[[int], None],
-        obs: Float32,
+        obs: Rows,
         actions: NDArray[Any],
         rewards: Float32,
         terminated: NDArray[np.bool_],

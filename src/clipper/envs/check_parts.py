@@ -204,7 +204,7 @@ def _type_breach(part: Part, value: Any, array: NDArray[Any]) -> Iterator[Breach
         found = f"has {array.dtype}"
     else:
         return
-    mend = f"return np.asarray(obs, dtype=np.{space.dtype}). Clipper converts it to float32."
+    mend = f"return np.asarray(obs, dtype=np.{space.dtype}). Clipper converts it itself."
     yield _breach(part, "obs_dtype", f"have the dtype {space.dtype}", found, mend)
 
 

@@ -18,7 +18,7 @@ from clipper.envs.ending import Ending
 from clipper.errors import NumericsError
 from clipper.faults import MOST_FAULTS, Fault, FaultLedger
 from clipper.metrics import Episode
-from clipper.spaces import ObservationLayout
+from clipper.spaces import ObservationLayout, Rows
 
 if TYPE_CHECKING:
     from clipper.envs.replay import ReplayableEnvs
@@ -41,7 +41,7 @@ class NotFinite(Exception):
 class Blocks(NamedTuple):
     """What a rollout is collected into, [T, N, ...]; as `ReplayableEnvs.collect`."""
 
-    obs: NDArray[np.float32]
+    obs: Rows
     actions: NDArray[Any]
     rewards: NDArray[np.float32]
     terminated: NDArray[np.bool_]
@@ -177,9 +177,7 @@ class Dropper:
             raise too_often(fault)
 
 
-def what_is_not_finite(
-    layout: ObservationLayout, row: NDArray[np.float32], reward: float
-) -> str | None:
+def what_is_not_finite(layout: ObservationLayout, row: Rows, reward: float) -> str | None:
     """Returns what of a step's result is not finite, in words to follow "gave", or None.
 
     Args:
@@ -189,11 +187,12 @@ def what_is_not_finite(
     """
     if not abs(reward) <= _LARGEST:
         return f"{reward} as the reward"
-    bad = np.flatnonzero(~np.isfinite(row))
+    numbers = layout.numbers(row)
+    bad = np.flatnonzero(~np.isfinite(numbers))
     if not len(bad):
         return None
     column = int(bad[0])
-    return f"{row[column]} in {layout.column_name(column)} of the observation"
+    return f"{numbers[column]} in {layout.column_name(column)} of the observation"
 
 
 def too_often(fault: Fault) -> NumericsError:

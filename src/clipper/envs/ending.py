@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipper.metrics import Episode
-from clipper.spaces import Float32
+from clipper.spaces import Rows
 
 
 @dataclass(slots=True)
@@ -14,10 +14,10 @@ class Ending:
 
     Attributes:
         env: Index of the environment among those stepped together.
-        final_obs: The observation the episode truly ended in, float32 [D].
+        final_obs: The observation the episode truly ended in, [D].
         episode: Its record; `step` is left at 0 for the sampler to fill.
     """
 
     env: int
-    final_obs: Float32
+    final_obs: Rows
     episode: Episode

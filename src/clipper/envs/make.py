@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
+from clipper.config import ActorCriticConfig, ImageLayout
 from clipper.configs import CONFIGS
+from clipper.envs.atari import describe_game, is_atari, is_raw, make_game, register_games
 from clipper.envs.library import LibraryEnv, is_library, load_library
 from clipper.envs.probe import depends_on_past
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
 from clipper.presets import GENERIC, PRESETS, nearest_id
+from clipper.settings import read_settings
 
 Env = gymnasium.Env[Any, Any]
 Wrapper = Callable[[Env], Env]
@@ -47,6 +50,8 @@ class EnvSource:
         env_kwargs: Keyword arguments of the environment.
         max_episode_steps: Steps after which an episode is truncated, or None for the registered.
         wrappers: Callables applied in order, env -> env.
+        image_layout: Where its images have their channels, as the setting.
+        terminal_on_life_loss: Lost lives are told to who collects, as the setting.
         maker: The callable, if one was given in place of a name.
         instance: The environment, if one was given; it is used as it is, alone.
     """
@@ -55,9 +60,26 @@ class EnvSource:
     env_kwargs: Mapping[str, Any]
     max_episode_steps: int | None
     wrappers: tuple[Wrapper, ...] = ()
+    image_layout: ImageLayout = "auto"
+    terminal_on_life_loss: bool = False
     maker: Callable[..., Env] | None = None
     instance: Env | None = None
     _looked_at: list[Env] = field(default_factory=list, compare=False, repr=False)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> EnvSource:
+        """Returns the source with what the settings of a run, given or by default, say of it.
+
+        Raises:
+            ConfigError: A value is wrong.
+        """
+        names = ("image_layout", "terminal_on_life_loss")
+        given = {name: settings[name] for name in names if name in settings}
+        return replace(self, **read_settings(ActorCriticConfig, given))
+
+    def describe(self) -> list[str]:
+        """Returns lines that say what is done to an environment before anything of the user's."""
+        spec = _resolve(self.name) if self.is_named and is_atari(self.name) else None
+        return describe_game(spec, self.env_kwargs) if isinstance(spec, EnvSpec) else []
 
     @property
     def is_named(self) -> bool:
@@ -127,6 +149,14 @@ class EnvSource:
         if is_library(self.name):
             made = ", ".join([repr(self.name), *kwargs])
             return ["from clipper.envs.library import LibraryEnv", f"env = LibraryEnv({made})"]
+        if is_atari(self.name) and not is_raw(self.env_kwargs):
+            parts = [repr(self.name)]
+            if self.env_kwargs:
+                parts.append(f"env_kwargs={dict(self.env_kwargs)!r}")
+            if self.max_episode_steps is not None:
+                parts.append(f"max_episode_steps={self.max_episode_steps}")
+            made = ", ".join(parts)
+            return ["from clipper.envs.make import env_source", f"env = env_source({made}).make()"]
         if isinstance(_resolve(self.name), EnvSpec):
             if self.max_episode_steps is not None:
                 kwargs.append(f"max_episode_steps={self.max_episode_steps}")
@@ -321,6 +351,8 @@ def _resolve(name: str) -> EnvSpec | Callable[..., Env]:
         return lambda **kwargs: _limited(LibraryEnv(name, **kwargs), limit)
     module_name, _, attribute = name.rpartition(":")
     module = _import(module_name, name) if module_name else None
+    if module is None and is_atari(name):
+        register_games(name)
     spec = _find_spec(attribute, name, module is None)
     if spec is not None:
         return spec
@@ -384,8 +416,8 @@ def _unknown(env_id: str) -> EnvironmentUnknown:
         found, hint = "is an old version that Gymnasium no longer ships", f"use {versions[-1]}."
     elif versions:
         found, hint = "is not the name of a version", f"use {versions[-1]}."
-    elif env_id.startswith("ALE/") or env_id.endswith(("NoFrameskip-v4", "Deterministic-v4")):
-        hint = "Atari games are images, which this version does not learn from."
+    elif game := re.fullmatch(r"(\w+?)(NoFrameskip|Deterministic)-v\d", env_id):
+        hint = f"the game is ALE/{game[1]}-v5, which Clipper preprocesses itself."
     elif env_id.partition("/")[0] in ("paper", "generic", *CONFIGS):
         preset = {**PRESETS, **GENERIC}.get(env_id)
         found = "is a preset" if preset is not None else "looks like a preset"
@@ -409,6 +441,8 @@ def _make_named(name: str, kwargs: dict[str, Any], max_episode_steps: int | None
     spec.disable_env_checker = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        if is_atari(spec.id) and not is_raw(kwargs):
+            return make_game(spec, kwargs, max_episode_steps)
         return gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)
 
 

@@ -57,14 +57,14 @@ def _episode(
     env: gymnasium.Env[Any, Any], layout: ObservationLayout, actions: list[Any]
 ) -> list[tuple[Any, ...]]:
     """Returns all that a short episode gives."""
-    row = np.empty(layout.size, dtype=np.float32)
+    row = layout.new_rows()
     obs, _ = env.reset(seed=_SEED)
     layout.write(obs, row)
     found: list[tuple[Any, ...]] = [(row.tobytes(),)]
     for action in actions:
         obs, reward, terminated, truncated, _ = env.step(copy.deepcopy(action))
         layout.write(obs, row)
-        if not (np.isfinite(row).all() and math.isfinite(float(reward))):
+        if not (np.isfinite(layout.numbers(row)).all() and math.isfinite(float(reward))):
             raise ValueError(reward)  # a fault, which is the run's to tell
         found.append((row.tobytes(), float(reward), bool(terminated), bool(truncated)))
         if terminated or truncated:

@@ -20,7 +20,7 @@ from clipper.faults import Fault, FaultLedger
 from clipper.metrics import Episode
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import EpisodeSeeds
-from clipper.spaces import ActionLayout, Float32, ObservationLayout
+from clipper.spaces import ActionLayout, Float32, ObservationLayout, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Mark:
     episodes: list[int]
     lengths: list[int]
     returns: list[float]
-    obs: Float32
+    obs: Rows
 
 
 class ReplayableEnvs(ABC):
@@ -47,7 +47,7 @@ class ReplayableEnvs(ABC):
         action_layout: How actions are sampled.
 
     Attributes:
-        obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
+        obs: The observation each environment is in now, [N, D]; overwritten by `step`.
         dropper: Ends episodes in which a number is not finite, or None: such numbers then stand in
             the blocks like others.
     """
@@ -72,13 +72,15 @@ class ReplayableEnvs(ABC):
         self.first_env = first_env
         self.obs_layout = obs_layout
         self.action_layout = action_layout
-        self.obs: Float32 = np.zeros((num_envs, obs_layout.size), dtype=np.float32)
+        self.obs: Rows = obs_layout.new_rows(num_envs)
         # blocks [t, N, A] of actions
         self._log: list[NDArray[Any]] = []
         # of which so many are older than the rollout that is being collected
         self._num_older = 0
         self.dropper: Dropper | None = None
         self._profiler: Profiler = NO_STOPWATCH
+        # rows and environments in which a life was lost since `collect` began, if that is looked for
+        self.lives_lost: list[tuple[int, int]] = []
         # the row and the environment that `collect` is at, for whoever watches from outside
         self.position: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
         # of who steps them one by one: environment, episode, seed, step (0: reset), moves
@@ -130,7 +132,7 @@ class ReplayableEnvs(ABC):
     def collect(
         self,
         act: Callable[[int], None],
-        obs: Float32,
+        obs: Rows,
         actions: NDArray[Any],
         rewards: Float32,
         terminated: NDArray[np.bool_],
@@ -141,7 +143,7 @@ class ReplayableEnvs(ABC):
 
         Args:
             act: Fills row t of the actions from row t of the observations.
-            obs: Receives the observations acted on, float32 [T, N, D].
+            obs: Receives the observations acted on, [T, N, D].
             actions: Receives the sampled actions, [T, N, A]; kept for replay.
             rewards: Receives the raw rewards, float32 [T, N].
             terminated: All False; receives where the environment's own rules ended the episode,
@@ -154,6 +156,7 @@ class ReplayableEnvs(ABC):
             NumericsError: With a dropper, if a number was not finite for the third time.
         """
         act = self._profiler.timed("act", act)
+        self.lives_lost.clear()
         if self.dropper is not None:
             blocks = Blocks(obs, actions, rewards, terminated, truncated)
             return self._collect_good(act, blocks, until_end, self.dropper)

@@ -41,7 +41,7 @@ class VectorEnv(ReplayableEnvs):
             records and messages go by it.
 
     Attributes:
-        obs: The observation each environment is in now, float32 [N, D]; overwritten by `step`.
+        obs: The observation each environment is in now, [N, D]; overwritten by `step`.
         is_fresh_per_episode: True if every episode is played on an environment made for it.
 
     Raises:
@@ -62,7 +62,7 @@ class VectorEnv(ReplayableEnvs):
         super().__init__(
             num_envs,
             first_env,
-            ObservationLayout(self.envs[0].observation_space),
+            ObservationLayout(self.envs[0].observation_space, source.image_layout),
             ActionLayout(self.envs[0].action_space),
         )
         for env in self.envs[1:]:
@@ -76,6 +76,7 @@ class VectorEnv(ReplayableEnvs):
         self._lengths: list[int] = [0] * num_envs
         self._episodes: list[int] = [-1] * num_envs
         self._is_used = [False] * num_envs
+        self._lives: list[float] | None = [0.0] * num_envs if source.terminal_on_life_loss else None
 
     def step(
         self,
@@ -119,6 +120,8 @@ class VectorEnv(ReplayableEnvs):
                 raise self._fault(i, "step", error) from error
             returns[i] += reward
             lengths[i] += 1
+            if self._lives is not None and self._lost_life(i, info) and not is_done:
+                self.lives_lost.append((int(position[0]), i))
             if is_done:
                 terminated[i] = is_terminated
                 truncated[i] = is_truncated
@@ -141,6 +144,8 @@ class VectorEnv(ReplayableEnvs):
             raise NotFinite(reward)
         self._returns[i] += reward
         self._lengths[i] += 1
+        if self._lives is not None and self._lost_life(i, info) and not is_done:
+            self.lives_lost.append((int(self.position[0]), i))
         if not is_done:
             return reward, None
         ending = Ending(i, self.obs[i].copy(), self._record(i, not is_terminated, info))
@@ -169,11 +174,13 @@ class VectorEnv(ReplayableEnvs):
         """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""
         for action in actions:
             try:
-                obs, reward, is_terminated, is_truncated, _ = self.envs[i].step(
+                obs, reward, is_terminated, is_truncated, info = self.envs[i].step(
                     self.action_layout.to_env(action[None])[0]
                 )
                 self.obs_layout.write(obs, self._rows[i])
                 self._returns[i] += read_reward(reward)
+                if self._lives is not None:
+                    self._lost_life(i, info)
             except Exception:
                 return False
             self._lengths[i] += 1
@@ -181,7 +188,26 @@ class VectorEnv(ReplayableEnvs):
                 return False
         return True
 
+    def _lost_life(self, i: int, info: Any) -> bool:
+        """Returns True if an environment has fewer lives than a step ago.
+
+        Raises:
+            EnvironmentFault: It does not say how many it has.
+        """
+        assert self._lives is not None
+        before, left = self._lives[i], info.get("lives")
+        if not isinstance(left, numbers.Real):
+            raise EnvironmentFault(
+                f"{self.name} must count lives in info['lives'] with terminal_on_life_loss, but has "
+                f"{left!r} there.",
+                hint="set terminal_on_life_loss to false.",
+            )
+        self._lives[i] = float(left)
+        return self._lives[i] < before
+
     def _begin(self, i: int) -> None:
+        if self._lives is not None:
+            self._lives[i] = 0.0
         self._episodes[i] += 1
         self._returns[i] = 0.0
         self._lengths[i] = 0
@@ -252,5 +278,5 @@ def numeric_extras(info: Any) -> dict[str, float]:
 def spaces_of(source: EnvSource) -> tuple[ObservationLayout, ActionLayout, int | None]:
     """Returns the layouts and the episode limit of a source, from one environment made for it."""
     env = source.look()
-    layouts = ObservationLayout(env.observation_space), ActionLayout(env.action_space)
-    return *layouts, episode_limit(env)
+    obs_layout = ObservationLayout(env.observation_space, source.image_layout)
+    return obs_layout, ActionLayout(env.action_space), episode_limit(env)

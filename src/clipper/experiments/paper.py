@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipper.errors import ConfigError
+from clipper.errors import ConfigError, nearest
+from clipper.experiments.printed import printed_rows
 from clipper.experiments.runs import RunSpec, config_class
 from clipper.presets import MUJOCO_TASKS, PRESETS
+from clipper.presets_images import ATARI
 
 NUM_SEEDS = 3
 """Seeds of every setting on every task, section 6.1."""
@@ -180,6 +182,79 @@ def figure3_runs(
 
 FIGURE3_TIMESTEPS = 1_000_000
 """Steps of every run, caption of Figure 3."""
+
+
+TABLE2: Mapping[str, str] = {"A2C": "a2c", "ACER": "acer", "PPO": "ppo"}
+"""The algorithms of Table 2, as the paper calls them and as Clipper does."""
+
+
+def atari_games() -> list[str]:
+    """Returns the 49 games of the paper's Table 6, as it calls them and as their ids do."""
+    return [row["game"] for row in printed_rows("table6.csv")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtariScale:
+    """How much of Table 2 is run.
+
+    Attributes:
+        games: Those of `atari_games`, or None for all.
+        num_seeds: Seeds 0, 1, ... of every algorithm on every game.
+        total_timesteps: Steps of each run, four frames each.
+    """
+
+    games: Sequence[str] | None
+    num_seeds: int
+    total_timesteps: int
+
+
+ATARI_SCALES: Mapping[str, AtariScale] = {
+    "smoke": AtariScale(games=("Breakout",), num_seeds=1, total_timesteps=4096),
+    "small": AtariScale(games=("Pong", "Breakout"), num_seeds=1, total_timesteps=1_000_000),
+    "full": AtariScale(games=None, num_seeds=NUM_SEEDS, total_timesteps=10_000_000),
+}
+
+
+def game_of(env: str) -> str:
+    """Returns the game that an id of `table2_runs` names: Pong of ALE/Pong-v5."""
+    return env.removeprefix("ALE/").removesuffix("-v5")
+
+
+def table2_runs(games: Sequence[str], num_seeds: int, total_timesteps: int) -> list[RunSpec]:
+    """Returns the runs of Table 2: 3 algorithms x games x seeds, all algorithms on a game first.
+
+    Args:
+        games: Names in `atari_games`.
+        num_seeds: Seeds 0, 1, ... of every algorithm on every game.
+        total_timesteps: Steps of each run; the paper has 10 M.
+
+    Raises:
+        ConfigError: A game is not the paper's, or stands twice.
+    """
+    known = atari_games()
+    for game in games:
+        if game not in known:
+            raise ConfigError(
+                f"games must be those of the paper's Table 6, but there is no {game!r}.",
+                hint=nearest(game, known) or f"there are {', '.join(known)}.",
+            )
+    if len(set(games)) < len(games):
+        raise ConfigError(f"games must be named once, but are {', '.join(games)}.")
+    return [
+        RunSpec(
+            setting=name,
+            env=f"ALE/{game}-v5",
+            seed=seed,
+            algo=algo,
+            preset=ATARI if algo == "ppo" else f"{algo}/{ATARI}",
+            # the paper's games did not repeat actions by chance
+            env_kwargs={"repeat_action_probability": 0.0},
+            settings={"eval_every": 0, "total_timesteps": total_timesteps},
+        )
+        for seed in range(num_seeds)
+        for game in games
+        for name, algo in TABLE2.items()
+    ]
 
 
 def _check_registered(tasks: Sequence[str]) -> None:

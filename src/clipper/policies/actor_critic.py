@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -18,12 +18,17 @@ from torch import Tensor, nn
 
 from clipper.errors import ConfigError, SpaceError
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
+from clipper.policies.images import FEW_ROWS, ImageNetwork, module_inputs, numbers_of, vector_of
 from clipper.policies.networks import MLPNetwork, MLPShape, one_torch_thread
 from clipper.policies.normalize import ObservationNormalizer
 from clipper.randomness import Purpose, derived_seed, normal, uniform
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ActionLayout, ObservationLayout, Rows
 
-ModuleLike = nn.Module | Callable[[int, int], nn.Module]
+ModuleLike = nn.Module | Callable[[Any, int], nn.Module]
+# what the network is asked about at once where nothing is learnt from it
+_ROWS_AT_ONCE = 65_536
+_IMAGES_AT_ONCE = 256
+_AS_THEY_ARE: AbstractContextManager[Any] = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ class ActorCritic(nn.Module):
     Args:
         obs_layout: How observations lie in a row.
         action_layout: How actions are sampled.
-        network: `forward(obs [M, D]) -> (params [M, P], values [M])`.
+        network: `forward(obs [M, D]) -> (params [M, P], values [M])`; of a module of the user's obs is
+            what `module_inputs` makes of rows with images.
         log_std_init: Initial log standard deviation of continuous actions.
         normalize_obs: Keep running statistics of Box observations.
         values_per_action: The network's values are Q(s, a) of every action, [M, P], and V is their
@@ -130,7 +136,16 @@ class ActorCritic(nn.Module):
         self.distribution = distribution_for(action_layout)
         self.network = network
         self.values_per_action = values_per_action
-        num_outputs = _check_network(network, obs_layout.size, self.distribution, values_per_action)
+        own_kinds = (MLPNetwork, ImageNetwork)
+        self._takes_rows = not obs_layout.images or isinstance(network, own_kinds)
+        # images are costly and their values a by-product of acting, unless they have convolutions of
+        # their own; bfloat16 rounds other numbers of rows too differently
+        has_own_values = isinstance(network, ImageNetwork) and network.value_encoder is not None
+        self._judges_in_passing = bool(
+            obs_layout.images and not values_per_action and not has_own_values
+        )
+        self._rows_at_once = _IMAGES_AT_ONCE if obs_layout.images else _ROWS_AT_ONCE
+        num_outputs = self._check_network()
         self.log_std: nn.Parameter | None = None
         if isinstance(self.distribution, DiagonalGaussian) and num_outputs == action_layout.size:
             self.log_std = nn.Parameter(torch.full((action_layout.size,), float(log_std_init)))
@@ -139,7 +154,7 @@ class ActorCritic(nn.Module):
         if normalize_obs and columns.any():
             self.normalizer = ObservationNormalizer(columns)
         self._params_alone = getattr(network, "params", None)
-        self._values_alone = network.values if isinstance(network, MLPNetwork) else None
+        self._values_alone = network.values if isinstance(network, own_kinds) else None
         self._has_bf16_products = False
         for part in network.modules():
             if isinstance(part, nn.Conv2d):
@@ -160,9 +175,46 @@ class ActorCritic(nn.Module):
         return self._anchor[0].dtype
 
     @property
+    def kind(self) -> str:
+        """What files call a network of ours: `mlp`, or `cnn` for observations with images."""
+        return "cnn" if self.obs_layout.images else "mlp"
+
+    @property
     def is_bf16(self) -> bool:
         """True if the network computes in bfloat16, or holds its parameters in it."""
         return self._has_bf16_products or self.dtype == torch.bfloat16
+
+    def _check_network(self) -> int:
+        """Returns the width of the network's parameters, after one trial on two rows of zeros."""
+        network, distribution = self.network, self.distribution
+        outputs = distribution.num_outputs
+        allowed = (outputs, distribution.num_params)
+        wanted = " or ".join(str(n) for n in sorted(set(allowed)))
+        num_values = outputs if self.values_per_action else 1
+        values_shape = f"[M, {outputs}]" if self.values_per_action else "[M]"
+        first = next(network.parameters(), None)
+        if first is None:
+            raise ConfigError("a module must have parameters to learn, but has none.")
+        zeros = torch.from_numpy(self.obs_layout.new_rows(2)).to(first.device)
+        if not self.obs_layout.images:
+            zeros = zeros.to(first.dtype)
+        given = zeros if self._takes_rows else module_inputs(self.obs_layout, zeros, first.dtype)
+        law = (
+            f"a module must return (params [M, {wanted}], values {values_shape}) for observations "
+            f"{_input_shapes(self.obs_layout)}"
+        )
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval()
+        try:
+            with torch.no_grad():
+                found = network(given)
+        except Exception as error:
+            raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
+        finally:
+            # one by one: a part that the user froze with eval() stays so
+            for module, was_training in modes:
+                module.training = was_training
+        return _width(found, law, allowed, num_values)
 
     def use_precision(self, precision: str) -> Self:
         """Makes the network's products bfloat16 (`bf16`) or leaves them as its parameters are.
@@ -196,24 +248,51 @@ class ActorCritic(nn.Module):
         return {**self.__dict__, "_accelerator": None, "_tensors": None}
 
     def normalize(self, obs: Tensor) -> Tensor:
-        """Returns observations as the network sees them, [..., D], on the policy's device."""
-        obs = obs.to(self.device, self.dtype)
-        return obs if self.normalizer is None else self.normalizer(obs)
+        """Returns observations as the network sees them, [..., D], on the policy's device.
+
+        Images stay as they are: bytes where they are kept as bytes.
+        """
+        if not self.obs_layout.images:
+            obs = obs.to(self.device, self.dtype)
+            return obs if self.normalizer is None else self.normalizer(obs)
+        obs = obs.to(self.device)
+        if self.normalizer is None:
+            return obs
+        obs = obs.clone()
+        vector = vector_of(self.obs_layout, obs)
+        vector.copy_(self.normalizer(vector))
+        return obs
+
+    def numbers(self, obs: Tensor) -> Tensor:
+        """Returns the float32 numbers of observations [..., D], a view [..., V]."""
+        return numbers_of(self.obs_layout, obs)
+
+    def _seen(self, normalized_obs: Tensor) -> Any:
+        """Returns what the network takes for normalised observations."""
+        if self._takes_rows:
+            return normalized_obs
+        return module_inputs(self.obs_layout, normalized_obs, self.dtype)
 
     def forward(self, normalized_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns distribution parameters [M, P] and values [M] of normalised observations."""
         with self._products():
-            params, values = self.network(normalized_obs)
+            params, values = self.network(self._seen(normalized_obs))
         params, values = params.to(self.dtype), values.to(self.dtype)
         if self.values_per_action:
             # V(s) = sum_a pi(a|s) Q(s, a)
             values = (torch.softmax(params, -1) * values).sum(-1)
         return self._complete(params), values.reshape(len(normalized_obs))
 
+    def outputs(self, normalized_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the network alone puts out: [M, P], without learned deviations, and [M]."""
+        with self._products():
+            params, values = self.network(self._seen(normalized_obs))
+        return params.to(self.dtype), values.to(self.dtype).reshape(len(normalized_obs))
+
     def action_values(self, normalized_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns distribution parameters and Q(s, a) of every action, [M, P] each."""
         with self._products():
-            params, values = self.network(normalized_obs)
+            params, values = self.network(self._seen(normalized_obs))
         return params.to(self.dtype), values.to(self.dtype).reshape(params.shape)
 
     def distribution_params(self, normalized_obs: Tensor) -> Tensor:
@@ -221,7 +300,7 @@ class ActorCritic(nn.Module):
         if self._params_alone is None:
             return self(normalized_obs)[0]  # type: ignore[no-any-return]
         with self._products():
-            params = self._params_alone(normalized_obs)
+            params = self._params_alone(self._seen(normalized_obs))
         return self._complete(params.to(self.dtype))
 
     def normalized_values(self, normalized_obs: Tensor) -> Tensor:
@@ -232,9 +311,10 @@ class ActorCritic(nn.Module):
             values = self._values_alone(normalized_obs)
         return values.to(self.dtype)
 
-    def _products(self) -> torch.autocast:
-        kind = self.device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=self._has_bf16_products)
+    def _products(self) -> AbstractContextManager[Any]:
+        if not self._has_bf16_products:
+            return _AS_THEY_ARE  # entering autocast to turn it off takes 10 us
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def _complete(self, params: Tensor) -> Tensor:
         if self.log_std is None:
@@ -242,11 +322,11 @@ class ActorCritic(nn.Module):
         return torch.cat([params, self.log_std.expand_as(params)], -1)
 
     @torch.no_grad()
-    def act(self, obs: NDArray[np.float32], noise: Tensor | None) -> NDArray[np.generic]:
+    def act(self, obs: Rows, noise: Tensor | None) -> NDArray[np.generic]:
         """Returns an action for every row of raw observations.
 
         Args:
-            obs: Raw observations, float32 [M, D].
+            obs: Raw observations, [M, D].
             noise: What `distribution.sample` takes, [M, noise_size]; None for the most likely.
 
         Returns:
@@ -262,15 +342,13 @@ class ActorCritic(nn.Module):
             actions = self.distribution.sample(params, noise.to(params.device, params.dtype))
         return actions.cpu().numpy()
 
-    def play(
-        self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
-    ) -> Play:
+    def play(self, obs: Rows, noise: NDArray[np.float32] | None, actions: NDArray[Any]) -> Play:
         """Returns what acts on blocks, step by step, with the parameters of now.
 
         They must not change while it is in use.
 
         Args:
-            obs: Raw observations, float32 [T, N, D].
+            obs: Raw observations, [T, N, D].
             noise: What `distribution.sample` takes, [T, N, noise_size]; None for the most likely
                 actions.
             actions: Receives the sampled actions, [T, N, A].
@@ -285,6 +363,8 @@ class ActorCritic(nn.Module):
                 lambda num_rows: (play.judgement(num_rows)[0], self.values(seen[:num_rows])),
             )
         drawn = None if noise is None else torch.from_numpy(noise)
+        if drawn is not None and self._judges_in_passing and not self.is_bf16:
+            return self._play_and_judge(obs, drawn, actions)
 
         def act(t: int) -> None:
             actions[t] = self.act(obs[t], None if drawn is None else drawn[t])
@@ -296,6 +376,20 @@ class ActorCritic(nn.Module):
             )
 
         return Play(act, judge)
+
+    def _play_and_judge(self, obs: Rows, drawn: Tensor, actions: NDArray[Any]) -> Play:
+        """Returns what acts, and keeps what the same pass through the network says of the rows."""
+        log_probs = torch.empty(obs.shape[:2], device=self.device, dtype=self.dtype)
+        values = torch.empty_like(log_probs)
+
+        @torch.no_grad()
+        def act(t: int) -> None:
+            params, values[t] = self(self.normalize(torch.from_numpy(obs[t])))
+            chosen = self.distribution.sample(params, drawn[t].to(params))
+            log_probs[t] = self.distribution.log_prob(params, chosen)
+            actions[t] = chosen.cpu().numpy()
+
+        return Play(act, lambda num_rows: (log_probs[:num_rows], values[:num_rows]))
 
     def noise(
         self,
@@ -324,7 +418,7 @@ class ActorCritic(nn.Module):
         rows = obs.reshape(-1, obs.shape[-1])
         if not len(rows):
             return torch.zeros(obs.shape[:-1], device=self.device, dtype=self.dtype)
-        parts = [self(self.normalize(part))[1] for part in rows.split(65_536)]
+        parts = [self(self.normalize(part))[1] for part in rows.split(self._rows_at_once)]
         return torch.cat(parts).reshape(obs.shape[:-1])
 
     def next_values(
@@ -353,8 +447,8 @@ class ActorCritic(nn.Module):
         shape = obs.shape[:-1]
         log_probs, values = [], []
         pairs = zip(
-            obs.reshape(-1, obs.shape[-1]).split(65_536),
-            actions.reshape(-1, actions.shape[-1]).split(65_536),
+            obs.reshape(-1, obs.shape[-1]).split(self._rows_at_once),
+            actions.reshape(-1, actions.shape[-1]).split(self._rows_at_once),
             strict=True,
         )
         for obs_part, action_part in pairs:
@@ -370,7 +464,7 @@ class ActorCritic(nn.Module):
         if self._accelerator is not None:
             self._accelerator.merge_observations(obs)
         else:
-            self.normalizer.merge_block(obs.cpu().numpy())
+            self.normalizer.merge_block(vector_of(self.obs_layout, obs).cpu().numpy())
 
     def are_finite(self, blocks: Sequence[Tensor]) -> bool:
         """Returns True if no number in the blocks is NaN or infinite; False may be a false alarm."""
@@ -408,10 +502,10 @@ class ActorCritic(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Returns what `state_dict` does: the parameters and statistics themselves, by name.
 
-        Of an MLP without the walk through all its modules, which costs as much as an update: its
-        tensors stay where they are until it is moved.
+        Of a network of ours without the walk through all its modules, which costs as much as an
+        update: its tensors stay where they are until it is moved.
         """
-        if type(self.network) is not MLPNetwork:
+        if type(self.network) not in (MLPNetwork, ImageNetwork):
             return self.state_dict()  # a user's module may put new tensors in the place of others
         place = self._anchor[0].data_ptr()
         if self._tensors is None or self._tensors[0] != place:
@@ -441,14 +535,10 @@ class ActorCritic(nn.Module):
             self.normalizer.reload()
 
 
-# with fewer rows the change of layout costs more than it saves
-_FEW_ROWS = 32
-
-
 def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Lays images out channel by channel within a pixel: convolutions on the CPU learn 1.4 x faster."""
     images, *others = inputs
-    if images.ndim == 4 and len(images) >= _FEW_ROWS:
+    if images.ndim == 4 and len(images) >= FEW_ROWS:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, *others
 
@@ -463,13 +553,14 @@ def build_policy(
     log_std_init: float,
     normalize_obs: bool,
 ) -> ActorCritic:
-    """Returns a fresh policy: an MLP of the given shape, or around the user's own module.
+    """Returns a fresh policy: an MLP of the given shape, a CNN, or around the user's own module.
 
     Args:
         obs_layout: How observations lie in a row.
         action_layout: How actions are sampled.
-        shape: The MLP's layers, of which a `module` keeps no more than `values_per_action`.
-        module: An `nn.Module`, or a callable `(obs_size, num_outputs) -> nn.Module`.
+        shape: The layers, of which a `module` keeps no more than `values_per_action`.
+        module: An `nn.Module`, or a callable `(obs_size, num_outputs) -> nn.Module`; obs_size is
+            `ObservationLayout.module_size`.
         seed: The run's seed; initial weights are a function of it.
         log_std_init: Initial log standard deviation of continuous actions.
         normalize_obs: Keep running statistics of Box observations.
@@ -489,13 +580,17 @@ def build_policy(
     with one_torch_thread():
         if module is None:
             generator = torch.Generator().manual_seed(weights_seed)
-            network: nn.Module = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
+            network: nn.Module
+            if obs_layout.images:
+                network = ImageNetwork(obs_layout, num_outputs, shape, generator)
+            else:
+                network = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
         elif isinstance(module, nn.Module):
             network = module
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(weights_seed)
-                network = _made(module, obs_layout.size, num_outputs)
+                network = _made(module, obs_layout.module_size, num_outputs)
     return ActorCritic(
         obs_layout,
         action_layout,
@@ -506,7 +601,7 @@ def build_policy(
     )
 
 
-def _made(module: object, obs_size: int, num_outputs: int) -> nn.Module:
+def _made(module: object, obs_size: object, num_outputs: int) -> nn.Module:
     """Returns the network that the user's callable makes."""
     law = f"a module must be an nn.Module or make one when called with ({obs_size}, {num_outputs})"
     if not callable(module):
@@ -520,33 +615,19 @@ def _made(module: object, obs_size: int, num_outputs: int) -> nn.Module:
     return network
 
 
-def _check_network(
-    network: nn.Module, obs_size: int, distribution: object, values_per_action: bool
-) -> int:
-    """Returns the width of the network's parameters, after one trial on two rows of zeros."""
-    outputs = getattr(distribution, "num_outputs", 0)
-    allowed = (outputs, getattr(distribution, "num_params", outputs))
-    wanted = " or ".join(str(n) for n in sorted(set(allowed)))
-    num_values = outputs if values_per_action else 1
-    values_shape = f"[M, {outputs}]" if values_per_action else "[M]"
-    law = (
-        f"a module must return (params [M, {wanted}], values {values_shape}) for observations "
-        f"[M, {obs_size}]"
-    )
-    first = next(network.parameters(), None)
-    if first is None:
-        raise ConfigError("a module must have parameters to learn, but has none.")
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            found = network(torch.zeros(2, obs_size, device=first.device, dtype=first.dtype))
-    except Exception as error:
-        raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
-    finally:
-        # one by one: a part that the user froze with eval() stays so
-        for module, was_training in modes:
-            module.training = was_training
+def _input_shapes(layout: ObservationLayout) -> str:
+    """Returns what a module is given, as in `[M, 4]` or `{camera: [M, 3, 64, 64]}`."""
+    size = layout.module_size
+    if isinstance(size, int):
+        return f"[M, {size}]"
+    if isinstance(size, tuple):
+        return f"[M, {', '.join(map(str, size))}]"
+    parts = (f"{name}: [M, {', '.join(map(str, shape))}]" for name, shape in size.items())
+    return f"{{{', '.join(parts)}}}"
+
+
+def _width(found: Any, law: str, allowed: tuple[int, int], num_values: int) -> int:
+    """Returns how many parameters a network put out for each of two rows, if it did as it must."""
     # a tensor of two rows could be unpacked like a pair
     is_pair = isinstance(found, (tuple, list)) and len(found) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in found):

@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class MLPShape:
-    """What an MLP policy looks like; fields as in `Config`."""
+    """What an MLP policy, and the CNN before it, looks like; fields as in `Config`."""
 
     hidden_sizes: tuple[int, ...]
     value_hidden_sizes: tuple[int, ...]
@@ -42,6 +42,8 @@ class MLPShape:
     policy_gain: float
     value_gain: float
     values_per_action: bool = False
+    cnn: str = "auto"
+    cnn_features: int | None = None
 
 
 class MLPNetwork(nn.Module):
@@ -70,11 +72,11 @@ class MLPNetwork(nn.Module):
             policy_sizes = value_sizes = ()
         self.actor = nn.Sequential(
             *_layers(width, policy_sizes, shape, generator),
-            _linear((*(width,), *policy_sizes)[-1], num_outputs, shape.policy_gain, generator),
+            linear((*(width,), *policy_sizes)[-1], num_outputs, shape.policy_gain, generator),
         )
         self.critic = nn.Sequential(
             *_layers(width, value_sizes, shape, generator),
-            _linear(
+            linear(
                 (*(width,), *value_sizes)[-1],
                 num_outputs if shape.values_per_action else 1,
                 shape.value_gain,
@@ -118,13 +120,14 @@ def _layers(
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise((width, *sizes)):
         layers += [
-            _linear(inputs, outputs, shape.hidden_gain, generator),
+            linear(inputs, outputs, shape.hidden_gain, generator),
             ACTIVATIONS[shape.activation](),
         ]
     return layers
 
 
-def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    """Returns a layer with orthogonal weights and biases of zero."""
     # the constructor would draw weights from torch's global generator; torch.nn.utils.skip_init
     # does not, but imports sympy, a third of a second
     layer = nn.Linear(inputs, outputs, device="meta")
@@ -177,6 +180,8 @@ def mlp_shape(config: Config) -> MLPShape:
         policy_gain=config.policy_gain,
         value_gain=value_gain,
         values_per_action=config.values_per_action,
+        cnn=config.cnn,
+        cnn_features=config.cnn_features,
     )
 
 

@@ -139,6 +139,11 @@ class ObservationNormalizer(nn.Module):
         self.inverse_std.copy_(torch.from_numpy(inverse))
 
 
+def rewards_to_learn(rewards: Tensor, *, is_clipped: bool) -> Tensor:
+    """Returns raw rewards as they are, or their signs (`clip_reward`)."""
+    return rewards.sign() if is_clipped else rewards
+
+
 class RewardScaler:
     """Rewards divided by the standard deviation of the discounted return, clipped at +-10.
 

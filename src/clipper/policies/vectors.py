@@ -22,7 +22,7 @@ def parameters_behind(policy: ActorCritic) -> tuple[list[nn.Parameter], list[nn.
     learned = [p for p in policy.parameters() if p.requires_grad]
     found = []
     with torch.enable_grad():
-        obs = torch.zeros(2, policy.obs_layout.size, device=policy.device, dtype=policy.dtype)
+        obs = policy.normalize(torch.from_numpy(policy.obs_layout.new_rows(2)))
         for output in policy(obs):
             grads: Sequence[Tensor | None] = [None] * len(learned)
             if output.requires_grad:

@@ -321,12 +321,19 @@ def test_an_old_mujoco_version_is_told_its_successor(name: str) -> None:
     assert f"{name.partition('-')[0]}-v5" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("name", ["ALE/Pong-v5", "PongNoFrameskip-v4"])
-def test_atari_is_told_that_it_is_images(name: str) -> None:
-    """A newcomer who asks for Pong learns why there is none."""
+def test_an_old_atari_name_is_told_its_successor() -> None:
+    """Who asks for a game as older libraries called it learns its name of today."""
     with pytest.raises(EnvironmentUnknown) as caught:
-        env_source(name)
-    assert "images" in str(caught.value.hint)
+        env_source("NoSuchGameNoFrameskip-v4")
+    assert "ALE/NoSuchGame-v5" in str(caught.value.hint)
+
+
+def test_atari_without_its_package_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The games are an extra."""
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(EnvironmentFault, match="not installed") as caught:
+        env_source("ALE/Pong-v5")
+    assert 'pip install "clipper-rl[atari]"' in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

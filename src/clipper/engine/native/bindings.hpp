@@ -13,6 +13,7 @@
 
 #include "dispatch.hpp"
 #include "estimators.hpp"
+#include "improve.hpp"
 #include "layout.hpp"
 
 namespace nb = nanobind;
@@ -195,11 +196,24 @@ class Stepper {
   int64_t num_steps_ = 0, num_envs_ = 0;
 };
 
+struct Estimation {
+  clipper::Estimator estimator = clipper::Estimator::gae;
+  double gamma = 0, gae_lambda = 0;
+  int64_t num_return_steps = 1;
+};
+
+struct Settings {
+  clipper::Plan plan;
+  Estimation estimation;
+};
+
 // module_envs.cpp
 void bind_environments(nb::module_& m);
 // module_gym.cpp
 void bind_gym(nb::module_& m);
 // module_values.cpp
 void bind_values(nb::module_& m);
+// module_head.cpp
+void bind_head(nb::module_& m);
 
 }  // namespace clipper_python

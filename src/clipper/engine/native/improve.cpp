@@ -24,6 +24,20 @@ double seconds_since(Clock::time_point start) {
 
 }  // namespace
 
+AdamStep adam_step(const Plan& plan, int64_t num_updates, double norm) {
+  const auto t = static_cast<double>(num_updates);
+  AdamStep step{};
+  step.one_minus_beta1 = static_cast<float>(1.0 - plan.beta1);
+  step.beta2 = static_cast<float>(plan.beta2);
+  step.one_minus_beta2 = static_cast<float>(1.0 - plan.beta2);
+  step.step = static_cast<float>(plan.learning_rate / (1.0 - std::pow(plan.beta1, t)));
+  step.root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(plan.beta2, t)));
+  step.eps = static_cast<float>(plan.eps);
+  const bool clips = plan.max_grad_norm >= 0 && norm > plan.max_grad_norm;
+  step.grad_scale = clips ? static_cast<float>(plan.max_grad_norm / (norm + 1e-6)) : 1.0f;
+  return step;
+}
+
 Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Optimizer& optimizer,
                    const Records& records)
     : policy_(policy),
@@ -148,16 +162,7 @@ bool Improver::step(const double* report, double* grad_norm) {
       std::sqrt(policy_.kernels.squared_norm(grad_.data(), policy_.network().num_params));
   *grad_norm = norm;
   if (!std::isfinite(norm) || !std::isfinite(report[kLoss])) return false;
-  const auto t = static_cast<double>(++optimizer_.num_updates);
-  AdamStep step{};
-  step.one_minus_beta1 = static_cast<float>(1.0 - plan_.beta1);
-  step.beta2 = static_cast<float>(plan_.beta2);
-  step.one_minus_beta2 = static_cast<float>(1.0 - plan_.beta2);
-  step.step = static_cast<float>(plan_.learning_rate / (1.0 - std::pow(plan_.beta1, t)));
-  step.root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(plan_.beta2, t)));
-  step.eps = static_cast<float>(plan_.eps);
-  const bool clips = plan_.max_grad_norm >= 0 && norm > plan_.max_grad_norm;
-  step.grad_scale = clips ? static_cast<float>(plan_.max_grad_norm / (norm + 1e-6)) : 1.0f;
+  const AdamStep step = adam_step(plan_, ++optimizer_.num_updates, norm);
   both([&](Parts parts, int) { move(step, parts); });
   return true;
 }

@@ -37,6 +37,9 @@ struct Plan {
   int num_threads = 1;  // 1 or 2; the bits are the same
 };
 
+// The `num_updates`-th step on a gradient of that norm, which is clipped.
+AdamStep adam_step(const Plan& plan, int64_t num_updates, double norm);
+
 struct Optimizer {
   float* params;
   float* m;

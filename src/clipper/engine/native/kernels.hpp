@@ -56,6 +56,11 @@ double kl_sum(const Network&, const float* packed, const Workspace&, const Batch
 void gradient(const Network&, const float* packed, const Workspace&, const Batch&,
               const int64_t* order, int64_t rows, const Objective&, float* sums, double* report,
               Parts);
+// Of a network that is not ours: what it put out for the rows `order` of a batch in, [M][P] and [M];
+// the gradient by that out, and by the log standard deviations in `sums`. No KL penalty.
+void loss_head(const Network&, const Workspace&, const float* params, const float* values,
+               const Batch&, const int64_t* order, int64_t rows, const Objective&,
+               float* grad_params, float* grad_values, float* sums, double* report);
 
 // adam.cpp
 double squared_norm(const float* x, int64_t size);

@@ -11,12 +11,6 @@ using namespace clipper_python;
 
 namespace {
 
-struct Estimation {
-  clipper::Estimator estimator = clipper::Estimator::gae;
-  double gamma = 0, gae_lambda = 0;
-  int64_t num_return_steps = 1;
-};
-
 // The arrays of a rollout, kept alive and checked.
 struct RolloutArrays {
   In<float> obs;
@@ -49,11 +43,6 @@ struct RolloutArrays {
     return {judgement,        obs.data(),      from.floats, from.ints,      log_probs.data(),
             final_obs.data(), final_at.data(), static_cast<int64_t>(finals), last_obs.data()};
   }
-};
-
-struct Settings {
-  clipper::Plan plan;
-  Estimation estimation;
 };
 
 using Reported = std::tuple<int64_t, int64_t, int, int, bool, double, double>;
@@ -261,4 +250,5 @@ NB_MODULE(_native, m) {
   bind_environments(m);
   bind_gym(m);
   bind_values(m);
+  bind_head(m);
 }

@@ -143,6 +143,9 @@ struct Kernels {
   void (*gradient)(const Network&, const float* packed, const Workspace&, const Batch&,
                    const int64_t* order, int64_t rows, const Objective&, float* sums,
                    double* report, Parts);
+  void (*loss_head)(const Network&, const Workspace&, const float* params, const float* values,
+                    const Batch&, const int64_t* order, int64_t rows, const Objective&,
+                    float* grad_params, float* grad_values, float* sums, double* report);
   void (*outputs)(const Network&, const float* packed, const Workspace&, const float* obs,
                   int64_t rows, float* out);
   double (*kl_sum)(const Network&, const float* packed, const Workspace&, const Batch&,

@@ -150,14 +150,19 @@ void value_losses(const Workspace& ws, int rows, int64_t minibatch, const Object
   }
 }
 
-void gather(const Network& net, const Workspace& ws, const Batch& batch, const int64_t* order,
-            int rows, Scale scale) {
+void gather_obs(const Network& net, const Workspace& ws, const Batch& batch, const int64_t* order,
+                int rows) {
   const int width = net.obs_width;
-  for (int row = 0; row < rows; ++row) {
-    const int64_t from = order[row];
+  for (int row = 0; row < rows; ++row)
     // rows are whole multiples of kPad
     for (int k = 0; k < width; k += kLanes)
-      store(ws.obs + int64_t{row} * width + k, load(batch.obs + from * width + k));
+      store(ws.obs + int64_t{row} * width + k, load(batch.obs + order[row] * width + k));
+}
+
+void gather_columns(const Network& net, const Workspace& ws, const Batch& batch,
+                    const int64_t* order, int rows, Scale scale) {
+  for (int row = 0; row < rows; ++row) {
+    const int64_t from = order[row];
     ws.old_log_prob[row] = batch.log_probs[from];
     ws.old_value[row] = batch.values[from];
     ws.advantage[row] =
@@ -165,6 +170,14 @@ void gather(const Network& net, const Workspace& ws, const Batch& batch, const i
     ws.target[row] = batch.value_targets[from];
   }
   load_actions(net, ws, rows, order, batch.float_actions, batch.int_actions);
+}
+
+void tell_policy(const Objective& objective, const Sums& totals, double count, double* report) {
+  report[kPolicyLoss] = (objective.kl_coef * totals.divergence - totals.objective) / count;
+  report[kEntropy] = totals.entropy / count;
+  report[kApproxKl] = totals.kl / count;
+  report[kClipFraction] = totals.clipped / count;
+  report[kRatioError] = totals.ratio_error;
 }
 
 }  // namespace
@@ -186,7 +199,8 @@ void gradient(const Network& net, const float* packed, const Workspace& ws, cons
   for (int64_t start = 0; start < rows; start += kChunk) {
     const int size = static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
     const Start begin = start == 0 ? Start::zero : Start::add;
-    gather(net, ws, batch, order + start, size, scale);
+    gather_obs(net, ws, batch, order + start, size);
+    gather_columns(net, ws, batch, order + start, size, scale);
     forward(net, packed, ws, size, actor, critic, true);
     if (actor) {
       read_head(net, ws, size);
@@ -208,14 +222,44 @@ void gradient(const Network& net, const float* packed, const Workspace& ws, cons
     }
     if (has_torso) backward(net, packed, ws, size, kTorso, false, begin, sums);
   }
-  if (actor) {
-    report[kPolicyLoss] = (objective.kl_coef * totals.divergence - totals.objective) / count;
-    report[kEntropy] = totals.entropy / count;
-    report[kApproxKl] = totals.kl / count;
-    report[kClipFraction] = totals.clipped / count;
-    report[kRatioError] = totals.ratio_error;
-  }
+  if (actor) tell_policy(objective, totals, count, report);
   if (critic) report[kValueLoss] = 0.5 * totals.value / count;
+}
+
+void loss_head(const Network& net, const Workspace& ws, const float* params, const float* values,
+               const Batch& batch, const int64_t* order, int64_t rows, const Objective& objective,
+               float* grad_params, float* grad_values, float* sums, double* report) {
+  const Scale scale =
+      objective.normalize_advantage ? advantage_scale(batch, order, rows) : Scale{};
+  const PolicyLosses policy_losses = policy_losses_of(objective.surrogate);
+  const double count = static_cast<double>(rows);
+  const float grad_entropy = static_cast<float>(-objective.ent_coef / count);
+  const int64_t outputs = net.head.num_outputs;
+  const int64_t width = net.layers[kActor][net.depth[kActor] - 1].out_width;
+  float* const read = const_cast<float*>(output(net, ws, kActor));
+  Sums totals;
+  for (int64_t start = 0; start < rows; start += kChunk) {
+    const int size = static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
+    gather_columns(net, ws, batch, order + start, size, scale);
+    for (int row = 0; row < size; ++row) {
+      const float* const from = params + (start + row) * outputs;
+      for (int64_t k = 0; k < outputs; ++k) read[row * width + k] = from[k];
+      ws.value[row] = values[start + row];
+    }
+    read_head(net, ws, size);
+    log_prob_and_entropy(net, ws, size);
+    policy_losses(ws, size, rows, objective, totals);
+    head_gradient(net, ws, size, grad_entropy, 0.0f, ws.delta[0],
+                  start == 0 ? Start::zero : Start::add, sums);
+    value_losses(ws, size, rows, objective, totals);
+    for (int row = 0; row < size; ++row) {
+      float* const to = grad_params + (start + row) * outputs;
+      for (int64_t k = 0; k < outputs; ++k) to[k] = ws.delta[0][row * width + k];
+      grad_values[start + row] = ws.grad_value[row];
+    }
+  }
+  tell_policy(objective, totals, count, report);
+  report[kValueLoss] = 0.5 * totals.value / count;
 }
 
 }  // namespace clipper::CLIPPER_VARIANT

@@ -1,0 +1,105 @@
+"""A network of any kind in, one Adam step on its parameters out: torch differentiates it, C++ the rest.
+
+The network's forward pass and its backward pass are torch's. Between them the loss and its gradient by
+the network's outputs are computed by the kernels that the native engine has for an MLP, and so are the
+clipping and Adam: a hundred small operations of torch become two calls. Dimension key: B rows, M rows
+of a minibatch, P distribution parameters, A action size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipper.config import PPOConfig
+from clipper.engine import native
+from clipper.engine.reference import ReferenceEngine
+from clipper.engine.state import not_finite
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
+from clipper.rollout import Batch
+
+
+def covers(policy: ActorCritic, config: PPOConfig) -> str | None:
+    """Returns why the loss cannot be left to the kernels, in words, or None if it can."""
+    if native.ABSENCE is not None:
+        return native.ABSENCE
+    if policy.device.type != "cpu":
+        return f"the device is {policy.device}"
+    if policy.dtype != torch.float32:
+        return f"the parameters are {str(policy.dtype).removeprefix('torch.')}"
+    if type(policy.distribution) not in (Categorical, Bernoulli, DiagonalGaussian):
+        return f"the distribution is {type(policy.distribution).__name__}"
+    if isinstance(policy.distribution, DiagonalGaussian) and policy.log_std is None:
+        return "the standard deviations depend on the state"
+    if config.has_kl_penalty:
+        return f"the objective is {config.objective}"
+    return None
+
+
+class MixedEngine(ReferenceEngine):
+    """Adam on the gradient of PPO's loss, which is computed in C++ but for the network itself.
+
+    Args:
+        policy: One that `covers` has no objection to; its parameters become views of one flat tensor.
+        config: The settings.
+    """
+
+    def __init__(self, policy: ActorCritic, config: PPOConfig) -> None:
+        super().__init__(
+            policy,
+            betas=config.adam_betas,
+            eps=config.adam_eps,
+            max_grad_norm=config.max_grad_norm,
+        )
+        self._policy = policy
+        self._config = config
+        self._head = native.LossHead(policy)
+        state = self._state
+        self._vectors = tuple(x.numpy() for x in (state.params, self._grad, state.m, state.v))
+
+    def describe(self) -> str:
+        """Returns the engine's name and instruction set, as runs are marked with."""
+        return f"torch with the loss in {self._head.variant}"
+
+    def steps(
+        self, batch: Batch, order: NDArray[np.int64], learning_rate: float, clip_range: float
+    ) -> Iterator[tuple[Tensor, Callable[[], Tensor]]]:
+        """Yields for every minibatch of an epoch what `PPO.loss` reports, and what takes the step.
+
+        Args:
+            batch: All rows.
+            order: In which they are visited.
+            learning_rate: Step size.
+            clip_range: epsilon.
+        """
+        config = self._config
+        self._head.begin(batch, config, learning_rate, clip_range)
+        indices = torch.from_numpy(order)
+        for start in range(0, len(order), config.minibatch_size):
+            rows = slice(start, start + config.minibatch_size)
+            params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
+            grads, report = self._head(params, values, order[rows])
+            yield report, partial(self._descend, params, values, grads, float(report[0]))
+
+    def _descend(
+        self, params: Tensor, values: Tensor, grads: native.HeadGradient, loss: float
+    ) -> Tensor:
+        self._grad.zero_()
+        pairs = [(params, grads.params), (values, grads.values)]
+        learned = [(out, grad) for out, grad in pairs if out.requires_grad]
+        torch.autograd.backward([out for out, _ in learned], [grad for _, grad in learned])
+        log_std = self._policy.log_std
+        if log_std is not None and log_std.grad is not None:
+            log_std.grad.add_(grads.log_std)
+        norm = self._head.descend(self._vectors, self._state.num_updates, loss)
+        if not math.isfinite(norm) or not math.isfinite(loss):
+            raise not_finite(loss, norm, self._state.num_updates + 1)
+        self._state.num_updates += 1
+        return torch.tensor(norm)
