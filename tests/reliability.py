@@ -123,10 +123,24 @@ SECTIONS: dict[str, list[Promise]] = {
     ],
     "Files": [
         Promise(
-            "A writer that is killed, or whose disk is full, at any call leaves a whole checkpoint",
+            "A writer that is killed, or refused by the disk, in any system call leaves a whole "
+            "checkpoint, old or new, and the run ends with the bits of one that nothing befell",
             (
                 "unit/test_checkpoint.py::test_a_writer_killed_at_any_instant_leaves_a_whole_checkpoint",
                 "unit/test_checkpoint.py::test_a_full_disk_at_any_instant_leaves_a_whole_checkpoint",
+                "faults/test_checkpoint_faults.py::test_a_kill_in_any_call_leaves_a_whole_checkpoint",
+                "faults/test_checkpoint_faults.py::test_a_refusal_of_any_call_loses_nothing",
+                "faults/test_checkpoint_faults.py::test_a_run_killed_in_any_call_goes_on",
+                "faults/test_checkpoint_faults.py::test_a_run_whose_disk_refuses_any_call_goes_on",
+            ),
+        ),
+        Promise(
+            "A full disk does not end training; it is said, shown until it is made up for, and a last "
+            "save that fails is no success",
+            (
+                "faults/test_checkpoint_faults.py::test_training_goes_on_while_the_disk_is_full",
+                "faults/test_checkpoint_faults.py::test_a_last_save_that_fails_is_no_success",
+                "unit/test_run_folder.py::test_rows_that_find_no_room_wait_for_it",
             ),
         ),
         Promise(
@@ -137,21 +151,33 @@ SECTIONS: dict[str, list[Promise]] = {
             ),
         ),
         Promise(
-            "Rows that find no room on the disk wait for it; the file is whole at every moment",
-            ("unit/test_run_folder.py::test_rows_that_find_no_room_wait_for_it",),
-        ),
-        Promise(
-            "An agent file is data: no pickle is opened, no module that it names is imported",
+            "Files are data: no pickle is opened, nothing that they name is imported, opened or "
+            "connected to, whatever they claim to be is refused at once",
             (
                 "unit/test_agent_file.py::test_a_pickle_is_never_opened",
                 "unit/test_agent_file.py::test_a_module_that_a_file_names_is_not_imported",
+                "faults/test_files_are_data.py",
             ),
+        ),
+        Promise(
+            "Files of every format that was ever written are read; newer ones are refused with both "
+            "versions",
+            ("golden/test_formats.py",),
+        ),
+        Promise(
+            "One process writes a run folder; a second is told within 2 s, and a lock ends with its "
+            "process",
+            ("faults/test_one_writer.py",),
         ),
     ],
     "Faults": [
         Promise(
             "An environment that raises, crashes, is killed or hangs in a worker does not end the run",
-            ("faults/test_supervision.py",),
+            (
+                "faults/test_supervision.py::test_the_run_goes_on",
+                "faults/test_supervision.py::test_what_was_collected_before_is_kept",
+                "faults/test_supervision.py::test_three_faults_of_one_environment_end_the_run",
+            ),
         ),
         Promise(
             "A number that is not finite moves no parameter",
