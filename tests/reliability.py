@@ -103,6 +103,23 @@ SECTIONS: dict[str, list[Promise]] = {
             ("faults/test_interrupts.py",),
         ),
         Promise(
+            "One signal stops training, evaluating or filming within 10 s, also with workers, in an "
+            "evaluation, in a save and in an update of minutes; no process and no shared memory stay",
+            (
+                "faults/test_signals.py::test_a_run_with_workers_stops_with_all_of_them",
+                "faults/test_signals.py::test_a_signal_in_an_evaluation_takes_its_iteration_back",
+                "faults/test_signals.py::test_a_signal_during_a_save_waits_for_it",
+                "faults/test_signals.py::test_a_long_update_hears_the_signal",
+                "faults/test_signals.py::test_playing_stops_too",
+            ),
+            "at most {signals_once[most_seconds]:.1f} s",
+        ),
+        Promise(
+            "A second signal ends it within 2 s; the older checkpoint is whole and the run goes on",
+            ("faults/test_signals.py::test_a_second_signal_ends_it_at_once",),
+            "at most {signals_twice[most_seconds]:.1f} s",
+        ),
+        Promise(
             "An iteration that a callback ends by raising is saved with its rows",
             (
                 "unit/test_training.py::test_a_callback_that_raises_loses_nothing",
@@ -180,11 +197,55 @@ SECTIONS: dict[str, list[Promise]] = {
             ),
         ),
         Promise(
-            "A number that is not finite moves no parameter",
+            "A worker whose environment raises, is killed, crashes, exits or hangs is replaced; batches "
+            "keep their size, no episode is played twice, no process stays",
+            ("faults/test_supervision.py::test_thirty_faults_of_a_kind",),
+            "{worker_faults[faults]:.0f} faults of 5 kinds",
+        ),
+        Promise(
+            "A worker lost while CEM scores is replaced; a resumed run remembers faults of the last "
+            "hour",
             (
-                "unit/test_ppo.py::test_a_number_that_is_not_finite_moves_nothing",
-                "unit/test_ppo.py::test_a_loss_that_overflows_moves_nothing",
+                "faults/test_supervision.py::test_a_worker_that_is_lost_while_scoring_is_replaced",
+                "faults/test_supervision.py::test_a_resumed_run_remembers_faults",
             ),
+        ),
+        Promise(
+            "With `--isolate` an environment that crashes or hangs in an evaluation is an error that "
+            "names episode, step, seed",
+            ("faults/test_supervision.py::test_a_crash_in_an_evaluation_is_an_error",),
+        ),
+        Promise(
+            "NaN or infinity from the environment, and whatever else breaks its contract, moves no "
+            "parameter, with every algorithm; the error names environment, episode, step, part and "
+            "value",
+            ("faults/test_finite.py::test_a_breach_moves_nothing",),
+        ),
+        Promise(
+            "NaN in values, log-probabilities or gradients of a module moves no parameter; a step that "
+            "is too long is taken back; an agent that is not finite is never written",
+            (
+                "faults/test_finite.py::test_what_a_module_gives_moves_nothing",
+                "faults/test_finite.py::test_a_step_that_is_too_long_is_taken_back",
+                "faults/test_finite.py::test_an_agent_that_is_not_finite_is_never_written",
+                "faults/test_finite.py::test_values_of_successors_are_looked_at",
+                "unit/test_block_checks.py",
+            ),
+        ),
+        Promise(
+            "`on_nonfinite` `drop-episode`: every row is a good step and none is missing, the same in "
+            "all loops and with workers, exactly resumable",
+            ("faults/test_nonfinite.py",),
+            "{dropped[steps]:.0f} steps dropped and found again by an oracle that plays each "
+            "environment anew",
+        ),
+        Promise(
+            "Alarms are silent over healthy runs of the presets, and each is raised by a broken setting",
+            (
+                "unit/test_alarms.py::test_healthy_runs_raise_no_alarm",
+                "unit/test_alarms.py::test_a_broken_setting_raises_its_alarm",
+            ),
+            "0 alarms in {healthy[rows]:.0f} rows of {healthy[records]:.0f} runs",
         ),
         Promise(
             "A run's memory, files and threads do not grow",

@@ -270,8 +270,8 @@ UPDATES = [
         PPO,
         "                if config.target_kl is not None and report[_KL] > 1.5 * config.target_kl:\n"
         "                    break\n"
-        "                grad_norms.append(self.engine.minimise(loss, learning_rate))\n",
-        "                grad_norms.append(self.engine.minimise(loss, learning_rate))\n"
+        "                grad_norms.append(step())\n",
+        "                grad_norms.append(step())\n"
         "                if config.target_kl is not None and report[_KL] > 1.5 * config.target_kl:\n"
         "                    break\n",
     ),
@@ -695,8 +695,8 @@ COMPILED = [
         "C++: entropy is made small",
         f"{_CPP}objective.cpp",
         f"{NATIVE}::test_losses_and_gradients",
-        "static_cast<float>(-objective.ent_coef / count)",
-        "static_cast<float>(objective.ent_coef / count)",
+        "static_cast<float>(-objective.ent_coef / count);\n  const float grad_kl",
+        "static_cast<float>(objective.ent_coef / count);\n  const float grad_kl",
     ),
     mutant(
         "C++: Adam's epsilon is added before the bias is corrected",
@@ -709,7 +709,7 @@ COMPILED = [
         "C++: the gradient is not clipped",
         f"{_CPP}improve.cpp",
         f"{NATIVE}::test_a_step_of_adam",
-        "clips ? static_cast<float>(plan_.max_grad_norm / (norm + 1e-6)) : 1.0f",
+        "clips ? static_cast<float>(plan.max_grad_norm / (norm + 1e-6)) : 1.0f",
         "clips ? 1.0f : 1.0f",
     ),
     mutant(
