@@ -90,5 +90,7 @@ def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str | None:
     found = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
     if not found:
         return None
+    # of what was begun rightly nothing else is meant
+    found = [f for f in found if f.startswith(name.lower())] or found
     names = [f"{prefix}{lowered[f]}" for f in found]
     return f"did you mean {' or '.join(names)}?"

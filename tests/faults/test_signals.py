@@ -164,13 +164,13 @@ from clipper.cli.main import entry
 write = run_keeper.write_checkpoint
 count = 0
 when, seconds, words = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-def slow(folder, checkpoint):
+def slow(*arguments, **keywords):
     global count
     count += 1
     if count == when:
         open("saving", "w").close()
         time.sleep(seconds)
-    write(folder, checkpoint)
+    write(*arguments, **keywords)
 run_keeper.write_checkpoint = slow
 sys.argv[1:] = words
 entry()
