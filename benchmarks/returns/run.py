@@ -209,7 +209,9 @@ def table() -> str:
         groups.setdefault(row["env"], {}).setdefault(row["settings"], []).append(row)
     for env, by_settings in groups.items():
         now = settings_hash(env)
-        settings = max(by_settings, key=lambda found: (len(by_settings[found]), found == now))
+        # of as many seeds the present settings, or the last
+        ages = {found: age for age, found in enumerate(by_settings)}
+        settings = max(ages, key=lambda found: (len(by_settings[found]), found == now, ages[found]))
         rows, star = by_settings[settings], "" if settings == now else "*"
         star += "†" * (env in BY_TRAINING)
         means = [float(row["training_mean" if env in BY_TRAINING else "mean"]) for row in rows]
