@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import os
 import subprocess
 import sys
@@ -171,17 +170,12 @@ def read_rows() -> Iterator[dict[str, str]]:
 
 
 def settings_hash(env: str) -> str:
-    """Returns a short hash of the settings a run of an environment would have.
-
-    Those at their defaults do not enter, so that a version with one more setting has the same hash.
-    """
-    from clipper.checkpoint import dump_json
+    """Returns a short hash of the settings a run of an environment would have."""
+    from clipper.experiments.runs import config_hash
     from clipper.presets import PRESETS
 
-    config = PRESETS[env].config(eval_every=0)
-    defaults = type(config)().to_json()
-    changed = {k: v for k, v in config.to_json().items() if v != defaults[k]}
-    return hashlib.sha256(dump_json(changed).encode()).hexdigest()[:12]
+    where = {"env": env, "env_kwargs": {}, "max_episode_steps": None}
+    return config_hash("ppo", where, PRESETS[env].config(eval_every=0))
 
 
 def seeds_in(text: str) -> list[int]:
