@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
+import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.envs.check_findings import FINDINGS
+from clipper.mailbox import mailbox
 from commands import SCRIPT, Clip, assert_refused
 
 PAGE = Path(__file__).parents[2] / "docs/tutorials/check-your-environment.md"
@@ -102,6 +106,23 @@ def test_limit_budget_and_seed_are_those_given(clip: Clip) -> None:
         for seed in (0, 1, 2)
     }
     assert len(seeds) == 3
+
+
+def test_the_process_is_silent_if_nobody_asks_it_any_more() -> None:
+    """Ctrl-C may come while the process starts: it then reads the end of a closed pipe."""
+    questions, there = mailbox()
+    answers, back = os.pipe()
+    with tempfile.TemporaryFile() as notes:
+        notes.truncate(1024)
+        words = [there.file, there.pipe, back, notes.fileno()]
+        code = f"from clipper.envs.check_apart import main; main({words})"
+        questions.close()
+        said = subprocess.run(
+            [sys.executable, "-c", code], pass_fds=words, capture_output=True, timeout=60
+        )
+    for descriptor in (there.file, there.pipe, answers, back):
+        os.close(descriptor)
+    assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
 
 
 @pytest.mark.usefixtures("_mine")

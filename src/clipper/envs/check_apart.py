@@ -209,8 +209,9 @@ def main(words: list[int]) -> None:
 
     def say(**message: Any) -> None:
         rest = memoryview(json.dumps(message).encode() + b"\n")
-        while rest:
-            rest = rest[os.write(answers, rest) :]
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: the end is near
+            while rest:
+                rest = rest[os.write(answers, rest) :]
 
     with mmap.mmap(words[3], _NOTE_SIZE) as notes:
 
@@ -222,6 +223,9 @@ def main(words: list[int]) -> None:
 
         try:
             _, content = question.read()
+        except EOFError:  # whoever asked was stopped while this process started
+            os._exit(0)
+        try:
             source, budget, seed = pickle.loads(content)
             found = look_at(source, budget, seed, note, lambda f: say(finding=f.to_json()))
             say(coverage=asdict(found.coverage))
