@@ -203,10 +203,11 @@ SECTIONS: dict[str, list[Promise]] = {
             "{worker_faults[faults]:.0f} faults of 5 kinds",
         ),
         Promise(
-            "A worker lost while CEM scores is replaced; a resumed run remembers faults of the last "
-            "hour",
+            "A worker lost while CEM scores, or while a resumed run replays, is replaced; a resumed run "
+            "remembers faults of the last hour",
             (
                 "faults/test_supervision.py::test_a_worker_that_is_lost_while_scoring_is_replaced",
+                "faults/test_supervision.py::test_a_worker_that_is_lost_in_a_replay_is_replaced",
                 "faults/test_supervision.py::test_a_resumed_run_remembers_faults",
             ),
         ),

@@ -78,6 +78,7 @@ class SupervisedShare:
         self._since: list[list[NDArray[Any]]] = [[] for _ in share]
         self._recent: list[tuple[torch.Tensor, ...]] = []
         self._question: tuple[dict[str, Any], int, bool] = ({}, 0, False)
+        self._saved: Mapping[str, NDArray[Any]] = {}
         self._contest: tuple[dict[str, Any], NDArray[np.float32], int, int | None]
         self._contest = ({}, np.zeros((0, 0), np.float32), 0, None)
 
@@ -160,7 +161,7 @@ class SupervisedShare:
         while True:
             self._pace.begin()
             try:
-                found, self._standing, faults = self.worker.receive(self._wrong_in_score)
+                found, self._standing, faults = self.worker.receive(self._wrong_in_play)
             except WorkerLost as lost:
                 self._count(self._fault_in_score(lost), lost)
             else:
@@ -175,7 +176,64 @@ class SupervisedShare:
             except WorkerLost as lost:
                 raise self.worker.as_error(lost) from lost
 
-    def _wrong_in_score(self) -> str | None:
+    def ask_to_load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Has the worker replay its environments; `state` is its part of the sampler's."""
+        self._saved = state
+        self.worker.board.place[:] = 0
+        with contextlib.suppress(WorkerLost):  # `loaded` finds it dead, and goes on with another
+            self.worker.ask("load", state)
+
+    def loaded(self) -> str | None:
+        """Returns why the environments are not exactly where they were, or None if they are.
+
+        Raises:
+            EnvironmentFault: An environment failed too often, or its worker cannot be replaced.
+        """
+        state = self._saved
+        self._pace.begin()
+        try:
+            why: str | None
+            try:
+                why = self.worker.receive(self._wrong_in_play)
+            except WorkerLost as lost:
+                fault = self._fault_in_replay(lost)
+                self._count(fault, lost)
+                why = f"the environments of a worker that {fault.how} began new episodes"
+                self._standing = {**self._before_first(), "episodes": state["episodes"] + 1}
+                self._replace(int(state["steps"][0]))
+            if "episodes" in state:
+                self.worker.ask("standing")
+                self._stand_at(self.worker.receive(), state)
+        except WorkerLost as lost:
+            raise self.worker.as_error(lost) from lost
+        return why
+
+    def _stand_at(
+        self, standing: dict[str, NDArray[Any]], state: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Takes over where its environments are, and the actions of those that were replayed."""
+        is_there = standing["lengths"] == state["lengths"]
+        since = np.split(state["actions"], np.cumsum(state["replayed"])[:-1])
+        self._standing = standing
+        self._since = [[a if ok else a[:0]] for a, ok in zip(since, is_there, strict=True)]
+        self._recent.clear()
+
+    def _fault_in_replay(self, lost: WorkerLost) -> Fault:
+        env, episode, seed, step, moves = self.worker.board.place.tolist()
+        i = env - self.share.start if moves else 0
+        since = np.split(self._saved["actions"], np.cumsum(self._saved["replayed"])[:-1])
+        return Fault(
+            env=self.share.start + i,
+            episode=episode,
+            seed=seed,
+            step=step,
+            how=f"{lost.how} while its episodes were replayed",
+            report=lost.report,
+            actions=since[i][:step],
+            num_lost=len(self.share),
+        )
+
+    def _wrong_in_play(self) -> str | None:
         """Returns what is wrong with a worker that has not answered yet, or None."""
         moves = int(self.worker.board.place[4])
         return self._pace.look(moves, moves == 0, self.worker.name)
@@ -212,12 +270,6 @@ class SupervisedShare:
         for fault in faults:
             if self._ledger.count(fault.env):
                 raise too_often(fault)
-
-    def stand_at(self, standing: dict[str, NDArray[Any]], actions: list[NDArray[Any]]) -> None:
-        """Takes over where its environments are: episodes, lengths and returns, and their actions."""
-        self._standing = standing
-        self._since = [[block] for block in actions]
-        self._recent.clear()
 
     def _wrong(self, num_steps: int) -> str | None:
         """Returns what is wrong with a worker that has not answered yet, or None."""

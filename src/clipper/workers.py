@@ -201,26 +201,23 @@ class ProcessSampler:
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
         """Goes on from a saved point by replaying each environment's actions since its reset.
 
+        A worker that is lost on the way is replaced, and its environments begin new episodes.
+
         Returns:
             Why the environments are not exactly where they were, or None if they are.
+
+        Raises:
+            EnvironmentFault: An environment of a worker failed too often.
         """
         parts = _split_state(state, self._shares)
         self._steps = int(state["steps"][0])
         found: list[str | None] = []
         own = None if self._local is None else parts.pop(0)
         for each, part in zip(self._workers, parts, strict=True):
-            _ask(each.worker, "load", part)
+            each.ask_to_load(part)
         if self._local is not None and own is not None:
             found.append(self._local.load_state_dict(own))
-        for each, part in zip(self._workers, parts, strict=True):
-            found.append(_answer(each.worker))
-            if "episodes" in part:
-                _ask(each.worker, "standing")
-                standing, ends = _answer(each.worker), np.cumsum(part["replayed"])
-                is_there = standing["lengths"] == part["lengths"]
-                since = np.split(part["actions"], ends[:-1])
-                kept = [a if ok else a[:0] for a, ok in zip(since, is_there, strict=True)]
-                each.stand_at(standing, kept)
+        found += [each.loaded() for each in self._workers]
         return "; ".join(reason for reason in found if reason is not None) or None
 
     def close(self) -> None:

@@ -199,6 +199,43 @@ def test_a_resumed_run_remembers_faults(tmp_path: Path) -> None:
     second.close()
 
 
+@pytest.mark.parametrize("way", ["segfault", "hang"])
+def test_a_worker_that_is_lost_in_a_replay_is_replaced(
+    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on from new episodes of its environments, and says so with the fault."""
+    kwargs = failing(tmp_path, way, lives=0, at=1)
+    first = clipper.PPO(Failing, env_kwargs=kwargs, workers=1, **SMALL)
+    first.train(progress=False, run_dir=tmp_path / "run")
+    first.close()
+    before = read_rows(tmp_path / "run" / "episodes.csv")
+    (tmp_path / "lives").write_bytes(b"x")
+    timeout = 0.5 if way == "hang" else None
+    second = clipper.resume(
+        tmp_path / "run", env=partial(Failing, **kwargs), workers=1, env_timeout=timeout
+    )
+    with caplog.at_level(logging.WARNING, "clipper"):
+        second.train(8 * 96, progress=False)
+    second.close()
+    assert second.step == 8 * 96
+    assert not (tmp_path / "lives").read_bytes()
+    what = "did not move" if way == "hang" else "ended with SIGSEGV"
+    for said in (caplog.text, str(second.inexact)):
+        assert what in said
+        assert "while its episodes were replayed" in said
+    (file,) = (tmp_path / "run" / "faults").iterdir()
+    fault = read_fault(file)
+    assert fault.index in (2, 3)
+    assert fault.seed == EpisodeSeeds(1).of(fault.index, fault.episode)
+    assert len(fault.actions) == fault.step == 1
+    # the episodes that were open are not played a second time
+    rows = read_rows(tmp_path / "run" / "episodes.csv")
+    assert rows[: len(before)] == before
+    episodes = [(row["env"], row["episode"]) for row in rows]
+    assert len(set(episodes)) == len(episodes)
+    assert (str(fault.index), str(fault.episode)) not in episodes
+
+
 def test_a_worker_that_is_lost_while_scoring_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import clipper
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import env_source
 from clipper.errors import ConfigError, EnvironmentFault
+from clipper.faults import FaultLedger
+from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout
 from helpers import small_policy
 from pixels import Lives
@@ -53,6 +56,62 @@ def test_a_sampler_goes_on_within_a_life() -> None:
     found = collected(other, 9)
     np.testing.assert_array_equal(found.terminated.numpy(), expected.terminated.numpy())
     np.testing.assert_array_equal(found.obs.numpy(), expected.obs.numpy())
+
+
+class SpoiltLives(Lives):
+    """In two of three episodes a step gives NaN: by the seed the first, the 4th, the 5th or the last."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        assert seed is not None
+        self.at = (0, (1, 4, 5, 12)[seed // 3 % 4])[seed % 3 > 0]
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = super().step(action)
+        return obs, math.nan if self.count == self.at else reward, *rest
+
+
+class Patient(FaultLedger):
+    """Never has enough."""
+
+    def count(self, env: int) -> bool:
+        return False
+
+
+def test_lives_in_episodes_that_are_dropped() -> None:
+    """Rows are those of the games up to the step that went wrong, by counting alone.
+
+    A life that went with the last good step stays an end for the learner.
+    """
+    source = env_source(SpoiltLives).with_settings({"terminal_on_life_loss": True})
+    sampler = local_sampler(source, range(2), 0, "gymnasium", ledger=Patient())
+    rollout = collected(sampler, 200)
+    lengths, kinds = [], set()
+    for env in range(2):
+        counts, terminated, truncated, games = [], [], [], []
+        episode = 0
+        while len(counts) < 200:
+            seed = EpisodeSeeds(0).of(env, episode)
+            bad = (0, (1, 4, 5, 12)[seed // 3 % 4])[seed % 3 > 0]
+            kinds.add(bad)
+            good = bad - 1 if bad else 12
+            counts += range(good)
+            terminated += [n % 4 == 0 for n in range(1, good + 1)]
+            truncated += [bool(bad) and n == good for n in range(1, good + 1)]
+            if good and len(counts) <= 200:
+                games.append((episode, good))
+            episode += 1
+        found = [getattr(rollout, k)[:, env] for k in ("obs", "terminated", "truncated")]
+        assert found[0][:, 0].tolist() == counts[:200]
+        assert found[1].tolist() == terminated[:200]
+        # the step after the last row was not taken
+        assert found[2][:-1].tolist() == truncated[:199]
+        mine = [(e.index, e.episode_length) for e in rollout.episodes if e.env == env]
+        assert mine == games[: len(mine)]
+        assert len(mine) >= len(games) - 1
+        lengths += [length for _, length in mine]
+    assert kinds == {0, 1, 4, 5, 12}
+    assert set(lengths) == {12, 3, 4, 11}
 
 
 def test_an_environment_must_count_lives() -> None:

@@ -205,7 +205,12 @@ class NativeEnvs(ReplayableEnvs):
             raise self._fault()
 
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
-        return self._batch.replay(i, np.ascontiguousarray(actions))
+        # step by step, so that whoever watches sees it move
+        for action in np.ascontiguousarray(actions)[:, None]:
+            self.note_place(i)
+            if not self._batch.replay(i, action):
+                return False
+        return True
 
     def _endings(self) -> list[tuple[int, Ending]]:
         found = self._batch.endings()

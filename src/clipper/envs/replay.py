@@ -357,7 +357,9 @@ class ReplayableEnvs(ABC):
             count = int(state["replayed"][i])
             actions = state["actions"][start : start + count]
             start += count
-            self._episodes[i] = int(state["episodes"][i]) - 1
+            self._episodes[i], self._lengths[i] = int(state["episodes"][i]), -1
+            self.note_place(i)
+            self._episodes[i] -= 1
             self._begin(i)
             complete = count == int(state["lengths"][i]) and self._replay(i, actions)
             if (

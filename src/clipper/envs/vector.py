@@ -173,6 +173,7 @@ class VectorEnv(ReplayableEnvs):
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
         """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""
         for action in actions:
+            self.note_place(i)
             try:
                 obs, reward, is_terminated, is_truncated, info = self.envs[i].step(
                     self.action_layout.to_env(action[None])[0]
