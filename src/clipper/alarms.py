@@ -296,7 +296,9 @@ class AlarmWatch:
             if self._num_rows - self._last_on.get(alarm.name, -WINDOW) > WINDOW
         ]
         self._last_on |= {alarm.name: self._num_rows for alarm in found}
-        self.raised = (self.raised + [(step, str(alarm)) for alarm in new])[-_MOST_TOLD:]
+        if new:
+            told = [(step, str(alarm)) for alarm in new]
+            self.raised = (self.raised + told)[-_MOST_TOLD:]
         return found, new
 
     def to_json(self) -> dict[str, Any]:

@@ -323,7 +323,7 @@ class LocalSampler:
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(truncated),
             final_obs=torch.from_numpy(finals),
-            final_at=torch.tensor(final_at, dtype=torch.int64).reshape(-1, 2),
+            final_at=torch.from_numpy(np.array(final_at, dtype=np.int64).reshape(-1, 2)),
             last_obs=torch.from_numpy(envs.obs.copy()),
             episodes=tuple(ending.episode for _, ending in endings),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ class PPO:
         if old_params is not None:
             kl = float(self.policy.distribution.kl(old_params, self._params(normalized_obs)).mean())
         updates = Updates(
-            reports=torch.stack(reports),
+            reports=torch.stack(reports).double().numpy(force=True),
             grad_norms=torch.stack(grad_norms).tolist() if grad_norms else [],
             epochs=epochs,
             fit=value_fit(rollout.values.flatten(), judged.value_targets),
@@ -259,7 +260,9 @@ class PPO:
         return metrics
 
     def _metrics(self, rollout: Rollout, updates: Updates) -> Metrics:
-        metrics = dict(zip(_REPORT, updates.reports.mean(0).tolist(), strict=True))
+        # by sums, as numpy's `mean` takes ten times as long for so few numbers
+        means = np.add.reduce(updates.reports) / len(updates.reports)
+        metrics = dict(zip(_REPORT, means.tolist(), strict=True))
         metrics["policy/first_ratio_error"] = float(updates.reports[0, _RATIO_ERROR])
         metrics["policy/epochs"] = float(updates.epochs)
         if updates.grad_norms:
@@ -269,7 +272,7 @@ class PPO:
         metrics["value/target_std"] = updates.fit.target_std
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
-        metrics["rollout/reward_mean"] = float(rollout.rewards.mean())
+        metrics["rollout/reward_mean"] = _mean(rollout.rewards.numpy())
         if updates.counted is not None:
             metrics["rollout/complete_fraction"] = float(updates.counted.double().mean())
             self._warn_of_no_episode(updates.counted)
@@ -342,3 +345,7 @@ class PPO:
         self._num_iterations = int(state["counters"]["num_iterations"])
         if self.config.objective == "kl_adaptive":
             self._kl_coef = float(state["counters"]["kl_coef"])
+
+
+def _mean(block: NDArray[Any]) -> float:
+    return float(np.add.reduce(block, axis=None, dtype=np.float64)) / block.size

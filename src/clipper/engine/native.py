@@ -175,10 +175,13 @@ class NativeEngine:
         self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
     ) -> Play:
         """Returns what acts on blocks step by step; as `ActorCritic.play`."""
-        log_probs = torch.empty(obs.shape[:2])
-        values = torch.empty_like(log_probs)
-        act = _native.Stepper(self._policy, obs, noise, actions, log_probs.numpy(), values.numpy())
-        return Play(act, lambda num_rows: (log_probs[:num_rows], values[:num_rows]))
+        log_probs, values = np.empty((2, *obs.shape[:2]), dtype=np.float32)
+        act = _native.Stepper(self._policy, obs, noise, actions, log_probs, values)
+
+        def judgement(num_rows: int) -> tuple[Tensor, Tensor]:
+            return torch.from_numpy(log_probs[:num_rows]), torch.from_numpy(values[:num_rows])
+
+        return Play(act, judgement)
 
     def noise(
         self,
@@ -213,15 +216,15 @@ class NativeEngine:
         self, values: Tensor, final_obs: Tensor, final_at: Tensor, last_obs: Tensor
     ) -> Tensor:
         """Returns V of the observation each step truly ended in; as `ActorCritic.next_values`."""
-        found = torch.empty(values.shape)
+        found = np.empty(values.shape, dtype=np.float32)
         self._policy.next_values(
             _array(values),
             _array(final_obs),
             _array(final_at, np.int64),
             _array(last_obs),
-            found.numpy(),
+            found,
         )
-        return found
+        return torch.from_numpy(found)
 
     def merge_observations(self, obs: Tensor) -> None:
         """Adds a rollout's raw observations to the normaliser's statistics, to the same bits."""
@@ -293,9 +296,9 @@ class NativeEngine:
             config, learning_rate, clip_range, kl_coef, seed, iteration, num_threads=threads
         )
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
-        reports, norms = torch.empty(count, _REPORT_SIZE, dtype=torch.float64), np.empty(count)
+        reports, norms = np.empty((count, _REPORT_SIZE)), np.empty(count)
         judged, fit = np.empty((2, rollout.num_rows), dtype=np.float32), np.empty(3)
-        counted = torch.empty(rollout.num_rows, dtype=torch.bool)
+        counted = np.empty(rollout.num_rows, dtype=np.bool_)
         num_reports, num_updates, epochs, failure, was_shared, seconds, kl = _native.improve(
             self._policy,
             _rollout(rollout, rewards, self._action_type, config),
@@ -303,11 +306,11 @@ class NativeEngine:
             state.m.numpy(),
             state.v.numpy(),
             state.num_updates,
-            reports.numpy(),
+            reports,
             norms,
             judged[0],
             judged[1],
-            counted.numpy(),
+            counted,
             fit,
         )
         state.num_updates += num_updates
@@ -322,7 +325,7 @@ class NativeEngine:
             grad_norms=norms[:num_updates].tolist(),
             epochs=epochs,
             fit=ValueFit(*fit.tolist()),
-            counted=counted if config.advantage == "total_return" else None,
+            counted=torch.from_numpy(counted) if config.advantage == "total_return" else None,
             kl=kl if config.has_kl_penalty else None,
             estimate_seconds=seconds,
         )
@@ -684,4 +687,7 @@ def _rollout(
 
 def _array(tensor: Tensor, kind: type[Any] = np.float32) -> NDArray[Any]:
     """Returns a tensor's own memory as an array, or a copy where its type or order differs."""
-    return np.ascontiguousarray(tensor.detach().numpy(), dtype=kind)
+    array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    if array.dtype == kind and array.flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array, dtype=kind)

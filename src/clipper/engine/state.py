@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.advantages import ValueFit
@@ -101,7 +103,7 @@ class Updates:
     """What the epochs of an iteration did.
 
     Attributes:
-        reports: A row of numbers for every minibatch, [n, 7].
+        reports: A row of numbers for every minibatch, float64 [n, 7].
         grad_norms: Norm of the gradient before clipping, one for every update.
         epochs: Epochs that were finished.
         fit: How well V(s_t) fitted the targets of the first epoch.
@@ -110,7 +112,7 @@ class Updates:
         estimate_seconds: Time that a call which does it all spent on advantages.
     """
 
-    reports: Tensor
+    reports: NDArray[np.float64]
     grad_norms: list[float]
     epochs: int
     fit: ValueFit
