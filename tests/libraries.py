@@ -12,9 +12,9 @@ from tempfile import mkdtemp
 import pytest
 
 import clipper
-from clipper.engine import native
+from clipper.engine import kernels
 
-NEEDS_ENGINE = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+NEEDS_ENGINE = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 _COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 

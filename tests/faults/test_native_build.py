@@ -74,9 +74,9 @@ def build_check(
 def test_arithmetic_on_lanes(tmp_path: Path, variant: str) -> None:
     """exp, log, activations and products against double precision, on each instruction set here."""
     needs("g++")
-    from clipper.engine import native
+    from clipper.engine import kernels
 
-    if native.ABSENCE is not None or variant not in native._native.variants():
+    if kernels.ABSENCE is not None or variant not in kernels.compiled.variants():
         pytest.skip(f"this machine has no {variant}")
     lanes, march = X86_VARIANTS[variant]
     assert call(build_check("g++", variant, lanes, [f"-march={march}"], tmp_path)) == ""

@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 
 import clipper
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.training import Report
 from helpers import DictEnv
 
@@ -133,7 +133,7 @@ def learnt(name: str, workers: int) -> str:
 
 
 def has(variant: str) -> bool:
-    return native.ABSENCE is None and variant in native._native.variants()
+    return kernels.ABSENCE is None and variant in kernels.compiled.variants()
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -144,7 +144,7 @@ def test_what_is_learnt_is_the_same_to_the_bit(
     """Five iterations end with the parameters, moments, statistics and episodes that they ended with."""
     if not has(variant):
         pytest.skip(f"this machine cannot run {variant}")
-    monkeypatch.setenv(native.VARIANT_VARIABLE, variant)
+    monkeypatch.setenv(kernels.VARIANT_VARIABLE, variant)
     assert learnt(name, workers=0) == EXPECTED[variant][name]
 
 
@@ -153,4 +153,4 @@ def test_what_is_learnt_is_the_same_to_the_bit(
 @pytest.mark.parametrize("name", ["discrete", "dict"])
 def test_workers_learn_the_same_bits(name: str, workers: int) -> None:
     """However the environments are shared out."""
-    assert learnt(name, workers) == EXPECTED[native.choose_variant()][name]
+    assert learnt(name, workers) == EXPECTED[kernels.choose_variant()][name]

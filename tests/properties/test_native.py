@@ -20,15 +20,15 @@ from torch import Tensor
 from clipper.advantages import estimate
 from clipper.algorithms.ppo import PPO
 from clipper.config import Estimator, Objective
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.native import NativeEngine
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose
 from clipper.rollout import Rollout, epoch_order
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
-pytestmark = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
-VARIANTS = native._native.variants() if native.ABSENCE is None else []
+pytestmark = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
+VARIANTS = kernels.compiled.variants() if kernels.ABSENCE is None else []
 NUM_STEPS, NUM_ENVS = 33, 4
 OBJECTIVES, ESTIMATORS = get_args(Objective), get_args(Estimator)
 widths = st.lists(st.integers(1, 70), max_size=3).map(tuple)
@@ -37,7 +37,7 @@ widths = st.lists(st.integers(1, 70), max_size=3).map(tuple)
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Makes every engine of the test use one of the instruction sets of this machine."""
-    monkeypatch.setenv(native.VARIANT_VARIABLE, request.param)
+    monkeypatch.setenv(kernels.VARIANT_VARIABLE, request.param)
     return str(request.param)
 
 
@@ -371,8 +371,8 @@ def test_estimators(
     begins = rng.random(shape[1]) < 0.5
     found, targets = np.empty(shape, np.float32), np.empty(shape, np.float32)
     counted = np.zeros(shape, np.bool_)
-    native._native.estimate(
-        native._ESTIMATORS.index(name), *columns, *endings, begins, gamma, gae_lambda, k,
+    kernels.compiled.estimate(
+        kernels.ESTIMATORS.index(name), *columns, *endings, begins, gamma, gae_lambda, k,
         found, targets, counted,
     )  # fmt: skip
     doubles = [torch.from_numpy(column).double() for column in columns]

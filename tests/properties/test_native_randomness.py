@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose, normal, permutation, philox, uniform
 from helpers import learner, small_policy
 
-pytestmark = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
-VARIANTS = native._native.variants() if native.ABSENCE is None else []
+pytestmark = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
+VARIANTS = kernels.compiled.variants() if kernels.ABSENCE is None else []
 ALPHA = 1e-3
 SIZE = 40_000
 word = st.integers(0, 2**32 - 1)
@@ -28,7 +28,7 @@ steps = st.one_of(st.integers(0, 100), st.integers(2**32 - 3, 2**32 + 3), st.int
 
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(native.VARIANT_VARIABLE, request.param)
+    monkeypatch.setenv(kernels.VARIANT_VARIABLE, request.param)
     return str(request.param)
 
 
@@ -59,14 +59,14 @@ def test_philox_gives_the_published_answers(
     counter: tuple[int, int, int, int], key: int, answer: tuple[int, ...]
 ) -> None:
     """Philox4x32-10 on the known-answer vectors of Random123 (Salmon et al. 2011), kat_vectors."""
-    assert tuple(native._native.philox(key, counter)) == answer
+    assert tuple(kernels.compiled.philox(key, counter)) == answer
 
 
 @given(seeds, st.tuples(word, word, word, word))
 def test_philox_is_the_same_in_both_engines(seed: int, counter: tuple[int, int, int, int]) -> None:
     """For any key and counter."""
     expected = philox(seed, np.array(counter, dtype=np.uint64))
-    assert native._native.philox(seed, counter) == expected.tolist()
+    assert kernels.compiled.philox(seed, counter) == expected.tolist()
 
 
 @given(seeds, steps, st.integers(1, 4), st.integers(1, 4), st.sampled_from(["discrete", "box"]))
@@ -85,7 +85,7 @@ def test_the_noise_of_actions_is_the_same_in_both_engines(
 def test_many_normal_numbers_are_the_same_in_both_engines() -> None:
     """A million of them: the two float64 libraries may differ in the last bit, float32 does not."""
     found = np.empty((1000, 100, 10), np.float32)
-    native._native.noise(5, Purpose.ACTION, 0, True, found)
+    kernels.compiled.noise(5, Purpose.ACTION, 0, True, found)
     expected = normal(5, Purpose.ACTION, np.arange(100), np.arange(1000)[:, None], 10)
     np.testing.assert_array_equal(found, expected)
 
@@ -97,7 +97,7 @@ def test_the_order_of_rows_is_the_same_in_both_engines(
 ) -> None:
     """A permutation, and the very one that `epoch_order` gives."""
     found = np.empty(size, np.int64)
-    native._native.permutation(seed, Purpose.SHUFFLE, epoch, iteration, found)
+    kernels.compiled.permutation(seed, Purpose.SHUFFLE, epoch, iteration, found)
     np.testing.assert_array_equal(found, permutation(seed, Purpose.SHUFFLE, epoch, iteration, size))
 
 

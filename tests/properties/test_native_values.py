@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clipper.advantages import Estimates
 from clipper.config_relatives import TRPOConfig
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.group import actor_and_critic
 from clipper.engine.native import NativeEngine
 from clipper.engine.state import FlatParameters
@@ -23,7 +23,7 @@ from clipper.randomness import Purpose, permutation
 from clipper.rollout import Batch, Rollout, flatten
 from helpers import ACTION_SPACES, random_rollout, small_policy
 
-needs_native = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+needs_native = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 
 
 def rows_of(
@@ -154,7 +154,7 @@ def test_a_shared_torso_is_left_to_torch() -> None:
 def test_who_does_what_is_said() -> None:
     """Native: acts and fits V. Reference: torch does all, and why."""
     policy = small_policy("discrete", dtype=torch.float32)
-    if native.ABSENCE is None:
+    if kernels.ABSENCE is None:
         fit, _ = fit_of(policy, in_torch=False)
         line = fit.describe(TRPOConfig(), "why")
         assert line.endswith("acts and fits V, torch takes the policy's step (why)")

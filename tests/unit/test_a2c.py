@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipper.algorithms.a2c import A2C
 from clipper.config_a2c import A2CConfig
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.rmsprop import RMSprop
 from clipper.engine.state import FlatParameters
 from clipper.errors import NumericsError
@@ -25,7 +25,7 @@ from clipper.rollout import Rollout
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
 T, N = 5, 6
-needs_native = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+needs_native = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 
 
 def actor_critic(policy: ActorCritic, *, num_envs: int = N, **settings: Any) -> A2C:
@@ -317,7 +317,7 @@ def test_what_computes_is_said() -> None:
         actor_critic(small_policy("discrete")).describe_engine()
         == "engine: reference, in torch, 1 thread (the parameters are float64)"
     )
-    if native.ABSENCE is None:
+    if kernels.ABSENCE is None:
         single = small_policy("discrete", dtype=torch.float32)
         assert re.fullmatch(r"engine: native \w+", actor_critic(single).describe_engine())
         leashed = actor_critic(single, trust_region=True)

@@ -19,7 +19,7 @@ import clipper
 from clipper.advantages import retrace
 from clipper.algorithms.acer import ACER, Judged, taken
 from clipper.config_acer import ACERConfig
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.errors import ConfigError, FileError, InvariantBreach, SpaceError
 from clipper.losses import acer_objective, trust_region_correction
 from clipper.policies.actor_critic import ActorCritic, build_policy
@@ -30,7 +30,7 @@ from clipper.spaces import ActionLayout, ObservationLayout
 from helpers import flat_parameters, random_rollout
 
 T, N, D, P = 6, 4, 3, 3
-needs_native = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+needs_native = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 
 
 def q_policy(dtype: torch.dtype = torch.float64, **settings: Any) -> ActorCritic:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,13 +18,13 @@ from torch import nn
 
 import clipper
 from clipper.config import Estimator, Objective
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine
 from clipper.errors import ConfigError, InvariantBreach, NumericsError
 from helpers import ACTION_SPACES, DictEnv, learner, random_rollout, small_policy
 
-needs_native = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+needs_native = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 
 
 class OwnNetwork(nn.Module):
@@ -111,7 +113,7 @@ def test_what_is_not_covered_is_named(reason: str) -> None:
     assert isinstance(ppo.engine, ReferenceEngine)
     name = "reference, in torch"
     if "float64" not in reason:
-        name = f"torch with the loss in {native.choose_variant()}"
+        name = f"torch with the loss in {kernels.choose_variant()}"
     assert ppo.describe_engine() == f"engine: {name}, 1 thread ({reason})"
     asked = learner(policy, engine="reference").describe_engine()
     assert asked == "engine: reference, in torch, 1 thread (it was asked for)"
@@ -119,11 +121,23 @@ def test_what_is_not_covered_is_named(reason: str) -> None:
         learner(policy, engine="native")
 
 
+def test_clipper_is_imported_without_the_extension() -> None:
+    """No module asks for the kernels before it is known that there are some."""
+    code = (
+        "import sys; sys.modules['clipper.engine._native'] = None; import clipper; "
+        "agent = clipper.PPO('CartPole-v1', num_envs=1, num_steps=8, minibatch_size=8); "
+        "agent.train(8, progress=False); print(agent.describe_engine())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "engine: reference" in said.stdout
+    assert "the native engine was not built" in said.stdout
+
+
 def test_without_the_extension_the_reference_engine_is_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An install without a compiler trains all the same and says why it is slower."""
-    monkeypatch.setattr(native, "ABSENCE", "it was not built")
+    monkeypatch.setattr(kernels, "ABSENCE", "it was not built")
     agent = clipper.PPO("CartPole-v1", num_envs=2, num_steps=16, minibatch_size=16)
     assert agent.engine == "reference"
     line = "engine: reference, in torch, 1 thread (it was not built)"
@@ -135,7 +149,7 @@ def test_without_the_extension_the_reference_engine_is_used(
 @needs_native
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names those that there are."""
-    monkeypatch.setenv(native.VARIANT_VARIABLE, "mmx")
+    monkeypatch.setenv(kernels.VARIANT_VARIABLE, "mmx")
     with pytest.raises(ConfigError, match=r"CLIPPER_NATIVE_VARIANT must be one of .*, but is mmx"):
         learner(small_policy("discrete", dtype=torch.float32))
 
@@ -222,11 +236,11 @@ def test_a_run_goes_on_with_another_instruction_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bits are promised for each instruction set alone, so a change of it is reported."""
-    variants = native._native.variants()
+    variants = kernels.compiled.variants()
     if len(variants) < 2:
         pytest.skip("this machine has one instruction set")
     path = begin(tmp_path)
-    monkeypatch.setenv(native.VARIANT_VARIABLE, variants[-1])
+    monkeypatch.setenv(kernels.VARIANT_VARIABLE, variants[-1])
     agent = clipper.resume(path)
     change = f"from native {variants[0]} to native {variants[-1]}"
     assert agent.inexact == f"the engine changed {change} at step 320"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipper.engine.native import ABSENCE
+from clipper.engine.kernels import ABSENCE
 from clipper.errors import ConfigError
 
 CLASSIC = {

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.envs.contract import read_reward
 from clipper.envs.dropping import Blocks
 from clipper.envs.ending import Ending
@@ -52,7 +52,7 @@ class GymEnvs(VectorEnv):
         obs_type = self._plain_type if self._plain_type in _FLOATS else None
         space = self.action_layout.space
         is_made = self.action_layout.kind == "box" and space.dtype in _FLOATS
-        self._loop = native.GymLoop(
+        self._loop = kernels.GymLoop(
             obs=self.obs,
             returns=self._returns,
             lengths=self._lengths,

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.envs.library import load_library
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.randomness import Purpose
@@ -41,8 +41,8 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def __init__(
         self, path: str, num_envs: int, max_episode_steps: int | None = None, **options: Any
     ) -> None:
-        if native.ABSENCE is not None:
-            raise ConfigError(f"LibraryVectorEnv needs the native engine, but {native.ABSENCE}.")
+        if kernels.ABSENCE is not None:
+            raise ConfigError(f"LibraryVectorEnv needs the native engine, but {kernels.ABSENCE}.")
         self._library = library = load_library(path)
         self._options = json.dumps(options)
         self._limit = max_episode_steps or library.max_episode_steps or 0
@@ -72,7 +72,7 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         returns, lengths, episodes = self._states
         episodes[:] = -1
         try:
-            self._batch = native.Envs(
+            self._batch = kernels.Envs(
                 path=str(library.path),
                 options=self._options,
                 max_episode_steps=self._limit,

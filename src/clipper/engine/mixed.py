@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipper.config import PPOConfig
-from clipper.engine import native
+from clipper.engine import kernels
+from clipper.engine.native_head import HeadGradient, LossHead
 from clipper.engine.reference import ReferenceEngine
 from clipper.engine.state import not_finite
 from clipper.policies.actor_critic import ActorCritic
@@ -28,8 +29,8 @@ from clipper.rollout import Batch
 
 def covers(policy: ActorCritic, config: PPOConfig) -> str | None:
     """Returns why the loss cannot be left to the kernels, in words, or None if it can."""
-    if native.ABSENCE is not None:
-        return native.ABSENCE
+    if kernels.ABSENCE is not None:
+        return kernels.ABSENCE
     if policy.device.type != "cpu":
         return f"the device is {policy.device}"
     if policy.dtype != torch.float32:
@@ -60,7 +61,7 @@ class MixedEngine(ReferenceEngine):
         )
         self._policy = policy
         self._config = config
-        self._head = native.LossHead(policy)
+        self._head = LossHead(policy)
         state = self._state
         self._vectors = tuple(x.numpy() for x in (state.params, self._grad, state.m, state.v))
 
@@ -88,9 +89,7 @@ class MixedEngine(ReferenceEngine):
             grads, report = self._head(params, values, order[rows])
             yield report, partial(self._descend, params, values, grads, float(report[0]))
 
-    def _descend(
-        self, params: Tensor, values: Tensor, grads: native.HeadGradient, loss: float
-    ) -> Tensor:
+    def _descend(self, params: Tensor, values: Tensor, grads: HeadGradient, loss: float) -> Tensor:
         self._grad.zero_()
         pairs = [(params, grads.params), (values, grads.values)]
         learned = [(out, grad) for out, grad in pairs if out.requires_grad]

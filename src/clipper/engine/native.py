@@ -8,9 +8,7 @@ Dimension key: T steps, N envs, B = T * N rows, D observation size, A action siz
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,45 +18,34 @@ from torch import Tensor, nn
 
 from clipper.advantages import ValueFit
 from clipper.config import LearnerConfig, PPOConfig
+from clipper.engine import kernels
+from clipper.engine.kernels import (
+    REPORT_SIZE,
+    as_array,
+    as_rollout,
+    as_settings,
+    choose_variant,
+    head_kind,
+)
 from clipper.engine.state import AdamState, FlatParameters, Updates, not_finite
-from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic, Play
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.policies.networks import ACTIVATIONS, MLPNetwork
 from clipper.randomness import Purpose
-from clipper.rollout import Batch, Rollout
+from clipper.rollout import Rollout
 
-ABSENCE: str | None = None
-"""Why there are no kernels here, in words, or None if there are."""
-try:
-    import clipper.engine._native as _native
-except ModuleNotFoundError:
-    ABSENCE = "the native engine was not built: no C++ compiler, or one that failed"
-except ImportError as error:
-    ABSENCE = f"the native engine cannot be loaded: {error}"
-else:
-    Envs, GymLoop, Stepper = _native.Envs, _native.GymLoop, _native.Stepper
-
-VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"
-# numbers of one minibatch's report
-_REPORT_SIZE = 7
-# of which the first are losses and entropy
+# of the numbers of a report the first are losses and entropy
 _NUM_LOSSES = 4
 _NOT_FINITE = 2
 # iterations after which a second thread is tried again
 _ALONE_AFTER_STALLS = 50
 _ACTIVATION_NAMES = tuple(ACTIVATIONS)
-# in the order of the enumerations in native/network.hpp and native/estimators.hpp
-_SURROGATES = {
-    "clip": 0, "cpi": 1, "pg": 2, "kl_fixed": 3, "kl_adaptive": 3, "dual_clip": 4, "spo": 5
-}  # fmt: skip
-_ESTIMATORS = ("gae", "n_step", "td", "reward_to_go", "reward_to_go_baseline", "total_return")
 
 
 def covers(policy: ActorCritic) -> str | None:
     """Returns why the native engine cannot train a policy, in words, or None if it can."""
-    if ABSENCE is not None:
-        return ABSENCE
+    if kernels.ABSENCE is not None:
+        return kernels.ABSENCE
     if policy.obs_layout.images:
         return "observations are images"
     if type(policy.network) is not MLPNetwork:
@@ -73,22 +60,6 @@ def covers(policy: ActorCritic) -> str | None:
     if type(policy.distribution) not in distributions:
         return f"the distribution is {type(policy.distribution).__name__}"
     return None
-
-
-def choose_variant() -> str:
-    """Returns the widest instruction set this machine has, or the one the environment names.
-
-    Raises:
-        ConfigError: The environment variable names one that it has not.
-    """
-    available = _native.variants()
-    wanted = os.environ.get(VARIANT_VARIABLE, available[0])
-    if wanted not in available:
-        raise ConfigError(
-            f"{VARIANT_VARIABLE} must be one of {', '.join(available)} on this machine, "
-            f"but is {wanted}."
-        )
-    return wanted
 
 
 class NativeEngine:
@@ -120,7 +91,7 @@ class NativeEngine:
         self._has_own_values = isinstance(torso, nn.Identity)
         policy.accelerate(self)
 
-    def _describe(self, policy: ActorCritic) -> _native.Policy:
+    def _describe(self, policy: ActorCritic) -> kernels.compiled.Policy:
         network = policy.network
         assert isinstance(network, MLPNetwork)
         flat = self._state.params
@@ -136,13 +107,13 @@ class NativeEngine:
             ]
 
         log_std, normalizer = policy.log_std, policy.normalizer
-        return _native.Policy(
+        return kernels.compiled.Policy(
             self.variant,
             flat.numpy(),
             policy.obs_layout.size,
             _ACTIVATION_NAMES.index(network.activation),
             (chain(network.torso), chain(network.actor), chain(network.critic)),
-            _head_kind(policy),
+            head_kind(policy),
             list(policy.action_layout.num_categories or (policy.action_layout.size,)),
             None if log_std is None else log_std.detach().numpy(),
             place(log_std) if log_std is not None and log_std.requires_grad else -1,
@@ -176,7 +147,7 @@ class NativeEngine:
     ) -> Play:
         """Returns what acts on blocks step by step; as `ActorCritic.play`."""
         log_probs, values = np.empty((2, *obs.shape[:2]), dtype=np.float32)
-        act = _native.Stepper(self._policy, obs, noise, actions, log_probs, values)
+        act = kernels.compiled.Stepper(self._policy, obs, noise, actions, log_probs, values)
 
         def judgement(num_rows: int) -> tuple[Tensor, Tensor]:
             return torch.from_numpy(log_probs[:num_rows]), torch.from_numpy(values[:num_rows])
@@ -194,7 +165,7 @@ class NativeEngine:
     ) -> NDArray[np.float32]:
         """Returns the noise of actions, [T, N, noise_size]: the numbers of `randomness`."""
         block = np.empty((num_steps, num_envs, self._noise_size), dtype=np.float32)
-        _native.noise(seed, purpose, first_step, self._normal, block, first_env)
+        kernels.compiled.noise(seed, purpose, first_step, self._normal, block, first_env)
         return block
 
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,14 +173,14 @@ class NativeEngine:
         values = torch.empty(obs.shape[:-1])
         log_probs = torch.empty_like(values)
         self._policy.evaluate(
-            _array(obs), _array(actions, self._action_type), log_probs.numpy(), values.numpy()
+            as_array(obs), as_array(actions, self._action_type), log_probs.numpy(), values.numpy()
         )
         return log_probs, values
 
     def values(self, obs: Tensor) -> Tensor:
         """Returns V of raw observations; as `ActorCritic.values`."""
         values = torch.empty(obs.shape[:-1])
-        self._policy.evaluate(_array(obs), None, None, values.numpy())
+        self._policy.evaluate(as_array(obs), None, None, values.numpy())
         return values
 
     def next_values(
@@ -218,10 +189,10 @@ class NativeEngine:
         """Returns V of the observation each step truly ended in; as `ActorCritic.next_values`."""
         found = np.empty(values.shape, dtype=np.float32)
         self._policy.next_values(
-            _array(values),
-            _array(final_obs),
-            _array(final_at, np.int64),
-            _array(last_obs),
+            as_array(values),
+            as_array(final_obs),
+            as_array(final_at, np.int64),
+            as_array(last_obs),
             found,
         )
         return torch.from_numpy(found)
@@ -233,8 +204,8 @@ class NativeEngine:
         if obs.numel() == len(obs):  # one column, which numpy sums in another order
             normalizer.merge_block(obs.numpy())
             return
-        _native.merge_observations(
-            _array(obs),
+        kernels.compiled.merge_observations(
+            as_array(obs),
             normalizer.moments.numpy(),
             normalizer.columns,
             normalizer.mean.numpy(),
@@ -243,12 +214,12 @@ class NativeEngine:
 
     def are_finite(self, blocks: Sequence[Tensor]) -> bool:
         """Returns True if no number in the blocks is NaN or infinite."""
-        return _native.are_finite([_array(block) for block in blocks])
+        return kernels.compiled.are_finite([as_array(block) for block in blocks])
 
     def is_finite(self) -> bool:
         """Returns True if no number that is learnt is NaN or infinite; as `ActorCritic.is_finite`."""
         normalizer = self._normalizer
-        return _native.are_finite([self._state.params.numpy()]) and (
+        return kernels.compiled.are_finite([self._state.params.numpy()]) and (
             normalizer is None or bool(np.isfinite(normalizer.moments.numpy()).all())
         )
 
@@ -256,7 +227,7 @@ class NativeEngine:
         self, obs: Tensor, low: NDArray[np.float32], high: NDArray[np.float32]
     ) -> int | None:
         """Returns where a block is outside its bounds first; as `ActorCritic.first_outside`."""
-        at = _native.first_outside(_array(obs), low, high)
+        at = kernels.compiled.first_outside(as_array(obs), low, high)
         return at if at >= 0 else None
 
     def improve(
@@ -292,26 +263,28 @@ class NativeEngine:
         state = self._state
         self._alone_for = max(0, self._alone_for - 1)
         threads = 1 if self._alone_for else self.num_threads
-        settings = _settings(
+        settings = as_settings(
             config, learning_rate, clip_range, kl_coef, seed, iteration, num_threads=threads
         )
         count = config.num_epochs * (rollout.num_rows // config.minibatch_size)
-        reports, norms = np.empty((count, _REPORT_SIZE)), np.empty(count)
+        reports, norms = np.empty((count, REPORT_SIZE)), np.empty(count)
         judged, fit = np.empty((2, rollout.num_rows), dtype=np.float32), np.empty(3)
         counted = np.empty(rollout.num_rows, dtype=np.bool_)
-        num_reports, num_updates, epochs, failure, was_shared, seconds, kl = _native.improve(
-            self._policy,
-            _rollout(rollout, rewards, self._action_type, config),
-            settings,
-            state.m.numpy(),
-            state.v.numpy(),
-            state.num_updates,
-            reports,
-            norms,
-            judged[0],
-            judged[1],
-            counted,
-            fit,
+        num_reports, num_updates, epochs, failure, was_shared, seconds, kl = (
+            kernels.compiled.improve(
+                self._policy,
+                as_rollout(rollout, rewards, self._action_type, config),
+                settings,
+                state.m.numpy(),
+                state.v.numpy(),
+                state.num_updates,
+                reports,
+                norms,
+                judged[0],
+                judged[1],
+                counted,
+                fit,
+            )
         )
         state.num_updates += num_updates
         if threads > 1 and not was_shared:
@@ -370,11 +343,11 @@ class NativeEngine:
         Raises:
             NumericsError: The loss or its gradient is not finite.
         """
-        count, mean_loss, is_finite, loss, norm = _native.fit_values(
+        count, mean_loss, is_finite, loss, norm = kernels.compiled.fit_values(
             self._policy,
-            _array(obs),
-            _array(actions, self._action_type),
-            _array(targets),
+            as_array(obs),
+            as_array(actions, self._action_type),
+            as_array(targets),
             m.numpy(),
             v.numpy(),
             num_updates,
@@ -416,18 +389,18 @@ class NativeEngine:
             old_log_std: Its log standard deviations, [A].
         """
         report, grad = (
-            torch.empty(_REPORT_SIZE, dtype=torch.float64),
+            torch.empty(REPORT_SIZE, dtype=torch.float64),
             torch.empty_like(self._state.params),
         )
-        _native.gradient(
+        kernels.compiled.gradient(
             self._policy,
-            _rollout(rollout, rewards, self._action_type, config),
-            _settings(config, 0.0, clip_range, kl_coef, 0, 0),
+            as_rollout(rollout, rewards, self._action_type, config),
+            as_settings(config, 0.0, clip_range, kl_coef, 0, 0),
             order,
             report.numpy(),
             grad.numpy(),
-            None if old_params is None else _array(old_params),
-            None if old_log_std is None else _array(old_log_std),
+            None if old_params is None else as_array(old_params),
+            None if old_log_std is None else as_array(old_log_std),
         )
         return grad, report
 
@@ -466,13 +439,13 @@ class NativeEngine:
             vf_coef=config.vf_coef,
             ent_coef=config.ent_coef,
         )
-        report = torch.empty(_REPORT_SIZE, dtype=torch.float64)
+        report = torch.empty(REPORT_SIZE, dtype=torch.float64)
         targets = torch.empty(rollout.num_rows)
-        arrays = _rollout(rollout, rewards, self._action_type, settings)
-        _native.gradient(
+        arrays = as_rollout(rollout, rewards, self._action_type, settings)
+        kernels.compiled.gradient(
             self._policy,
             arrays,
-            _settings(settings, 0.0, 1.0, 0.0, 0, 0),
+            as_settings(settings, 0.0, 1.0, 0.0, 0, 0),
             np.arange(rollout.num_rows),
             report.numpy(),
             grad.numpy(),
@@ -502,192 +475,3 @@ class NativeEngine:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets what `state_dict` returned."""
         self._state.load_state_dict(state)
-
-
-@dataclass(frozen=True, slots=True)
-class HeadGradient:
-    """The gradient of a loss by what a network put out for M rows.
-
-    Attributes:
-        params: By the distribution parameters, [M, P].
-        values: By the values, [M].
-        log_std: By the log standard deviations, [A], or empty if there are none to learn.
-    """
-
-    params: Tensor
-    values: Tensor
-    log_std: Tensor
-
-
-class LossHead:
-    """PPO's loss and its gradient by the outputs of a network that torch computes.
-
-    Args:
-        policy: One that `engine.mixed.covers` has no objection to, its parameters in place.
-    """
-
-    def __init__(self, policy: ActorCritic) -> None:
-        self.variant = choose_variant()
-        outputs = policy.distribution.num_outputs
-        self._size = outputs
-        self._action_type = policy.action_layout.dtype
-        log_std = policy.log_std
-        self._learns_std = log_std is not None and log_std.requires_grad
-        # the kernels know heads as those of networks: this one has a layer that nobody asks
-        place = 2 * outputs + 2
-        count = policy.action_layout.size if self._learns_std else 0
-        self._head = _native.Policy(
-            self.variant,
-            np.zeros(place + count, dtype=np.float32),
-            1,
-            0,
-            ([], [(1, outputs, 0, outputs)], [(1, 1, 2 * outputs, 2 * outputs + 1)]),
-            _head_kind(policy),
-            list(policy.action_layout.num_categories or (policy.action_layout.size,)),
-            None if log_std is None else log_std.detach().numpy(),
-            place if self._learns_std else -1,
-            None,
-        )
-        self._grad_log_std = np.zeros(count, dtype=np.float32)
-
-    def begin(
-        self, batch: Batch, config: PPOConfig, learning_rate: float, clip_range: float
-    ) -> None:
-        """Takes over the columns of a batch, and the settings of now.
-
-        Args:
-            batch: All rows; its observations are not looked at.
-            config: The settings.
-            learning_rate: Step size.
-            clip_range: epsilon.
-        """
-        self._settings = _settings(config, learning_rate, clip_range, 0.0, 0, 0)
-        counted = batch.counted
-        self._columns = _native.Columns(
-            _array(batch.actions, self._action_type),
-            _array(batch.log_probs),
-            _array(batch.values),
-            _array(batch.advantages),
-            _array(batch.value_targets),
-            None if counted is None else _array(counted, np.bool_),
-        )
-
-    def __call__(
-        self, params: Tensor, values: Tensor, order: NDArray[np.int64]
-    ) -> tuple[HeadGradient, Tensor]:
-        """Returns the gradient of the loss of a minibatch, and what `PPO.loss` reports.
-
-        Args:
-            params: What the network put out for its rows, [M, P].
-            values: V of them, [M].
-            order: Which rows of the batch they are, [M].
-        """
-        found = HeadGradient(
-            torch.empty(len(order), self._size),
-            torch.empty(len(order)),
-            torch.from_numpy(self._grad_log_std),
-        )
-        report = torch.empty(_REPORT_SIZE, dtype=torch.float64)
-        _native.loss_head(
-            self._head,
-            self._columns,
-            self._settings,
-            order,
-            _array(params),
-            _array(values),
-            found.params.numpy(),
-            found.values.numpy(),
-            self._grad_log_std,
-            report.numpy(),
-        )
-        return found, report
-
-    def descend(
-        self, vectors: tuple[NDArray[np.float32], ...], num_updates: int, loss: float
-    ) -> float:
-        """Clips a gradient and takes a step of Adam, unless something is not finite.
-
-        Args:
-            vectors: Parameters, gradient and Adam's two moments; all but the gradient are moved.
-            num_updates: Steps that were taken before.
-            loss: What the gradient is of.
-
-        Returns:
-            The norm of the gradient before clipping.
-        """
-        params, grad, m, v = vectors
-        return _native.descend(self._head, self._settings, params, grad, m, v, num_updates, loss)
-
-
-def _head_kind(policy: ActorCritic) -> int:
-    kinds = {"box": "gaussian", "multi_binary": "bernoulli"}
-    return ("categorical", "bernoulli", "gaussian").index(
-        kinds.get(policy.action_layout.kind, "categorical")
-    )
-
-
-def _settings(
-    config: PPOConfig,
-    learning_rate: float,
-    clip_range: float,
-    kl_coef: float,
-    seed: int,
-    iteration: int,
-    num_threads: int = 1,
-) -> _native.Settings:
-    return _native.Settings(
-        surrogate=_SURROGATES[config.objective],
-        clip_range=clip_range,
-        dual_clip=config.dual_clip_factor,
-        kl_coef=kl_coef,
-        vf_coef=config.vf_coef,
-        ent_coef=config.ent_coef,
-        clip_value=config.clip_value,
-        normalize_advantage=config.normalize_advantage == "minibatch",
-        num_epochs=config.num_epochs,
-        minibatch_size=config.minibatch_size,
-        learning_rate=learning_rate,
-        betas=config.adam_betas,
-        eps=config.adam_eps,
-        max_grad_norm=config.max_grad_norm,
-        target_kl=config.target_kl,
-        recompute_advantages=config.recompute_advantages,
-        ratio_tolerance=0.0,
-        seed=seed,
-        purpose=Purpose.SHUFFLE,
-        iteration=iteration,
-        estimator=_ESTIMATORS.index(config.advantage),
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        num_return_steps=config.num_advantage_steps,
-        num_threads=num_threads,
-    )
-
-
-def _rollout(
-    rollout: Rollout, rewards: Tensor, action_type: type[Any], config: PPOConfig
-) -> _native.Rollout:
-    asks_begins = config.advantage == "total_return"
-    begins = rollout.begins.numpy() if asks_begins else np.zeros(rewards.shape[1], dtype=np.bool_)
-    return _native.Rollout(
-        _array(rollout.obs),
-        _array(rollout.actions, action_type),
-        _array(rollout.log_probs),
-        _array(rewards),
-        _array(rollout.values),
-        _array(rollout.next_values),
-        _array(rollout.terminated, np.bool_),
-        _array(rollout.truncated, np.bool_),
-        _array(rollout.final_obs),
-        _array(rollout.final_at, np.int64),
-        _array(rollout.last_obs),
-        begins,
-    )
-
-
-def _array(tensor: Tensor, kind: type[Any] = np.float32) -> NDArray[Any]:
-    """Returns a tensor's own memory as an array, or a copy where its type or order differs."""
-    array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
-    if array.dtype == kind and array.flags.c_contiguous:
-        return array
-    return np.ascontiguousarray(array, dtype=kind)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.classic import classic_library
 from clipper.engine.gym_envs import GymEnvs
 from clipper.envs.dropping import Blocks, NotFinite
@@ -48,7 +48,7 @@ def is_native(source: EnvSource, vectorization: str) -> bool:
             f"vectorization must be one of {', '.join(VECTORIZATIONS)}, but is {vectorization!r}."
         )
     if vectorization == "auto":
-        return source.is_named and is_library(source.name) and native.ABSENCE is None
+        return source.is_named and is_library(source.name) and kernels.ABSENCE is None
     if vectorization == "native":
         _library_of(source)
     return vectorization == "native"
@@ -61,8 +61,8 @@ def _library_of(source: EnvSource) -> str:
             "vectorization native needs an environment that is given by its name alone, without "
             f"wrappers, but {source.name} is not.",
         )
-    if native.ABSENCE is not None:
-        raise ConfigError(f"vectorization native needs the native engine, but {native.ABSENCE}.")
+    if kernels.ABSENCE is not None:
+        raise ConfigError(f"vectorization native needs the native engine, but {kernels.ABSENCE}.")
     if is_library(source.name):
         return str(load_library(source.name).path)
     path = classic_library(source.name)
@@ -101,7 +101,7 @@ class NativeEnvs(ReplayableEnvs):
         self._episodes: NDArray[np.int64] = np.full(num_envs, -1, dtype=np.int64)
         options = json.dumps(dict(source.env_kwargs))
         try:
-            self._batch = native.Envs(
+            self._batch = kernels.Envs(
                 path=_library_of(source),
                 options=options,
                 max_episode_steps=limit or 0,
@@ -163,7 +163,7 @@ class NativeEnvs(ReplayableEnvs):
 
         With the native engine that is one call, which the profile counts as `env`.
         """
-        if until_end or not isinstance(act, native.Stepper):
+        if until_end or not isinstance(act, kernels.Stepper):
             return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
         self._num_older = len(self._log)
         self._log.append(actions)
@@ -241,7 +241,7 @@ def step_envs(
     source: EnvSource, num_envs: int, seeds: EpisodeSeeds, first_env: int, vectorization: str
 ) -> VectorEnv | NativeEnvs:
     """Returns N environments of a source, stepped as `vectorization` says."""
-    kind: type[VectorEnv] | type[NativeEnvs] = VectorEnv if native.ABSENCE else GymEnvs
+    kind: type[VectorEnv] | type[NativeEnvs] = VectorEnv if kernels.ABSENCE else GymEnvs
     if is_native(source, vectorization):
         kind = NativeEnvs
     return kind(source, num_envs, seeds, first_env)

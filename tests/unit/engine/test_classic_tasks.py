@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.classic import CLASSIC, classic_library
 from clipper.envs.make import env_source
 from clipper.errors import ConfigError
 
-pytestmark = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+pytestmark = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 
 
 @pytest.mark.parametrize("env_id", CLASSIC)

@@ -20,7 +20,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from clipper.engine import native
+from clipper.engine import kernels, native
 from clipper.engine.gym_envs import GymEnvs, door
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
@@ -449,7 +449,7 @@ def test_a_policy_made_for_other_blocks_is_refused() -> None:
     blocks, other = Blocks(envs, 9), Blocks(envs, 9)
     noise = np.zeros((9, 3, 1), dtype=np.float32)
     act = policy.play(other.obs, noise, other.actions).act
-    assert isinstance(act, native.Stepper)
+    assert isinstance(act, kernels.Stepper)
     rows = (blocks.obs, blocks.actions, blocks.rewards, blocks.terminated, blocks.truncated)
     with pytest.raises(ValueError, match="made for these environments"):
         envs.collect(act, *rows)

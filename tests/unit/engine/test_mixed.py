@@ -10,12 +10,12 @@ import torch
 
 from clipper.algorithms.ppo import PPO
 from clipper.config import Estimator, Objective
-from clipper.engine import native
+from clipper.engine import kernels
 from clipper.engine.mixed import MixedEngine, covers
 from clipper.errors import NumericsError
 from helpers import ACTION_SPACES, flat_parameters, learner, random_rollout, small_policy
 
-pytestmark = pytest.mark.skipif(native.ABSENCE is not None, reason=str(native.ABSENCE))
+pytestmark = pytest.mark.skipif(kernels.ABSENCE is not None, reason=str(kernels.ABSENCE))
 
 CASES: dict[str, dict[str, Any]] = {
     **{f"head {kind}": {"kind": kind} for kind in ACTION_SPACES},
