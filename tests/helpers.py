@@ -14,16 +14,18 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from clipper.action_layout import ActionLayout
 from clipper.algorithms.ppo import PPO
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.engine.choice import build_engine
 from clipper.envs.make import env_source
 from clipper.envs.vector import spaces_of
 from clipper.metrics import Episode
-from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.build import build_policy
 from clipper.policies.networks import MLPShape, mlp_shape
 from clipper.rollout import Rollout, Sampler
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 ACTION_SPACES: dict[str, spaces.Space[Any]] = {
     "discrete": spaces.Discrete(3),

@@ -107,7 +107,7 @@ def run_one(env: str, seed: int) -> None:
     """Trains, evaluates the last agent, and appends the row."""
     import clipper
     from clipper.checkpoint import parameters_sha256, prefixed
-    from clipper.run_folder import provenance
+    from clipper.provenance import provenance
 
     started, cpu = time.perf_counter(), time.process_time()
     agent = clipper.PPO(env, seed=seed, eval_every=0)

@@ -21,7 +21,7 @@ from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import env_source
 from clipper.losses import clip_objective, cpi_objective
 from clipper.plotting import COLOURS, dress, save_figure
-from clipper.training import Report
+from clipper.training_report import Report
 
 HERE = Path(__file__).parent
 CLIP_RANGE = 0.2

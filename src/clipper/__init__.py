@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipper.agent import A2C, ACER, CEM, PPO, TRPO, VPG
-    from clipper.config import PPOConfig
     from clipper.config_a2c import A2CConfig
     from clipper.config_acer import ACERConfig
+    from clipper.config_ppo import PPOConfig
     from clipper.config_relatives import CEMConfig, TRPOConfig, VPGConfig
     from clipper.envs.check import check_env
     from clipper.envs.library import native_include
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clipper.evaluation import Evaluation
     from clipper.loading import load, resume
     from clipper.settings import Schedule
-    from clipper.training import Outcome, Report
+    from clipper.training_report import Outcome, Report
 
 __version__ = "0.1.0"
 __all__ = [
@@ -63,12 +63,12 @@ _HOMES = {
     "load": "clipper.loading",
     "native_include": "clipper.envs.library",
     "resume": "clipper.loading",
-    "PPOConfig": "clipper.config",
+    "PPOConfig": "clipper.config_ppo",
     "Schedule": "clipper.settings",
     "ClipperError": "clipper.errors",
     "Evaluation": "clipper.evaluation",
-    "Outcome": "clipper.training",
-    "Report": "clipper.training",
+    "Outcome": "clipper.training_report",
+    "Report": "clipper.training_report",
 }
 
 

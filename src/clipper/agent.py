@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clipper import agent_file
+from clipper.action_layout import ActionLayout
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
 from clipper.config import ActorCriticConfig, Config
 from clipper.configs import CONFIGS
@@ -30,7 +31,8 @@ from clipper.evaluation import Evaluation
 from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
 from clipper.playground import Playground
-from clipper.policies.actor_critic import ActorCritic, ModuleLike, build_policy
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.build import ModuleLike, build_policy
 from clipper.policies.networks import initial_log_std, mlp_shape
 from clipper.presets import choose_preset
 from clipper.profiling import NO_STOPWATCH, Stopwatch
@@ -38,8 +40,8 @@ from clipper.progress import ProgressDisplay
 from clipper.randomness import Purpose, normal, uniform
 from clipper.run_folder import RunFolder
 from clipper.settings import read_duration
-from clipper.spaces import ActionLayout, ObservationLayout
-from clipper.training import Callback, Outcome, StopRules
+from clipper.spaces import ObservationLayout
+from clipper.training_report import Callback, Outcome, StopRules
 from clipper.training_run import TrainingRun
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces as gym_spaces
 
+from clipper.action_layout import ActionLayout
 from clipper.agent_meta import check_meta as check_meta
 from clipper.checkpoint import (
     TENSOR_FORMAT,
@@ -22,13 +23,14 @@ from clipper.checkpoint import (
 )
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, NumericsError, SpaceError
+from clipper.leaves import Rows
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.images import image_tensor_shapes
 from clipper.policies.networks import mlp_shape, tensor_shapes
-from clipper.run_folder import versions
+from clipper.provenance import versions
 from clipper.space_json import space_from_json, space_to_json
-from clipper.spaces import ActionLayout, ObservationLayout, Rows
+from clipper.spaces import ObservationLayout
 
 _PARTS = ("policy.", "space.", "example.")
 # the same weights give the same outputs but for rounding, on any machine

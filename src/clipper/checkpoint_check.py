@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipper.action_layout import ActionLayout
 from clipper.agent_meta import is_plain
 from clipper.checkpoint import Checkpoint, without_prefix
 from clipper.config_acer import ACERConfig
 from clipper.errors import FileError
 from clipper.policies.actor_critic import ActorCritic
-from clipper.spaces import ActionLayout
 
 _STATE_KEYS = {"format", "training", "rows", "device"}
 _ROWS = {"metrics", "episodes"}

@@ -20,10 +20,10 @@ from clipper.envs.contract import fault, first_obs, read_reward
 from clipper.envs.dropping import what_is_not_finite
 from clipper.envs.make import Env, EnvSource, brief, where_raised
 from clipper.errors import EnvironmentFault, NumericsError
+from clipper.leaves import Rows
 from clipper.metrics import mean_and_std
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose, derived_seed, normal, uniform, words
-from clipper.spaces import Rows
 
 # an episode that does not end is cut here: an examination must
 MAX_EPISODE_STEPS = 100_000

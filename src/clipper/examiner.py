@@ -8,8 +8,8 @@ from clipper.config import Config
 from clipper.envs.make import EnvSource
 from clipper.errors import EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate
+from clipper.pace import Pace
 from clipper.policies.actor_critic import ActorCritic
-from clipper.supervision import Pace
 from clipper.worker_handle import Worker, WorkerLost, portable
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.action_layout import ActionLayout
 from clipper.agent_meta import check_env_meta
 from clipper.checkpoint import FORMAT, check_format, dump_json, read_json, write_atomically
 from clipper.errors import FileError
 from clipper.faults import Fault
-from clipper.spaces import ActionLayout
 
 # actions that would make a file larger are left out; parsed it takes ten times the memory
 _MAX_BYTES = 16 << 20

@@ -12,7 +12,7 @@ from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source, needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import EnvironmentUnknown, SpaceError
-from clipper.policies.actor_critic import ModuleLike
+from clipper.policies.build import ModuleLike
 from clipper.run_folder import RunFolder, read_config
 from clipper.spaces import describe_space
 

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.status import Status
 from rich.table import Table
 
-from clipper.training import Report
+from clipper.training_report import Report
 
 _SHOWN = (
     ("entropy", "policy/entropy", "{:.3f}"),

@@ -15,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipper.action_layout import ActionLayout
 from clipper.advantages import Estimates
 from clipper.block_checks import BoundsWatch, check_finite
 from clipper.envs.replay import Mark, ReplayableEnvs
 from clipper.faults import Fault
 from clipper.metrics import Episode
-from clipper.policies.actor_critic import ActorCritic, Play
+from clipper.policies.accelerator import Play
+from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import Purpose, permutation
 from clipper.scoring import Contest, Score, score_candidates
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 
 @dataclass(frozen=True, kw_only=True)

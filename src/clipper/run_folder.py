@@ -8,23 +8,18 @@ agents, `log.txt` what was said. One process writes a folder at a time.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
-import platform
 import re
 import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import FORMAT, check_format, dump_json, write_atomically
 from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
 from clipper.files import file_error, read_json, read_plain, refuse_links, write_all
+from clipper.growing_csv import GrowingCsv
 from clipper.metrics import Episode, Metrics
 
 try:
@@ -173,8 +168,8 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 leftover.unlink()
         self._unlogged: list[str] = []
-        self._metrics = _GrowingCsv(path / "metrics.csv")
-        self._episodes = _GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+        self._metrics = GrowingCsv(path / "metrics.csv")
+        self._episodes = GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
 
     def _is_ours(self) -> bool:
         """Takes the lock; False if another process has it, or removed the file just now."""
@@ -270,132 +265,6 @@ class RunFolder:
             self._lock.close()
 
 
-class _GrowingCsv:
-    """A CSV file whose columns may grow: a new name makes it be written anew with that column.
-
-    Rows wait in memory until `flush`, which writes all of them or, if it fails, none.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str] = ()) -> None:
-        self._path = path
-        self._columns = list(columns)
-        self._waiting: list[Mapping[str, Any]] = []
-        self._num_written = 0
-        if path.exists():
-            rows = self._read()
-            self._columns = list(rows[0]) if rows else self._columns
-            self._num_written = max(len(rows) - 1, 0)
-            if rows and not self._ends_whole(rows):
-                write_atomically(path, _csv_text(rows))
-        self._open()
-        if not self._num_written and self._columns and path.stat().st_size == 0:
-            self._write(_csv_text([self._columns]))
-
-    @property
-    def num_rows(self) -> int:
-        """Rows below the header, those that wait included."""
-        return self._num_written + len(self._waiting)
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a row, which `flush` writes."""
-        self._waiting.append(row)
-
-    def cut_back(self, num_rows: int) -> str | None:
-        """Drops all rows but the first so many; returns what is wrong if there are fewer."""
-        self.flush()
-        if num_rows < self._num_written:
-            self._replace(self._columns, self._read()[1 : num_rows + 1])
-        if num_rows > self._num_written:
-            return f"{self._path.name} held {self._num_written} of the run's {num_rows} rows"
-        return None
-
-    def flush(self) -> None:
-        """Writes the rows that wait.
-
-        Raises:
-            FileError: The file cannot be written; the rows go on waiting and it is as it was.
-        """
-        names = dict.fromkeys([*self._columns, *(name for row in self._waiting for name in row)])
-        columns = list(names)
-        rows = [[row.get(name, "") for name in columns] for row in self._waiting]
-        if columns != self._columns:
-            width = len(columns) - len(self._columns)
-            old = [row + [""] * width for row in self._read()[1:]]
-            self._replace(columns, [*old, *rows])
-        elif rows:
-            self._write(_csv_text(rows))
-            self._num_written += len(rows)
-            self._waiting.clear()
-
-    def sync(self) -> None:
-        """Waits until every row is on the disk."""
-        self.flush()
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise FileError(file_error(self._path, error)) from error
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-    def _open(self) -> None:
-        self._torn_at: int | None = None
-        try:
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise FileError(file_error(self._path, error)) from error
-
-    def _write(self, content: bytes) -> None:
-        """Appends to the file; what was written of it before a failure is cut off again."""
-        file = self._file.fileno()
-        try:
-            if self._torn_at is not None:
-                os.ftruncate(file, self._torn_at)
-            self._torn_at = os.fstat(file).st_size
-            try:
-                write_all(file, content)
-            except OSError:
-                os.ftruncate(file, self._torn_at)  # if it is refused too, the next write does it
-                self._torn_at = None
-                raise
-            self._torn_at = None
-        except OSError as error:
-            raise FileError(file_error(self._path, error)) from error
-
-    def _read(self) -> list[list[str]]:
-        if not self._path.exists():
-            return []
-        # a power cut can leave bytes at the end that are no text
-        try:
-            with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
-                rows = list(csv.reader(file))
-        except (OSError, csv.Error) as error:
-            raise FileError(f"{self._path} must be a CSV file, but {error}.") from error
-        # a line cut off by a kill has too few cells, and the checkpoint does not count it
-        return [row for row in rows if len(row) == len(rows[0])]
-
-    def _ends_whole(self, rows: list[list[str]]) -> bool:
-        """True unless a kill cut the last line, which would run into the next row."""
-        text = self._path.read_text(encoding="utf-8", errors="replace")
-        return text.endswith("\n") and text.count("\n") == len(rows)
-
-    def _replace(self, columns: list[str], body: Sequence[Sequence[Any]]) -> None:
-        """Writes the file anew; all rows that wait must be among these."""
-        write_atomically(self._path, _csv_text([columns, *body]))
-        self.close()
-        self._columns = columns
-        self._num_written = len(body)
-        self._waiting.clear()
-        self._open()
-
-
-def _csv_text(rows: Iterable[Iterable[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
 def check_free(path: Path) -> None:
     """Raises if another process is writing a run folder; a lock of a dead one does not count.
 
@@ -456,36 +325,3 @@ def _runs_near(path: Path) -> str | None:
     if not found or folder == Path("/"):
         return None
     return "runs near it: " + ", ".join(str(p) for p in found[:4])
-
-
-def provenance() -> dict[str, Any]:
-    """Returns versions, platform, git state of the working directory and the command line."""
-    return {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "git": _git_state(),
-        "command": [os.path.basename(sys.argv[0]) if sys.argv else "", *sys.argv[1:]],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Clipper, Python and the libraries results depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("clipper-rl", "torch", "numpy", "gymnasium", "mujoco"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _git_state() -> dict[str, Any] | None:
-    def git(*words: str) -> str:
-        result = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=5, check=True
-        )
-        return result.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

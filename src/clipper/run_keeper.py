@@ -22,8 +22,10 @@ from clipper.plotting import plot_run
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profile_files import write_profile
 from clipper.profiling import RunProfile
-from clipper.run_folder import RunFolder, provenance, read_config, versions
-from clipper.training import Outcome, Report, TrainingState
+from clipper.provenance import provenance, versions
+from clipper.run_folder import RunFolder, read_config
+from clipper.training_report import Outcome, Report
+from clipper.training_state import TrainingState
 
 
 class RunKeeper:

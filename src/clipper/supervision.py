@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from clipper.block_checks import check_finite
+from clipper.cut_rollout import cut_off, joined_in_time, judged
 from clipper.envs.dropping import too_often
 from clipper.errors import EnvironmentFault
 from clipper.faults import MOST_FAULTS, Fault, FaultLedger
-from clipper.metrics import Episode
+from clipper.pace import Pace
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import Rollout, block_shapes
@@ -32,9 +31,6 @@ from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
 
-_LEAST_TIMEOUT = 10.0
-# a worker that does not move for so long is spoken of
-_SLOW_SECONDS = 5.0
 # of an episode longer than this the actions are not kept
 _MOST_ACTIONS = 200_000
 # rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
@@ -391,150 +387,6 @@ class SupervisedShare:
                 if sum(map(len, blocks)) > _MOST_ACTIONS:
                     blocks.clear()
         self._recent.clear()
-
-
-class Pace:
-    """Tells a hanging worker from a slow one by how long it stays where it is.
-
-    Args:
-        timeout: Seconds, or None for the larger of 10 s and 20 times the 99th percentile.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self._num_moves = 0
-        self._waits: deque[float] = deque(maxlen=1000)  # of the steps that took long
-        self.begin()
-
-    def begin(self) -> None:
-        """Counts from now on."""
-        self._place, self._since, self._is_told = -1, time.monotonic(), False
-
-    @property
-    def timeout(self) -> float:
-        """Seconds after which a step counts as hanging."""
-        if self._timeout is not None:
-            return self._timeout
-        # steps too short to be seen here are among the rest
-        num_long = max(1, self._num_moves // 100)
-        slowest = sorted(self._waits, reverse=True)
-        percentile = slowest[num_long - 1] if len(slowest) >= num_long else 0.0
-        return max(_LEAST_TIMEOUT, 20.0 * percentile)
-
-    def look(self, place: int, is_done: bool, name: str) -> str | None:
-        """Returns what is wrong, or None.
-
-        Args:
-            place: A number that grows with every step.
-            is_done: True if no step is left.
-            name: Of the worker, for the log.
-        """
-        now = time.monotonic()
-        waited = now - self._since
-        if place != self._place or is_done:
-            if self._place >= 0:
-                self._num_moves += max(place - self._place, 0)
-                if waited > 0.2:
-                    self._waits.append(waited)
-            self._place, self._since, self._is_told = place, now, False
-            return None
-        if waited > self.timeout:
-            return f"did not move for {waited:.1f} s, which is more than {self.timeout:.1f} s"
-        if waited > _SLOW_SECONDS and not self._is_told:
-            self._is_told = True
-            _LOG.warning(
-                "%s is slow: it has been in a step for %.1f s (it is replaced after %.1f s)",
-                name, waited, self.timeout,
-            )  # fmt: skip
-        return None
-
-
-def cut_off(
-    blocks: list[NDArray[Any]],
-    before: Mapping[str, NDArray[Any]],
-    first_env: int,
-    steps: int,
-    num_envs_in_all: int,
-) -> dict[str, Any]:
-    """Returns the columns of a rollout whose open episodes end in its last row, as truncated.
-
-    Args:
-        blocks: Of `block_shapes`, with one row more than are kept: its observations are those that
-            the episodes are cut off in. No episode is truncated before.
-        before: Episodes, lengths and returns before the first row, [K] each.
-        first_env: Index of the first environment.
-        steps: Steps of every environment before the first row.
-        num_envs_in_all: Environments of the run.
-
-    Returns:
-        Columns of `Rollout` but values and log-probabilities, and `standing` at the end.
-    """
-    obs, actions, rewards, terminated, truncated = (block[:-1].copy() for block in blocks)
-    last_obs = blocks[0][-1].copy()
-    num_steps = len(rewards)
-    truncated[-1] = ~terminated[-1]
-    episodes, lengths = before["episodes"].copy(), before["lengths"].copy()
-    returns = before["returns"].copy()
-    found, final_at, final_obs = [], [], []
-    for t in range(num_steps):
-        lengths += 1
-        returns += rewards[t].astype(np.float64)
-        for i in np.flatnonzero(terminated[t] | truncated[t]):
-            step = (steps + t + 1) * num_envs_in_all
-            found.append(
-                Episode(first_env + int(i), int(episodes[i]), float(returns[i]), int(lengths[i]),
-                        bool(truncated[t, i]), step)
-            )  # fmt: skip
-            final_at.append((t, int(i)))
-            # of one that terminated no value is asked: any finite observation will do
-            final_obs.append(last_obs[i] if truncated[t, i] else obs[t, i])
-            if not truncated[t, i]:
-                episodes[i] += 1
-            lengths[i], returns[i] = 0, 0.0
-    return {
-        "obs": obs,
-        "actions": actions,
-        "rewards": rewards,
-        "terminated": terminated,
-        "truncated": truncated,
-        "final_obs": np.stack(final_obs),
-        "final_at": np.array(final_at, dtype=np.int64).reshape(-1, 2),
-        "last_obs": last_obs,
-        "episodes": tuple(found),
-        "standing": {"episodes": episodes, "lengths": lengths, "returns": returns},
-    }
-
-
-def judged(policy: ActorCritic, columns: Mapping[str, Any]) -> Rollout:
-    """Returns the rollout of what `cut_off` kept, with log-probabilities and values."""
-    tensors = {k: torch.from_numpy(v) for k, v in columns.items() if k != "episodes"}
-    log_probs, values = policy.evaluate(tensors["obs"], tensors["actions"])
-    next_values = policy.next_values(
-        values, tensors["final_obs"], tensors["final_at"], tensors["last_obs"]
-    )
-    return Rollout(
-        episodes=columns["episodes"],
-        log_probs=log_probs,
-        values=values,
-        next_values=next_values,
-        **tensors,
-    )
-
-
-def joined_in_time(parts: list[Rollout]) -> Rollout:
-    """Returns one rollout of parts that follow each other; all but the last end in endings."""
-    if len(parts) == 1:
-        return parts[0]
-    starts = np.cumsum([0] + [len(part.rewards) for part in parts[:-1]]).tolist()
-    rows = ("obs", "actions", "log_probs", "rewards", "terminated", "truncated", "values",
-            "next_values", "final_obs")  # fmt: skip
-    pairs = zip(parts, starts, strict=True)
-    return Rollout(
-        **{name: torch.cat([getattr(part, name) for part in parts]) for name in rows},
-        final_at=torch.cat([part.final_at + torch.tensor([start, 0]) for part, start in pairs]),
-        last_obs=parts[-1].last_obs,
-        episodes=tuple(episode for part in parts for episode in part.episodes),
-    )
 
 
 def _rollout(columns: dict[str, Any]) -> Rollout:

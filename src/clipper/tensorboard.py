@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from clipper.errors import ConfigError
-from clipper.training import Report
+from clipper.training_report import Report
 
 
 def check_tensorboard() -> None:

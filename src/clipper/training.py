@@ -7,225 +7,24 @@ raises - the state it leaves is that of the last finished iteration, and that st
 from __future__ import annotations
 
 import logging
-import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from types import FrameType
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from clipper.alarms import AlarmWatch
 from clipper.algorithms import Algorithm
 from clipper.checkpoint import CheckpointRules
 from clipper.errors import ClipperError, FileError, NumericsError
-from clipper.faults import FaultLedger
-from clipper.metrics import Episode, Iteration, Metrics, RecentEpisodes
+from clipper.interrupts import Interrupt, interruptible
+from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.profiling import RunProfile
 from clipper.rollout import Sampler, SamplerMark
+from clipper.training_report import Callback, Keeper, Outcome, Report, StopRules
+from clipper.training_state import TrainingState
 
 _LOG = logging.getLogger("clipper")
-
-_PARTS: Mapping[str, Any] = {
-    "recent": RecentEpisodes,
-    "faults": FaultLedger,
-    "alarms": AlarmWatch,
-}
-# checkpoints of the first days have none of these
-_NEW_PARTS = {"faults", "alarms"}
-
-
-@dataclass
-class TrainingState:
-    """The counters of a run, saved with every checkpoint.
-
-    Attributes:
-        step: Transitions done, over all environments.
-        iteration: Iterations done.
-        wall_seconds: Training time so far.
-        recent: The last 100 training episodes.
-        best: Best mean return of the periodic evaluations, or None before the first.
-        next_evaluation: Step at which the next one is due.
-        inexact: Why going on from here is not exactly the uninterrupted run, or None if it is.
-        faults: When environments failed; what is taken back does not make that unhappen.
-        alarms: What the rows of metrics say that is wrong.
-    """
-
-    step: int = 0
-    iteration: int = 0
-    wall_seconds: float = 0.0
-    recent: RecentEpisodes = field(default_factory=RecentEpisodes)
-    best: float | None = None
-    next_evaluation: int = 0
-    inexact: str | None = None
-    faults: FaultLedger = field(default_factory=FaultLedger)
-    alarms: AlarmWatch = field(default_factory=AlarmWatch)
-
-    def note_inexact(self, reason: str | None) -> None:
-        """Adds a reason why this run is not bit for bit the uninterrupted one, if there is one."""
-        if reason is not None and reason not in (self.inexact or ""):
-            self.inexact = reason if self.inexact is None else f"{self.inexact}; {reason}"
-
-    def copy(self) -> TrainingState:
-        """Returns a copy that goes its own way."""
-        return replace(self, recent=self.recent.copy())
-
-    def take(self, other: TrainingState) -> None:
-        """Becomes equal to another."""
-        vars(self).update(vars(other))
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the counters as JSON values."""
-        return {
-            name: value.to_json() if name in _PARTS else value for name, value in vars(self).items()
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TrainingState:
-        """Returns the state that `to_json` wrote.
-
-        Raises:
-            FileError: A counter is missing, unknown, or no such number.
-        """
-        if not isinstance(data, Mapping) or set(data) | _NEW_PARTS != set(cls.__dataclass_fields__):
-            raise FileError(
-                f"the counters of a run must be {', '.join(cls.__dataclass_fields__)} and no others."
-            )
-        for name, is_good in (
-            ("step", _is_count(data["step"])),
-            ("iteration", _is_count(data["iteration"])),
-            ("wall_seconds", _is_number(data["wall_seconds"]) and data["wall_seconds"] >= 0),
-            ("best", data["best"] is None or _is_number(data["best"])),
-            ("next_evaluation", _is_count(data["next_evaluation"])),
-            ("inexact", data["inexact"] is None or isinstance(data["inexact"], str)),
-        ):
-            if not is_good:
-                raise FileError(f"{name} must be a counter of a run, but is {data[name]!r:.80}.")
-        parts = {k: kind.from_json(data[k]) for k, kind in _PARTS.items() if k in data}
-        return cls(**{**data, **parts})
-
-
-def _is_count(value: Any) -> bool:
-    """True for a whole number from 0 to 2^63 - 1."""
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    """True for a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-class Report:
-    """What a callback sees after every iteration, and what it can do.
-
-    Attributes:
-        iteration: Iterations done.
-        step: Transitions done.
-        metrics: The iteration's numbers by path; those a callback adds are logged with them.
-        episodes: Training episodes that ended in it.
-        recent: The last 100 training episodes.
-        policy: The policy as it is now, to look at.
-        progress: Share of the run that is done, 0 to 1.
-        total_timesteps: The run's budget in transitions, or None if time alone ends it.
-        unwritten: What could not be written and is tried again, and why, by what it is; empty when all
-            is well.
-    """
-
-    def __init__(
-        self,
-        state: TrainingState,
-        metrics: Metrics,
-        episodes: tuple[Episode, ...],
-        policy: ActorCritic,
-        progress: float,
-        total_timesteps: int | None,
-    ) -> None:
-        self.iteration = state.iteration
-        self.step = state.step
-        self.metrics = metrics
-        self.episodes = episodes
-        self.recent = state.recent
-        self.policy = policy
-        self.progress = progress
-        self.total_timesteps = total_timesteps
-        self.unwritten: Mapping[str, str] = {}
-        self.stop_reason: str | None = None
-
-    def log(self, name: str, value: float) -> None:
-        """Adds a number to the iteration's metrics, in the CSV file and wherever else they go."""
-        self.metrics[name] = float(value)
-
-    def stop(self, reason: str = "a callback asked for it") -> None:
-        """Ends training after this iteration."""
-        self.stop_reason = reason
-
-
-Callback = Callable[[Report], object]
-
-
-class Keeper(Protocol):
-    """Where a run is kept; the run folder."""
-
-    def write(self, report: Report, wall_seconds: float) -> None:
-        """Appends an iteration's numbers and episodes."""
-        ...
-
-    def save_best(self, score: float) -> None:
-        """Keeps the agent as it is now as the best so far."""
-        ...
-
-    def save(
-        self,
-        state: TrainingState,
-        algorithm_state: Mapping[str, Mapping[str, Any]],
-        sampler_state: Mapping[str, Any],
-    ) -> None:
-        """Keeps a checkpoint."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopRules:
-    """When a run ends, beside `total_timesteps`.
-
-    Attributes:
-        until: Mean return of the last 100 training episodes that ends it, or None.
-        budget_seconds: Training time that ends it; schedules then follow the time. Or None.
-        has_step_limit: False if the time alone ends it, whatever `total_timesteps` says.
-    """
-
-    until: float | None = None
-    budget_seconds: float | None = None
-    has_step_limit: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How training ended.
-
-    Attributes:
-        reason: In words.
-        step: Transitions done.
-        wall_seconds: Training time of the run.
-        metrics: The last iteration's numbers.
-        signal: Number of the signal that stopped it, or None.
-        profile: Where the time of this call went, if that was asked for.
-        unwritten: What is missing in the run's folder because the disk refused it, and why, by what it
-            is: the best agent alone, for without its last checkpoint a run ends in an error.
-    """
-
-    reason: str
-    step: int
-    wall_seconds: float
-    metrics: Metrics
-    signal: int | None = None
-    profile: RunProfile | None = None
-    unwritten: Mapping[str, str] = field(default_factory=dict)
 
 
 class Trainer:
@@ -273,7 +72,7 @@ class Trainer:
         """
         metrics: Metrics = self.state.recent.metrics()
         reason = self._finished(rules)
-        with _interruptible() as interrupt:
+        with interruptible() as interrupt:
             if reason is None and not self.state.step:
                 # a run that is killed in its first seconds can go on too
                 self._save(self._algorithm.state_dict(), self._sampler.mark())
@@ -371,7 +170,7 @@ class Trainer:
         state.wall_seconds += time.perf_counter() - started
         return fault
 
-    def _conclude(self, report: Report, interrupt: _Interrupt, *, is_last: bool) -> None:
+    def _conclude(self, report: Report, interrupt: Interrupt, *, is_last: bool) -> None:
         """Keeps the best agent, shows the report to the observers, writes and saves."""
         started = time.perf_counter()
         state = self.state
@@ -484,48 +283,3 @@ class _Before:
         """Brings algorithm and counters back; the sampler is replayed from `mark`."""
         algorithm.load_state_dict(self.algorithm)
         state.take(self._counters)
-
-
-class _Interrupt:
-    """Remembers SIGINT and SIGTERM, and raises KeyboardInterrupt only where that is allowed."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._may_raise = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Takes the first signal; a second one ends the process as it would without us."""
-        if self.number is not None:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.number = number
-        if self._may_raise:
-            self._may_raise = False
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def allowed(self) -> Iterator[None]:
-        """Within this block a signal raises; one that came before raises at its start."""
-        if self.number is not None:
-            raise KeyboardInterrupt
-        self._may_raise = True
-        try:
-            yield
-        finally:
-            self._may_raise = False
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Interrupt]:
-    """Takes over SIGINT and SIGTERM for the length of the block, in the main thread."""
-    interrupt = _Interrupt()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupt
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, interrupt.handle) for number in numbers}
-    try:
-        yield interrupt
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

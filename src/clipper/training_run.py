@@ -26,7 +26,9 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder, read_config
 from clipper.run_keeper import RunKeeper, best_score, changes_since
-from clipper.training import Callback, Outcome, Report, StopRules, Trainer, TrainingState
+from clipper.training import Trainer
+from clipper.training_report import Callback, Outcome, Report, StopRules
+from clipper.training_state import TrainingState
 
 _LOG = logging.getLogger("clipper")
 

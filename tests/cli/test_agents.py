@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clipper.checkpoint import read_tensors
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.presets import PRESETS
 from commands import TINY, Clip, assert_refused, left_in, read_rows
 

@@ -13,7 +13,7 @@ import pytest
 import clipper.cli.presets
 from clipper import __version__
 from clipper.cli.main import VERBS, module_of
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.errors import ClipperError, ConfigError
 from clipper.settings import show
 from commands import SCRIPT, Clip, assert_refused, left_in

@@ -23,7 +23,8 @@ import pytest
 from clipper.agent import AGENTS
 from clipper.cli.arguments import Parser
 from clipper.cli.main import VERBS, module_of
-from clipper.config import Config, PPOConfig
+from clipper.config import Config
+from clipper.config_ppo import PPOConfig
 from clipper.configs import CONFIGS
 from clipper.experiments.study import read_study
 from clipper.metrics import DESCRIPTIONS, RecentEpisodes

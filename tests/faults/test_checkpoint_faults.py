@@ -30,7 +30,7 @@ from clipper.checkpoint import (
 )
 from clipper.cli.main import main
 from clipper.errors import FileError
-from clipper.training import Outcome
+from clipper.training_report import Outcome
 from commands import read_rows
 from failing_disk import dying, failing_disk, in_child, refusing
 

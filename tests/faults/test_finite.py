@@ -17,7 +17,7 @@ from clipper import agent_file
 from clipper.agent import AGENTS
 from clipper.checkpoint import read_checkpoint, read_tensors
 from clipper.errors import ClipperError, EnvironmentFault, NumericsError
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import DictEnv, flat_parameters
 from libraries import NEEDS_ENGINE
 

@@ -14,6 +14,7 @@ import torch
 
 import clipper
 import facts
+from clipper.action_layout import ActionLayout
 from clipper.cli.main import main
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import Env, env_source
@@ -22,7 +23,7 @@ from clipper.errors import NumericsError
 from clipper.faults import Fault, FaultLedger
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 from clipper.workers import ProcessSampler
 from commands import read_rows
 from helpers import DictEnv, flat_parameters, policy_for

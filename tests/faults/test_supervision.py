@@ -20,12 +20,13 @@ import torch
 import clipper
 import facts
 from clipper.cli.main import main
+from clipper.cut_rollout import cut_off
 from clipper.envs.make import env_source
 from clipper.errors import EnvironmentFault, FileError, NumericsError
 from clipper.fault_file import read_fault
+from clipper.pace import Pace
 from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
 from clipper.run_folder import read_config
-from clipper.supervision import Pace, cut_off
 from clipper.workers import ProcessSampler
 from commands import read_rows
 from helpers import DictEnv, collected, policy_for

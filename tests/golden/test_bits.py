@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 import clipper
 from clipper.engine import kernels
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import DictEnv
 
 COMMON: dict[str, Any] = {

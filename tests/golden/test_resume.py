@@ -21,7 +21,7 @@ from torch import Tensor
 
 import clipper
 from clipper.checkpoint import Arrays, read_checkpoint, write_checkpoint
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import DictEnv
 from pixels import CatchBeside, Lives
 

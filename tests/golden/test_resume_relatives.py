@@ -16,7 +16,7 @@ from torch import Tensor
 import clipper
 from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import read_checkpoint, write_checkpoint
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import DictEnv
 
 COMMON: dict[str, Any] = {

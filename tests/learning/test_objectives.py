@@ -9,7 +9,8 @@ import probe_envs as probes
 import pytest
 from probe_agents import probability, trained, value
 
-from clipper.config import Estimator, Objective
+from clipper.config import Estimator
+from clipper.config_ppo import Objective
 
 SEEDS = pytest.mark.parametrize("seed", range(3))
 every_objective = pytest.mark.parametrize("objective", get_args(Objective))

@@ -249,7 +249,7 @@ OBJECTIVES = [
     ),
     mutant(
         "the clipped action is stored in place of the sampled one",
-        "spaces.py",
+        "action_layout.py",
         "unit/test_spaces.py",
         "return list(actions.clip(self._low, self._high))",
         "return list(actions.clip(self._low, self._high, out=actions))",
@@ -514,7 +514,7 @@ RESUMING = [
     ),
     mutant(
         "rows written after a checkpoint stay",
-        "run_folder.py",
+        "growing_csv.py",
         "unit/test_run_folder.py",
         "            self._replace(self._columns, self._read()[1 : num_rows + 1])\n",
         "            pass\n",

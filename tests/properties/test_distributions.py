@@ -20,6 +20,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
+from clipper.action_layout import ActionLayout
 from clipper.policies.distributions import (
     Bernoulli,
     Categorical,
@@ -28,7 +29,6 @@ from clipper.policies.distributions import (
     distribution_for,
 )
 from clipper.randomness import Purpose, normal, uniform
-from clipper.spaces import ActionLayout
 
 ALPHA = 1e-3
 NUM_DRAWS = 20_000

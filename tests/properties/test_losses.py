@@ -18,7 +18,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from clipper.algorithms.ppo import PPO
-from clipper.config import Objective
+from clipper.config_ppo import Objective
 from clipper.losses import (
     adapted_kl_coef,
     clip_fraction,

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from clipper.advantages import estimate
 from clipper.algorithms.ppo import PPO
-from clipper.config import Estimator, Objective
+from clipper.config import Estimator
+from clipper.config_ppo import Objective
 from clipper.engine import kernels
 from clipper.engine.native import NativeEngine
 from clipper.policies.actor_critic import ActorCritic

@@ -16,17 +16,19 @@ from scipy import stats
 from torch import Tensor, nn
 
 import clipper
+from clipper.action_layout import ActionLayout
 from clipper.advantages import retrace
 from clipper.algorithms.acer import ACER, Judged, taken
 from clipper.config_acer import ACERConfig
 from clipper.engine import kernels
 from clipper.errors import ConfigError, FileError, InvariantBreach, SpaceError
 from clipper.losses import acer_objective, trust_region_correction
-from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.build import build_policy
 from clipper.policies.networks import mlp_shape
 from clipper.replay import ReplayMemory, Trajectory, poisson, replay_plan
 from clipper.rollout import Rollout
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 from helpers import flat_parameters, random_rollout
 
 T, N, D, P = 6, 4, 3, 3

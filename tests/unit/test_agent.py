@@ -16,7 +16,7 @@ from torch import nn
 import clipper
 from clipper.errors import ClipperError, ConfigError, FileError, SpaceError
 from clipper.presets import PRESETS
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import DictEnv
 
 SMALL: dict[str, Any] = {

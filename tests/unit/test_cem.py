@@ -18,7 +18,7 @@ from clipper.metrics import Episode
 from clipper.policies.vectors import mode_parameters, read_vector
 from clipper.randomness import Purpose, normal
 from clipper.scoring import Score
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import small_policy
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clipper.cli import train
 from clipper.cli.arguments import Parser
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.errors import ConfigError
 from clipper.settings import FOREIGN_NAMES, Schedule, describe_field
 

@@ -17,7 +17,8 @@ from gymnasium import spaces
 from torch import nn
 
 import clipper
-from clipper.config import Estimator, Objective
+from clipper.config import Estimator
+from clipper.config_ppo import Objective
 from clipper.engine import kernels
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine

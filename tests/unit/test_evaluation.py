@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 
 import clipper
+from clipper.action_layout import ActionLayout
 from clipper.envs.make import EnvSource, env_source
 from clipper.errors import ConfigError, EnvironmentFault, NumericsError
 from clipper.evaluation import (
@@ -25,10 +26,11 @@ from clipper.evaluation import (
     evaluate,
     play_frames,
 )
-from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.build import build_policy
 from clipper.policies.networks import MLPShape
 from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 from helpers import DictEnv
 
 SEEN: list[int] = []

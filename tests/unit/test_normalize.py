@@ -16,7 +16,7 @@ import clipper
 from clipper.policies.normalize import ObservationNormalizer, RewardScaler, RunningMoments
 from clipper.rollout import Rollout
 from clipper.spaces import ObservationLayout
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import DictEnv, learner, random_rollout, small_policy
 
 # T of each rollout that is merged, one after the other

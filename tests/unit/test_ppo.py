@@ -16,7 +16,7 @@ import clipper
 from clipper.algorithms.ppo import PPO
 from clipper.errors import InvariantBreach, NumericsError
 from clipper.rollout import Batch, Rollout
-from clipper.training import Report
+from clipper.training_report import Report
 from helpers import flat_parameters, learner, random_rollout, small_policy
 
 

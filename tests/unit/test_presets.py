@@ -8,8 +8,8 @@ import gymnasium
 import pytest
 from gymnasium import spaces
 
-from clipper.config import PPOConfig
 from clipper.config_a2c import A2CConfig
+from clipper.config_ppo import PPOConfig
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError
 from clipper.presets import (

@@ -25,15 +25,14 @@ from hypothesis import strategies as st
 import clipper
 from clipper.errors import ConfigError, FileError
 from clipper.metrics import Episode
+from clipper.provenance import provenance, versions
 from clipper.run_folder import (
     EPISODE_COLUMNS,
     RunFolder,
     check_name,
     folder_name,
     new_run_path,
-    provenance,
     read_config,
-    versions,
 )
 
 

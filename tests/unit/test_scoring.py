@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv

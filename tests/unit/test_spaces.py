@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from clipper.action_layout import ActionLayout
 from clipper.errors import NumericsError, SpaceError
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 Space = spaces.Space[Any]
 BOX4 = spaces.Box(-1.0, 1.0, (4,))

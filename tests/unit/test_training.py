@@ -16,7 +16,7 @@ import torch
 import clipper
 from clipper.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
 from clipper.errors import ConfigError, EnvironmentFault, FileError
-from clipper.training import Report
+from clipper.training_report import Report
 from clipper.training_run import TrainingRun
 from helpers import DictEnv
 from run_folders import differences, rows_without_times

@@ -13,15 +13,17 @@ from gymnasium import spaces
 from torch import Tensor
 
 import clipper
+from clipper.action_layout import ActionLayout
 from clipper.algorithms.vpg import VPG, adapted_learning_rate
 from clipper.config_relatives import VPGConfig
 from clipper.errors import ConfigError
 from clipper.metrics import Episode
-from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.build import build_policy
 from clipper.policies.networks import mlp_shape
 from clipper.rollout import Rollout
-from clipper.spaces import ActionLayout, ObservationLayout
-from clipper.training import Report
+from clipper.spaces import ObservationLayout
+from clipper.training_report import Report
 from helpers import flat_parameters, random_rollout, small_policy
 
 # A decision process of five states that ends after at most four steps. From state s action 0 leads

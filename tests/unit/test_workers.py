@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import clipper
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError, InvariantBreach

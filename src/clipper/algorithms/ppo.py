@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipper.advantages import estimate, normalize_advantages, value_fit
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.engine.choice import build_engine, describe_engine
 from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine

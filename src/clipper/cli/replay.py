@@ -30,12 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plays and returns the exit code."""
 
+    from clipper.action_layout import ActionLayout
     from clipper.agent_meta import made_plain
     from clipper.envs.contract import read_reward
     from clipper.envs.dropping import what_is_not_finite
     from clipper.envs.make import env_source, needs_trust
     from clipper.fault_file import check_actions, read_fault
-    from clipper.spaces import ActionLayout, ObservationLayout
+    from clipper.spaces import ObservationLayout
 
     fault = read_fault(Path(args.fault))
     name = args.env or fault.env["name"]

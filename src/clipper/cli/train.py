@@ -29,7 +29,7 @@ from clipper.settings import read_duration, show
 
 if TYPE_CHECKING:
     from clipper.agent import Agent
-    from clipper.training import Outcome
+    from clipper.training_report import Outcome
 
 HELP = """Trains an agent with PPO, or another --algo, and keeps everything in a run folder.
 

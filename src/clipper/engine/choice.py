@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clipper.config import Config, PPOConfig
+from clipper.config import Config
+from clipper.config_ppo import PPOConfig
 from clipper.engine import mixed, native
 from clipper.engine.devices import threads_for
 from clipper.engine.mixed import MixedEngine

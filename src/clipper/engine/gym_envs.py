@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
+from clipper.action_layout import ActionLayout
 from clipper.engine import kernels
 from clipper.envs.contract import read_reward
 from clipper.envs.dropping import Blocks
@@ -21,8 +22,8 @@ from clipper.envs.ending import Ending
 from clipper.envs.make import Env, EnvSource
 from clipper.envs.replay import in_order
 from clipper.envs.vector import VectorEnv
+from clipper.leaves import Float32, Rows
 from clipper.randomness import EpisodeSeeds
-from clipper.spaces import ActionLayout, Float32, Rows
 
 # actions of larger spaces are made step by step
 _MOST_CHOICES = 4096

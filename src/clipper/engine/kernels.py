@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.engine import kernels
 from clipper.engine.native_head import HeadGradient, LossHead
 from clipper.engine.reference import ReferenceEngine

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.advantages import ValueFit
-from clipper.config import LearnerConfig, PPOConfig
+from clipper.config import LearnerConfig
+from clipper.config_ppo import PPOConfig
 from clipper.engine import kernels
 from clipper.engine.kernels import (
     REPORT_SIZE,
@@ -28,7 +29,8 @@ from clipper.engine.kernels import (
     head_kind,
 )
 from clipper.engine.state import AdamState, FlatParameters, Updates, not_finite
-from clipper.policies.actor_critic import ActorCritic, Play
+from clipper.policies.accelerator import Play
+from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.policies.networks import ACTIVATIONS, MLPNetwork
 from clipper.randomness import Purpose

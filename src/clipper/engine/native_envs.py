@@ -25,10 +25,10 @@ from clipper.envs.replay import ReplayableEnvs, in_order
 from clipper.envs.vector import VectorEnv, spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.faults import FaultLedger
+from clipper.leaves import Float32, Rows
 from clipper.metrics import Episode
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler
-from clipper.spaces import Float32, Rows
 
 VECTORIZATIONS = ("auto", "gymnasium", "native")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from clipper.action_layout import ActionLayout
 from clipper.envs.check_parts import breaches, parts_of
 from clipper.envs.check_subject import (
     Instance,
@@ -18,7 +19,7 @@ from clipper.envs.check_subject import (
     describe_error,
 )
 from clipper.errors import SpaceError
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 _MOST_ACTIONS = 64
 _REPEATS = 3

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from clipper.envs.ending import Ending
 from clipper.errors import NumericsError
 from clipper.faults import MOST_FAULTS, Fault, FaultLedger
+from clipper.leaves import Rows
 from clipper.metrics import Episode
-from clipper.spaces import ObservationLayout, Rows
+from clipper.spaces import ObservationLayout
 
 if TYPE_CHECKING:
     from clipper.envs.replay import ReplayableEnvs

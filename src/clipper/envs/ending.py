@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipper.leaves import Rows
 from clipper.metrics import Episode
-from clipper.spaces import Rows
 
 
 @dataclass(slots=True)

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.action_layout import ActionLayout
 from clipper.envs.dropping import Blocks, Dropper, NotFinite
 from clipper.envs.ending import Ending as Ending
 from clipper.faults import Fault, FaultLedger
+from clipper.leaves import Float32, Rows
 from clipper.metrics import Episode
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import EpisodeSeeds
-from clipper.spaces import ActionLayout, Float32, ObservationLayout, Rows
+from clipper.spaces import ObservationLayout
 
 
 @dataclass(frozen=True, slots=True)

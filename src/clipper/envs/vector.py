@@ -18,6 +18,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
+from clipper.action_layout import ActionLayout
 from clipper.envs.contract import fault, first_obs, read_reward
 from clipper.envs.dropping import NotFinite
 from clipper.envs.ending import Ending as Ending
@@ -27,7 +28,7 @@ from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode
 from clipper.profiling import Profiler
 from clipper.randomness import EpisodeSeeds
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 
 class VectorEnv(ReplayableEnvs):

@@ -13,7 +13,7 @@ from clipper.checkpoint import dump_json, write_atomically
 from clipper.errors import ClipperError
 from clipper.experiments.one_run import agent_of, train_run
 from clipper.experiments.runs import RunSpec
-from clipper.training import Report
+from clipper.training_report import Report
 
 Notify = Callable[[dict[str, Any]], None]
 _MEASURED_SECONDS = 1.0

@@ -21,7 +21,7 @@ from clipper.experiments.rows import CurvePoint, Row, curve_points
 from clipper.experiments.runs import ENVIRONMENT, RunSpec, config_hash
 from clipper.loading import resume
 from clipper.run_folder import read_config
-from clipper.training import Outcome, Report
+from clipper.training_report import Outcome, Report
 
 CPU_SECONDS = "time/cpu_seconds"
 _PROGRESS_SECONDS = 0.5

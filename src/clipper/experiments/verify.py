@@ -16,7 +16,7 @@ from clipper.experiments.rows import Row
 from clipper.experiments.runs import RunSpec
 from clipper.experiments.states import Observer, SweepOutcome
 from clipper.experiments.sweep import run_sweep
-from clipper.run_folder import versions
+from clipper.provenance import versions
 
 # what of the libraries may change bits; the rest of Clipper's own code must not
 _BEYOND_US = tuple(name for name in LIBRARIES if name != "clipper-rl")

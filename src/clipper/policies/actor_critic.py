@@ -6,101 +6,30 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipper.errors import ConfigError, SpaceError
+from clipper.action_layout import ActionLayout
+from clipper.errors import ConfigError
+from clipper.leaves import Rows
+from clipper.policies.accelerator import Accelerator, Play
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.images import FEW_ROWS, ImageNetwork, module_inputs, numbers_of, vector_of
-from clipper.policies.networks import MLPNetwork, MLPShape, one_torch_thread
+from clipper.policies.networks import MLPNetwork
 from clipper.policies.normalize import ObservationNormalizer
-from clipper.randomness import Purpose, derived_seed, normal, uniform
-from clipper.spaces import ActionLayout, ObservationLayout, Rows
+from clipper.randomness import Purpose, normal, uniform
+from clipper.spaces import ObservationLayout
 
-ModuleLike = nn.Module | Callable[[Any, int], nn.Module]
 # what the network is asked about at once where nothing is learnt from it
 _ROWS_AT_ONCE = 65_536
 _IMAGES_AT_ONCE = 256
 _AS_THEY_ARE: AbstractContextManager[Any] = nullcontext()
-
-
-@dataclass(frozen=True, slots=True)
-class Play:
-    """Acting in N environments for T steps.
-
-    Attributes:
-        act: Fills row t of the actions from row t of the observations.
-        judgement: Returns, when so many rows are filled, the log-probabilities of their actions and
-            the values of their observations, [T, N] each.
-    """
-
-    act: Callable[[int], None]
-    judgement: Callable[[int], tuple[Tensor, Tensor]]
-
-
-class Accelerator(Protocol):
-    """What computes an MLP policy faster than torch does; its results are those of `ActorCritic`."""
-
-    def act(self, obs: NDArray[np.float32], noise: Tensor | None) -> NDArray[np.generic]:
-        """Returns an action for every row of raw observations."""
-        ...
-
-    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns log-probabilities and values at raw observations."""
-        ...
-
-    def values(self, obs: Tensor) -> Tensor:
-        """Returns V of raw observations."""
-        ...
-
-    def next_values(
-        self, values: Tensor, final_obs: Tensor, final_at: Tensor, last_obs: Tensor
-    ) -> Tensor:
-        """Returns V of the observation that each step truly ended in."""
-        ...
-
-    def merge_observations(self, obs: Tensor) -> None:
-        """Adds a rollout's raw observations [T, N, D] to the normaliser's statistics."""
-        ...
-
-    def are_finite(self, blocks: Sequence[Tensor]) -> bool:
-        """Returns True if no number in the blocks is NaN or infinite."""
-        ...
-
-    def is_finite(self) -> bool:
-        """Returns True if no number that is learnt is NaN or infinite."""
-        ...
-
-    def first_outside(
-        self, obs: Tensor, low: NDArray[np.float32], high: NDArray[np.float32]
-    ) -> int | None:
-        """Returns the flat index of the first number of a block outside its column's bounds."""
-        ...
-
-    def play(
-        self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None, actions: NDArray[Any]
-    ) -> Play:
-        """Returns what acts on blocks step by step."""
-        ...
-
-    def noise(
-        self,
-        seed: int,
-        purpose: Purpose,
-        first_step: int,
-        num_steps: int,
-        num_envs: int,
-        first_env: int = 0,
-    ) -> NDArray[np.float32]:
-        """Returns the noise of a block's actions."""
-        ...
 
 
 class ActorCritic(nn.Module):
@@ -541,78 +470,6 @@ def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...
     if images.ndim == 4 and len(images) >= FEW_ROWS:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, *others
-
-
-def build_policy(
-    obs_layout: ObservationLayout,
-    action_layout: ActionLayout,
-    shape: MLPShape,
-    *,
-    module: ModuleLike | None,
-    seed: int,
-    log_std_init: float,
-    normalize_obs: bool,
-) -> ActorCritic:
-    """Returns a fresh policy: an MLP of the given shape, a CNN, or around the user's own module.
-
-    Args:
-        obs_layout: How observations lie in a row.
-        action_layout: How actions are sampled.
-        shape: The layers, of which a `module` keeps no more than `values_per_action`.
-        module: An `nn.Module`, or a callable `(obs_size, num_outputs) -> nn.Module`; obs_size is
-            `ObservationLayout.module_size`.
-        seed: The run's seed; initial weights are a function of it.
-        log_std_init: Initial log standard deviation of continuous actions.
-        normalize_obs: Keep running statistics of Box observations.
-
-    Raises:
-        ConfigError: The module is not one, or does not put out what the action space needs.
-        SpaceError: The shape has values of every action, but actions are not `Discrete`.
-    """
-    if shape.values_per_action and action_layout.kind != "discrete":
-        raise SpaceError(
-            "acer learns a value of every action, so that the action space must be Discrete, "
-            f"but is {action_layout.space}.",
-            hint="ppo and a2c take every action space.",
-        )
-    weights_seed = int(derived_seed(seed, Purpose.INITIAL_WEIGHTS, 0, 0))
-    num_outputs = distribution_for(action_layout).num_outputs
-    with one_torch_thread():
-        if module is None:
-            generator = torch.Generator().manual_seed(weights_seed)
-            network: nn.Module
-            if obs_layout.images:
-                network = ImageNetwork(obs_layout, num_outputs, shape, generator)
-            else:
-                network = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
-        elif isinstance(module, nn.Module):
-            network = module
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(weights_seed)
-                network = _made(module, obs_layout.module_size, num_outputs)
-    return ActorCritic(
-        obs_layout,
-        action_layout,
-        network,
-        log_std_init=log_std_init,
-        normalize_obs=normalize_obs,
-        values_per_action=shape.values_per_action,
-    )
-
-
-def _made(module: object, obs_size: object, num_outputs: int) -> nn.Module:
-    """Returns the network that the user's callable makes."""
-    law = f"a module must be an nn.Module or make one when called with ({obs_size}, {num_outputs})"
-    if not callable(module):
-        raise ConfigError(f"{law}, but is {module!r}.")
-    try:
-        network = module(obs_size, num_outputs)
-    except Exception as error:
-        raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"{law}, but made {type(network).__name__}.")
-    return network
 
 
 def _input_shapes(layout: ObservationLayout) -> str:

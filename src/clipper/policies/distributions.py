@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from clipper.spaces import ActionLayout
+from clipper.action_layout import ActionLayout
 
 _LOG_2PI = math.log(2 * math.pi)
 

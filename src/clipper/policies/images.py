@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from clipper.leaves import Leaf
 from clipper.policies.networks import MLPNetwork, MLPShape, linear, tensor_shapes
-from clipper.spaces import Leaf, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 # with fewer rows the change of layout costs more than it saves
 FEW_ROWS = 32

@@ -15,7 +15,7 @@ from typing import Any
 
 from clipper.agent import AGENTS
 from clipper.alarms import KEPT
-from clipper.training import Report
+from clipper.training_report import Report
 
 # file, algorithm, environment, seed and what differs from the preset
 RUNS: dict[str, tuple[str, str, int, dict[str, Any]]] = {

@@ -19,7 +19,7 @@ import numpy as np
 
 import clipper
 from clipper.fault_file import write_fault
-from clipper.supervision import Fault
+from clipper.faults import Fault
 
 HERE = Path(__file__).parent
 SETTINGS = {

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clipper.algorithms.ppo import PPO
-from clipper.config import Estimator, Objective
+from clipper.config import Estimator
+from clipper.config_ppo import Objective
 from clipper.engine import kernels
 from clipper.engine.mixed import MixedEngine, covers
 from clipper.errors import NumericsError

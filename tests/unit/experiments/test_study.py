@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clipper.config import PPOConfig
+from clipper.config_ppo import PPOConfig
 from clipper.errors import ClipperError, ConfigError, FileError
 from clipper.experiments.runs import RunSpec, check_runs, config_hash, read_seeds
 from clipper.experiments.study import Study, read_grid, read_study

@@ -11,11 +11,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from clipper.action_layout import ActionLayout
 from clipper.engine.state import AdamState
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose, normal
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 from helpers import small_policy
 
 

@@ -12,11 +12,13 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
-from clipper.config import PPOConfig
-from clipper.policies.actor_critic import ActorCritic, build_policy
+from clipper.action_layout import ActionLayout
+from clipper.config_ppo import PPOConfig
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.build import build_policy
 from clipper.policies.images import ImageNetwork, image_tensor_shapes
 from clipper.policies.networks import mlp_shape
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 SPACES: dict[str, spaces.Space[Any]] = {
     "atari": spaces.Box(0, 255, (4, 84, 84), np.uint8),

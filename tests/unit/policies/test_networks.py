@@ -9,10 +9,11 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from clipper.config import PPOConfig
-from clipper.policies.actor_critic import build_policy
+from clipper.action_layout import ActionLayout
+from clipper.config_ppo import PPOConfig
+from clipper.policies.build import build_policy
 from clipper.policies.networks import MLPNetwork, mlp_shape, tensor_shapes
-from clipper.spaces import ActionLayout, ObservationLayout
+from clipper.spaces import ObservationLayout
 
 
 @pytest.mark.parametrize("shared_torso", [False, True])

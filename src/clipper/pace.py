@@ -1,0 +1,69 @@
+"""Where a worker is, again and again, in; whether it hangs or is only slow out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+
+_LOG = logging.getLogger("clipper")
+
+_LEAST_TIMEOUT = 10.0
+# a worker that does not move for so long is spoken of
+_SLOW_SECONDS = 5.0
+
+
+class Pace:
+    """Tells a hanging worker from a slow one by how long it stays where it is.
+
+    Args:
+        timeout: Seconds, or None for the larger of 10 s and 20 times the 99th percentile.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._num_moves = 0
+        self._waits: deque[float] = deque(maxlen=1000)  # of the steps that took long
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts from now on."""
+        self._place, self._since, self._is_told = -1, time.monotonic(), False
+
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a step counts as hanging."""
+        if self._timeout is not None:
+            return self._timeout
+        # steps too short to be seen here are among the rest
+        num_long = max(1, self._num_moves // 100)
+        slowest = sorted(self._waits, reverse=True)
+        percentile = slowest[num_long - 1] if len(slowest) >= num_long else 0.0
+        return max(_LEAST_TIMEOUT, 20.0 * percentile)
+
+    def look(self, place: int, is_done: bool, name: str) -> str | None:
+        """Returns what is wrong, or None.
+
+        Args:
+            place: A number that grows with every step.
+            is_done: True if no step is left.
+            name: Of the worker, for the log.
+        """
+        now = time.monotonic()
+        waited = now - self._since
+        if place != self._place or is_done:
+            if self._place >= 0:
+                self._num_moves += max(place - self._place, 0)
+                if waited > 0.2:
+                    self._waits.append(waited)
+            self._place, self._since, self._is_told = place, now, False
+            return None
+        if waited > self.timeout:
+            return f"did not move for {waited:.1f} s, which is more than {self.timeout:.1f} s"
+        if waited > _SLOW_SECONDS and not self._is_told:
+            self._is_told = True
+            _LOG.warning(
+                "%s is slow: it has been in a step for %.1f s (it is replaced after %.1f s)",
+                name, waited, self.timeout,
+            )  # fmt: skip
+        return None

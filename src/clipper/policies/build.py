@@ -1,0 +1,92 @@
+"""Layouts of spaces and a shape or a module in, a fresh policy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from clipper.action_layout import ActionLayout
+from clipper.errors import ConfigError, SpaceError
+from clipper.policies.actor_critic import ActorCritic
+from clipper.policies.distributions import distribution_for
+from clipper.policies.images import ImageNetwork
+from clipper.policies.networks import MLPNetwork, MLPShape, one_torch_thread
+from clipper.randomness import Purpose, derived_seed
+from clipper.spaces import ObservationLayout
+
+ModuleLike = nn.Module | Callable[[Any, int], nn.Module]
+
+
+def build_policy(
+    obs_layout: ObservationLayout,
+    action_layout: ActionLayout,
+    shape: MLPShape,
+    *,
+    module: ModuleLike | None,
+    seed: int,
+    log_std_init: float,
+    normalize_obs: bool,
+) -> ActorCritic:
+    """Returns a fresh policy: an MLP of the given shape, a CNN, or around the user's own module.
+
+    Args:
+        obs_layout: How observations lie in a row.
+        action_layout: How actions are sampled.
+        shape: The layers, of which a `module` keeps no more than `values_per_action`.
+        module: An `nn.Module`, or a callable `(obs_size, num_outputs) -> nn.Module`; obs_size is
+            `ObservationLayout.module_size`.
+        seed: The run's seed; initial weights are a function of it.
+        log_std_init: Initial log standard deviation of continuous actions.
+        normalize_obs: Keep running statistics of Box observations.
+
+    Raises:
+        ConfigError: The module is not one, or does not put out what the action space needs.
+        SpaceError: The shape has values of every action, but actions are not `Discrete`.
+    """
+    if shape.values_per_action and action_layout.kind != "discrete":
+        raise SpaceError(
+            "acer learns a value of every action, so that the action space must be Discrete, "
+            f"but is {action_layout.space}.",
+            hint="ppo and a2c take every action space.",
+        )
+    weights_seed = int(derived_seed(seed, Purpose.INITIAL_WEIGHTS, 0, 0))
+    num_outputs = distribution_for(action_layout).num_outputs
+    with one_torch_thread():
+        if module is None:
+            generator = torch.Generator().manual_seed(weights_seed)
+            network: nn.Module
+            if obs_layout.images:
+                network = ImageNetwork(obs_layout, num_outputs, shape, generator)
+            else:
+                network = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
+        elif isinstance(module, nn.Module):
+            network = module
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(weights_seed)
+                network = _made(module, obs_layout.module_size, num_outputs)
+    return ActorCritic(
+        obs_layout,
+        action_layout,
+        network,
+        log_std_init=log_std_init,
+        normalize_obs=normalize_obs,
+        values_per_action=shape.values_per_action,
+    )
+
+
+def _made(module: object, obs_size: object, num_outputs: int) -> nn.Module:
+    """Returns the network that the user's callable makes."""
+    law = f"a module must be an nn.Module or make one when called with ({obs_size}, {num_outputs})"
+    if not callable(module):
+        raise ConfigError(f"{law}, but is {module!r}.")
+    try:
+        network = module(obs_size, num_outputs)
+    except Exception as error:
+        raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{law}, but made {type(network).__name__}.")
+    return network
