@@ -78,7 +78,7 @@ SECTIONS: dict[str, list[Promise]] = {
                 "golden/test_exact_everywhere.py::test_most_of_what_is_shipped_is_tried",
             ),
             "{registry[exact]:.0f} environments; {registry[left_out]:.0f} more that are registered "
-            "have images, are not installed or no longer exist",
+            "cannot be made with the packages here or no longer exist",
         ),
         Promise(
             "An environment that no seed decides (global generators, the clock) goes on from new "

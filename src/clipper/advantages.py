@@ -250,13 +250,16 @@ def normalize_advantages(
 ) -> Float[Tensor, "M"]:
     """Returns (A - mean) / (std + 1e-8) with the sample standard deviation; one row unchanged.
 
+    Both are taken in float64: equal advantages give 0 and not the noise of their rounded mean.
+
     Args:
         advantages: A of a minibatch.
         counted: Rows that have one, of which mean and deviation are taken; the others get 0.
     """
     own = advantages if counted is None else advantages[counted]
     if own.numel() >= 2:
-        advantages = (advantages - own.mean()) / (own.std() + 1e-8)
+        std, mean = torch.std_mean(own.double())
+        advantages = (advantages - mean) / (std + 1e-8)
     return advantages if counted is None else torch.where(counted, advantages, 0.0)
 
 

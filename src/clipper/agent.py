@@ -200,7 +200,7 @@ class Agent:
 
     @property
     def engine(self) -> str:
-        """What computes: `reference`, or `native` and the instruction set, as `native avx2`."""
+        """What computes: `reference`, `native avx2`, or `torch with the loss in avx2`."""
         return self._run.engine
 
     @property

@@ -98,7 +98,10 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "share of its first entropy that a policy has left which has not become better",
     ),
     "alarm/reward": ("", "mean reward as a multiple of the largest before, above 100"),
-    "alarm/value_loss": ("", "value loss as a multiple of its median of before, above 1000"),
+    "alarm/value_loss": (
+        "",
+        "value loss as a multiple of that of a constant, median of ten iterations, above 10",
+    ),
     "alarm/explained_variance": (
         "fraction",
         "mean explained variance of 20 iterations, all of them below 0",

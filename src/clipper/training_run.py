@@ -62,7 +62,7 @@ class TrainingRun:
 
     @property
     def engine(self) -> str:
-        """What computes: `reference`, or `native` and the instruction set."""
+        """What computes; as `Agent.engine`."""
         return self.algorithm.engine_name()
 
     def train(

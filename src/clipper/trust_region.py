@@ -32,7 +32,7 @@ def conjugate_gradient(
         product: v -> A v.
         target: b.
         num_iterations: At most so many products.
-        tolerance: Ends when |b - A x|^2 is below it.
+        tolerance: Ends when |b - A x|^2 is below this share of |b|^2.
 
     Returns:
         x, detached; 0 if b is.
@@ -41,8 +41,9 @@ def conjugate_gradient(
     residual = target.clone()
     direction = target.clone()
     rr = residual.dot(residual)
+    limit = tolerance * float(rr)
     for _ in range(num_iterations):
-        if float(rr) < tolerance:
+        if float(rr) <= limit:
             break
         image = product(direction)
         alpha = rr / direction.dot(image)

@@ -126,8 +126,8 @@ ESTIMATES = [
         "advantages are divided by their variance",
         "advantages.py",
         f"{ADVANTAGES}::test_normalized_advantages",
-        "(own.std() + 1e-8)",
-        "(own.var() + 1e-8)",
+        "(std + 1e-8)",
+        "(std * std + 1e-8)",
     ),
     mutant(
         "advantages lie env by env where the other columns lie step by step",
@@ -638,10 +638,9 @@ RELATIVES = [
         "VPG: the step size follows the divergence the wrong way",
         "algorithms/vpg.py",
         "unit/test_vpg.py",
-        "return learning_rate / 1.5",
-        "return learning_rate * 1.5",
-        "return learning_rate * 1.5\n    return learning_rate",
-        "return learning_rate / 1.5\n    return learning_rate",
+        "    if kl > 2.0 * target:\n        return max(",
+        "    if kl > 2.0 * target:\n        return min(learning_rate * 1.5, _STEP_SIZES[1])\n"
+        "    if kl < target / 2.0:\n        return max(",
     ),
     mutant(
         "CEM: the worst are the elite",

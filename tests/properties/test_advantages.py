@@ -340,6 +340,12 @@ def test_one_advantage_is_not_normalized() -> None:
     assert normalize_advantages(torch.tensor([3.0])).tolist() == [3.0]
 
 
+@given(value=st.floats(-1e6, 1e6, width=32), count=st.integers(2, 300))
+def test_equal_advantages_are_no_signal(value: float, count: int) -> None:
+    """They become 0, not the rounding of their float32 mean divided by 1e-8."""
+    assert not normalize_advantages(torch.full((count,), value)).any()
+
+
 @given(
     st.lists(st.tuples(st.floats(-1e3, 1e3), st.booleans()), min_size=1, max_size=50),
 )

@@ -412,6 +412,17 @@ def test_nothing_is_replayed_before_replay_start() -> None:
 
 
 @needs_native
+def test_values_of_successors_are_means_over_actions() -> None:
+    """V = sum_a pi(a|s) Q(s, a), also of the observations after the last row, with the engine acting."""
+    policy = q_policy(torch.float32)
+    rollout = random_rollout(policy, seed=3)
+    at = (rollout.final_obs, rollout.final_at, rollout.last_obs)
+    plain = policy.next_values(rollout.values, *at)
+    learner(policy, engine="native")
+    torch.testing.assert_close(policy.next_values(rollout.values, *at), plain)
+
+
+@needs_native
 def test_the_native_engine_acts_and_values_are_those_of_torch() -> None:
     """Actions and log-probabilities come from C++, V = sum pi Q from torch, in rollouts as well."""
     agent = clipper.ACER("CartPole-v1", num_envs=4, num_steps=16, seed=3)

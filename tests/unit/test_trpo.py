@@ -47,6 +47,21 @@ def kl_and_gain(trpo: TRPO, batch: Batch, old_params: Tensor) -> tuple[float, fl
     )
 
 
+def test_what_acted_in_bfloat16_is_judged_again() -> None:
+    """The step is taken in full precision, from probabilities of full precision: the ratio is 1."""
+    agent = clipper.TRPO(
+        "Pendulum-v1", preset="none", precision="bf16", policy_gain=1.0, log_std_init=-2.5,
+        num_envs=4, num_steps=256, total_timesteps=2048, hidden_sizes=(32,), eval_every=0, seed=3,
+    )  # fmt: skip
+    errors: list[float] = []
+    agent.train(
+        progress=False,
+        callback=lambda report: errors.append(report.metrics["policy/first_ratio_error"]),
+    )
+    agent.close()
+    assert errors == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("kind", ["discrete", "box"])
 @pytest.mark.parametrize("max_kl", [1e-4, 0.01, 0.3, 5.0])
 def test_a_step_gains_within_the_trust_region_or_is_not_taken(kind: str, max_kl: float) -> None:

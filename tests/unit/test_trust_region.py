@@ -41,6 +41,14 @@ def test_conjugate_gradient_solves_the_system(size: int, seed: int) -> None:
     np.testing.assert_allclose(found.numpy(), np.linalg.solve(matrix, target), rtol=1e-7, atol=1e-9)
 
 
+def test_the_unit_of_the_target_does_not_matter() -> None:
+    """A million times smaller, b has a solution a million times smaller: not 0, which is near enough."""
+    a = torch.from_numpy(positive_definite(6, 2))
+    target = torch.from_numpy(np.random.default_rng(1).normal(size=6))
+    large, small = (conjugate_gradient(lambda v: a @ v, b, 10) for b in (target, 1e-6 * target))
+    torch.testing.assert_close(small, 1e-6 * large, rtol=1e-9, atol=0.0)
+
+
 def test_more_iterations_are_nearer() -> None:
     """The error (x - x*)^T A (x - x*) falls with every iteration: what the method minimises."""
     matrix = positive_definite(20, 3)

@@ -221,6 +221,24 @@ def test_the_step_size_follows_the_divergence(kl: float, expected: float) -> Non
     assert adapted_learning_rate(0.3, kl, 0.01) == pytest.approx(expected)
 
 
+def test_the_step_size_stays_within_bounds() -> None:
+    """However long the divergence is off, the next step is neither nothing nor beyond measure."""
+    large, small = 0.3, 0.3
+    for _ in range(1000):
+        large = adapted_learning_rate(large, 0.0, 0.01)
+        small = adapted_learning_rate(small, 1.0, 0.01)
+    assert (small, large) == (1e-8, 1.0)
+
+
+def test_a_step_that_nothing_was_learnt_from_leaves_the_step_size() -> None:
+    """Without a whole episode there is no gradient: that is told once, and counts for nothing."""
+    with pytest.warns(UserWarning, match="2 steps holds none: raise num_steps") as told:
+        log = run(adaptive_kl_target=0.01, advantage="total_return", num_steps=2, ent_coef=0.0)
+    assert len(told) == 1
+    assert {row["schedule/learning_rate"] for row in log} == {log[0]["schedule/learning_rate"]}
+    assert {row["rollout/complete_fraction"] for row in log} == {0.0}
+
+
 def run(**settings: Any) -> list[dict[str, float]]:
     """Returns the metrics of every iteration of a short run on CartPole."""
     log: list[dict[str, float]] = []

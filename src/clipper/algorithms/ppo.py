@@ -7,7 +7,6 @@ rows of a minibatch.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -37,6 +36,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
+from clipper.rollout_metrics import WholeEpisodes
 
 # the order of the numbers that `loss` reports
 _REPORT = (
@@ -73,7 +73,7 @@ class PPO:
         self._seed = seed
         self._num_iterations = 0
         self._kl_coef = config.first_kl_coef
-        self._has_warned = False
+        self._whole_episodes = WholeEpisodes()
 
     def iterate(self, sampler: Sampler, progress: float) -> Iteration:
         """Runs one iteration of Algorithm 1 and returns what happened.
@@ -273,9 +273,7 @@ class PPO:
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         metrics["rollout/reward_mean"] = _mean(rollout.rewards.numpy())
-        if updates.counted is not None:
-            metrics["rollout/complete_fraction"] = float(updates.counted.double().mean())
-            self._warn_of_no_episode(updates.counted)
+        metrics |= self._whole_episodes.metrics(updates.counted, self.config.num_steps)
         if rollout.episodes:
             cut = sum(episode.truncated for episode in rollout.episodes)
             metrics["rollout/truncated_fraction"] = cut / len(rollout.episodes)
@@ -291,18 +289,8 @@ class PPO:
         self.engine.num_threads = num_threads
 
     def engine_name(self) -> str:
-        """Returns what computes, as runs are marked with: `reference`, `native avx2`."""
+        """Returns what computes, as runs are marked with; as `Agent.engine`."""
         return self.engine.describe()
-
-    def _warn_of_no_episode(self, counted: Tensor) -> None:
-        if self._has_warned or bool(counted.any()):
-            return
-        self._has_warned = True
-        warnings.warn(
-            "advantage total_return learns from episodes that begin and end within a rollout, but this "
-            f"one of {self.config.num_steps} steps holds none: raise num_steps.",
-            stacklevel=2,
-        )
 
     def describe_engine(self) -> str:
         """Returns which engine computes, and why if it is not the native one."""

@@ -9,6 +9,7 @@ T steps, N envs, B = T * N rows, K numbers of the policy's parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, flatten
-from clipper.rollout_metrics import rollout_metrics, value_metrics
+from clipper.rollout_metrics import WholeEpisodes, rollout_metrics, value_metrics
 from clipper.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
@@ -59,6 +60,7 @@ class TRPO:
         self.profiler: Profiler = NO_STOPWATCH
         self._seed = seed
         self._num_iterations = 0
+        self._whole_episodes = WholeEpisodes()
 
     def iterate(self, sampler: Sampler, progress: float) -> Iteration:
         """Collects, takes one step within the trust region, fits V, and returns what happened.
@@ -72,8 +74,9 @@ class TRPO:
         # "along with Monte Carlo estimates of their Q-values"
         batch = self.judge(rollout)
         # "approximately solve this constrained optimization problem"
+        is_rounded = self.policy.is_bf16
         with self.policy.full_precision():
-            metrics = self.improve(batch)
+            metrics = self.improve(self._judged_again(batch) if is_rounded else batch)
         # V <- argmin mean[(V(s_t) - target_t)^2]
         metrics["loss/value"] = self.value_regression.fit(
             rollout,
@@ -113,6 +116,12 @@ class TRPO:
                 num_steps=config.num_advantage_steps,
             )
             return flatten(rollout, self.policy.normalize(rollout.obs), estimates)
+
+    @torch.no_grad()
+    def _judged_again(self, batch: Batch) -> Batch:
+        """Returns rows with the log-probabilities of full precision, not of what acted in bfloat16."""
+        params = self.policy.distribution_params(batch.obs)
+        return replace(batch, log_probs=self.policy.distribution.log_prob(params, batch.actions))
 
     def improve(self, batch: Batch) -> Metrics:
         """Maximises E[rho A] subject to E[KL(old || new)] <= delta, once, and returns what it did.
@@ -183,6 +192,7 @@ class TRPO:
     def _metrics(self, rollout: Rollout, batch: Batch) -> Metrics:
         metrics = rollout_metrics([rollout], self.policy)
         metrics |= value_metrics(batch.values, batch.value_targets)
+        metrics |= self._whole_episodes.metrics(batch.counted, self.config.num_steps)
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         return metrics

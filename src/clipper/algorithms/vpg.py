@@ -28,7 +28,10 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, flatten
-from clipper.rollout_metrics import rollout_metrics, value_metrics
+from clipper.rollout_metrics import WholeEpisodes, rollout_metrics, value_metrics
+
+# what the adaptive step size stays within
+_STEP_SIZES = (1e-8, 1.0)
 
 
 class VPG:
@@ -55,6 +58,7 @@ class VPG:
         self.profiler: Profiler = NO_STOPWATCH
         self._seed = seed
         self._num_iterations = 0
+        self._whole_episodes = WholeEpisodes()
         self._learning_rate = config.learning_rate.start
 
     def iterate(self, sampler: Sampler, progress: float) -> Iteration:
@@ -132,7 +136,8 @@ class VPG:
             new_params = self.policy.distribution_params(batch.obs)
             kl = float(distribution.kl(params, new_params).mean())
             log_ratio = distribution.log_prob(new_params, batch.actions) - log_probs
-        if self.config.adaptive_kl_target is not None:
+        # a step that nothing was learnt from says nothing of its size
+        if self.config.adaptive_kl_target is not None and grad_norm > 0.0:
             self._learning_rate = adapted_learning_rate(
                 self._learning_rate, kl, self.config.adaptive_kl_target
             )
@@ -165,6 +170,7 @@ class VPG:
     def _metrics(self, rollout: Rollout, batch: Batch) -> Metrics:
         metrics = rollout_metrics([rollout], self.policy)
         metrics |= value_metrics(batch.values, batch.value_targets)
+        metrics |= self._whole_episodes.metrics(batch.counted, self.config.num_steps)
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         return metrics
@@ -209,7 +215,7 @@ class VPG:
 def adapted_learning_rate(learning_rate: float, kl: float, target: float) -> float:
     """Returns the next step size: / 1.5 if d > 2 d_targ, x 1.5 if d < d_targ / 2, else the same.
 
-    The rule of the implementation that the PPO paper names for its figure 3.
+    The rule of the implementation that the PPO paper names for its figure 3, within 1e-8 and 1.
 
     Args:
         learning_rate: The one that the step was taken with.
@@ -217,7 +223,7 @@ def adapted_learning_rate(learning_rate: float, kl: float, target: float) -> flo
         target: d_targ.
     """
     if kl > 2.0 * target:
-        return learning_rate / 1.5
+        return max(learning_rate / 1.5, _STEP_SIZES[0])
     if kl < target / 2.0:
-        return learning_rate * 1.5
+        return min(learning_rate * 1.5, _STEP_SIZES[1])
     return learning_rate

@@ -1,7 +1,7 @@
 """One observation and its space in, the first law it breaks out, for every simple part of it.
 
-Unlike `clipper.spaces` this reads any space, images too: an environment is looked at before it is asked
-whether Clipper learns from it.
+Unlike `clipper.spaces` this reads any space, supported or not: an environment is looked at before it
+is asked whether Clipper learns from it.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ def _pair(
         baseline=baseline,
         difference=difference,
         improvement=improvement_interval(first, second, confidence=confidence),
-        further=0 if is_told else further_seeds(difference.value, error, fewest),
+        further=0 if is_told else further_seeds(difference.value, error, fewest, confidence),
     )
 
 

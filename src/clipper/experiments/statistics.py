@@ -29,6 +29,8 @@ RESAMPLES = 10_000
 # the chance with which as many seeds as advised would tell two settings apart
 _POWER = 0.8
 _NORMAL = NormalDist()
+# resamples beyond an end that say where it is; with two or three seeds there are none
+_FEWEST_BEYOND = 10
 
 
 @dataclass(frozen=True)
@@ -252,26 +254,29 @@ def profile_band(
     _, weights = _pooled(scores)
     drawn = _resampled(scores, np.random.default_rng(seed), resamples)
     shares = np.stack([(drawn > threshold) @ weights for threshold in thresholds])
-    tail = _tail([scores], confidence)
+    tail = _NORMAL.cdf(-_reach([scores], confidence))
     low, high = np.quantile(shares, (tail, 1 - tail), axis=1)
     return low, high
 
 
-def further_seeds(difference: float, error: float, num_seeds: int) -> float:
+def further_seeds(
+    difference: float, error: float, num_seeds: int, confidence: float = 0.95
+) -> float:
     """Returns about how many more seeds a task would tell two settings apart; infinite if equal.
 
     The standard error falls with the root of the number of seeds; so many are needed that a
-    difference as large as the one measured is found at 95 % confidence with a chance of 80 %:
-    n (z_0.975 + z_0.8)^2 (error / difference)^2.
+    difference as large as the one measured is found with a chance of 80 %:
+    n (z_(1 + confidence)/2 + z_0.8)^2 (error / difference)^2.
 
     Args:
         difference: As measured.
         error: Its standard error with the seeds there are.
         num_seeds: Seeds a task of each setting now.
+        confidence: Of the interval that is to leave out 0.
     """
     if difference == 0 or not math.isfinite(error):
         return math.inf
-    reach = _NORMAL.inv_cdf(0.975) + _NORMAL.inv_cdf(_POWER)
+    reach = _NORMAL.inv_cdf((1 + confidence) / 2) + _NORMAL.inv_cdf(_POWER)
     needed = num_seeds * (reach * error / difference) ** 2
     return max(math.ceil(needed) - num_seeds, 1)
 
@@ -281,7 +286,11 @@ def _interval(
 ) -> Interval:
     if _fewest(all_scores) < 2:
         return Interval(value, math.nan, math.nan, confidence)
-    tail = _tail(all_scores, confidence)
+    reach = _reach(all_scores, confidence)
+    tail = _NORMAL.cdf(-reach)
+    if tail * len(drawn) < _FEWEST_BEYOND:  # as if the statistic were normal
+        spread = reach * float(drawn.std())
+        return Interval(value, value - spread, value + spread, confidence)
     low, high = np.quantile(drawn, (tail, 1 - tail))
     return Interval(value, float(low), float(high), confidence)
 
@@ -290,17 +299,18 @@ def _fewest(all_scores: Sequence[Scores]) -> int:
     return min(len(task) for scores in all_scores for task in scores)
 
 
-def _tail(all_scores: Sequence[Scores], confidence: float) -> float:
-    """Returns the share of resamples beyond each end of an interval.
+def _reach(all_scores: Sequence[Scores], confidence: float) -> float:
+    """Returns how many standard deviations of the resamples an interval reaches to each side.
 
     A resample of n values spreads less than n values do, by sqrt((n-1)/n), and knows nothing of
-    how ill n values know their spread: Phi(-sqrt(n/(n-1)) t) in place of (1 - confidence) / 2
-    gives the mean of normal values the interval of Student's t.
+    how ill n values know their spread: sqrt(n/(n-1)) t in place of the normal quantile gives the mean
+    of normal values the interval of Student's t. Of other statistics the share Phi(-reach) of the
+    resamples lies beyond each end.
     """
     n = max(_fewest(all_scores), 2)
     freedom = sum(len(task) - 1 for scores in all_scores for task in scores)
     t = student_quantile(0.5 + confidence / 2, max(freedom, 1))
-    return _NORMAL.cdf(-math.sqrt(n / (n - 1)) * t)
+    return math.sqrt(n / (n - 1)) * t
 
 
 def student_quantile(probability: float, freedom: int) -> float:

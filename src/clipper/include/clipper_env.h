@@ -57,7 +57,8 @@ typedef struct {
   int32_t truncated;  /* not 0: it was cut off (max_episode_steps is counted by Clipper) */
 } ClipperStep;
 
-/* Functions that return int32_t return 0, or anything else for a failure, which ends the run. */
+/* Functions that return int32_t return 0, or anything else for a failure: it ends the run,
+   or in a worker the episode. */
 
 /* Returns what the environment is, the same at every call. */
 CLIPPER_EXPORT const ClipperEnvSpec *clipper_env_spec(void);

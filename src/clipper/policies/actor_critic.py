@@ -361,7 +361,7 @@ class ActorCritic(nn.Module):
             final_at: Step and env of each, int64 [F, 2].
             last_obs: Observations after the last step, [N, D].
         """
-        if self._accelerator is not None:
+        if self._accelerator is not None and not self.values_per_action:
             return self._accelerator.next_values(values, final_obs, final_at, last_obs)
         found = torch.cat([values[1:], self.values(last_obs)[None]])
         at = final_at.to(values.device)

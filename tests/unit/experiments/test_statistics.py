@@ -214,6 +214,8 @@ def test_as_many_seeds_as_advised_tell_settings_apart() -> None:
     n = 2 (1.960 + 0.842)^2 / 0.5^2 = 62.8, less the 10 there are.
     """
     assert st.further_seeds(0.5, math.sqrt(2 / 10), 10) == 53
+    # n = 2 (2.807 + 0.842)^2 / 0.5^2 = 106.5 where ten rivals are compared at once
+    assert st.further_seeds(0.5, math.sqrt(2 / 10), 10, confidence=0.995) == 97
     rng = np.random.default_rng(0)
     found = 0
     for i in range(400):
@@ -221,6 +223,16 @@ def test_as_many_seeds_as_advised_tell_settings_apart() -> None:
         interval, _ = st.difference_interval([a], [b], "mean", resamples=1000, seed=i)
         found += 0 not in interval
     assert found / 400 == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / 400))
+
+
+@pytest.mark.parametrize(("n", "confidence"), [(2, 0.95), (3, 0.95), (3, 0.995), (2, 0.995)])
+def test_a_few_seeds_have_the_interval_of_students_t(n: int, confidence: float) -> None:
+    """Resamples of two or three values do not reach so far: the interval is mean +- t s / sqrt(n)."""
+    values = np.random.default_rng(n).normal(size=n)
+    found = st.bootstrap_interval([values], "mean", confidence=confidence)
+    reach = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * scipy.stats.sem(values)
+    assert found.low == pytest.approx(values.mean() - reach, abs=0.05 * reach)
+    assert found.high == pytest.approx(values.mean() + reach, abs=0.05 * reach)
 
 
 def test_the_error_of_a_difference_is_welchs() -> None:
