@@ -126,8 +126,8 @@ ESTIMATES = [
         "advantages are divided by their variance",
         "advantages.py",
         f"{ADVANTAGES}::test_normalized_advantages",
-        "(std + 1e-8)",
-        "(std * std + 1e-8)",
+        "(advantages - mean) / (std + 1e-8)",
+        "(advantages - mean) / (std * std + 1e-8)",
     ),
     mutant(
         "advantages lie env by env where the other columns lie step by step",
