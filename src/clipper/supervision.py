@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clipper.block_checks import check_finite
 from clipper.cut_rollout import cut_off, joined_in_time, judged
 from clipper.envs.dropping import too_often
-from clipper.errors import EnvironmentFault
+from clipper.errors import EnvironmentFault, InvariantBreach
 from clipper.faults import MOST_FAULTS, Fault, FaultLedger
 from clipper.pace import Pace
 from clipper.policies.actor_critic import ActorCritic
@@ -35,6 +35,20 @@ _LOG = logging.getLogger("clipper")
 _MOST_ACTIONS = 200_000
 # rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
 _MOST_RECENT = 32
+
+
+# where the episodes of a rollout ended, [F, 2] of steps and environments, and its actions, [T, K, A]
+_Played = tuple[NDArray[np.int64], NDArray[Any]]
+
+
+class _Point(NamedTuple):
+    """Where the environments of a share were after so many steps; see `SupervisedShare`."""
+
+    steps: int
+    standing: dict[str, NDArray[Any]] | None
+    since: list[list[NDArray[Any]]]
+    recent: list[_Played]
+    obs: NDArray[Any] | None
 
 
 class SupervisedShare:
@@ -72,20 +86,23 @@ class SupervisedShare:
         self.worker = make()
         self._standing: dict[str, NDArray[Any]] | None = None
         self._since: list[list[NDArray[Any]]] = [[] for _ in share]
-        self._recent: list[tuple[torch.Tensor, ...]] = []
+        self._recent: list[_Played] = []
+        # observations that the environments are in, or None if the worker alone knows
+        self._obs: NDArray[Any] | None = None
+        self._marked = self._now(0)
+        # whether the worker took a lost one's place since
+        self._is_new = False
         self._question: tuple[dict[str, Any], int, bool] = ({}, 0, False)
         self._saved: Mapping[str, NDArray[Any]] = {}
         self._contest: tuple[dict[str, Any], NDArray[np.float32], int, int | None]
         self._contest = ({}, np.zeros((0, 0), np.float32), 0, None)
 
-    def ask_to_collect(
-        self, weights: dict[str, Any], num_steps: int, is_marked: bool, until_end: bool
-    ) -> None:
-        """Has the worker begin with its part of a rollout, and remember where if it is marked."""
+    def ask_to_collect(self, weights: dict[str, Any], num_steps: int, until_end: bool) -> None:
+        """Has the worker begin with its part of a rollout."""
         self._question = (weights, num_steps, until_end)
         self.worker.board.position[:] = -1
         with contextlib.suppress(WorkerLost):  # `collected` finds it dead, and goes on with another
-            self.worker.ask("collect", weights, num_steps, is_marked, until_end)
+            self.worker.ask("collect", weights, num_steps, until_end)
 
     def collected(self, policy: ActorCritic, steps: int) -> Rollout:
         """Returns the part that was asked for, [T, K].
@@ -122,7 +139,7 @@ class SupervisedShare:
                     # the episode ended where the worker was lost
                     return joined_in_time(parts)
                 self.worker.board.position[:] = -1
-                self.worker.ask("collect", weights, left, False, until_end)
+                self.worker.ask("collect", weights, left, until_end)
             except WorkerLost as lost:
                 raise self.worker.as_error(lost) from lost
 
@@ -162,6 +179,8 @@ class SupervisedShare:
                 self._count(self._fault_in_score(lost), lost)
             else:
                 self.note_dropped(faults)
+                self._since, self._obs = [[] for _ in self.share], None
+                self._recent.clear()
                 return found
             before = self._before_first() if self._standing is None else self._standing
             self._standing = {**before, "episodes": before["episodes"] + most}
@@ -198,21 +217,80 @@ class SupervisedShare:
                 self._standing = {**self._before_first(), "episodes": state["episodes"] + 1}
                 self._replace(int(state["steps"][0]))
             if "episodes" in state:
-                self.worker.ask("standing")
-                self._stand_at(self.worker.receive(), state)
+                self.worker.ask("state", int(state["steps"][0]))
+                self._stand_at(self.worker.receive())
         except WorkerLost as lost:
             raise self.worker.as_error(lost) from lost
         return why
 
-    def _stand_at(
-        self, standing: dict[str, NDArray[Any]], state: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """Takes over where its environments are, and the actions of those that were replayed."""
-        is_there = standing["lengths"] == state["lengths"]
+    def _stand_at(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Takes over where its environments are, and their actions since the reset."""
+        self._standing = {name: state[name] for name in ("episodes", "lengths", "returns")}
         since = np.split(state["actions"], np.cumsum(state["replayed"])[:-1])
-        self._standing = standing
-        self._since = [[a if ok else a[:0]] for a, ok in zip(since, is_there, strict=True)]
+        self._since = [[actions] for actions in since]
         self._recent.clear()
+        self._obs = state["obs"]
+
+    def mark(self, steps: int) -> None:
+        """Remembers this point in time for `state`, until the next one is marked."""
+        self._marked = self._now(steps)
+        self._is_new = False
+
+    def _now(self, steps: int) -> _Point:
+        since = [blocks.copy() for blocks in self._since]
+        return _Point(steps, self._standing, since, self._recent.copy(), self._obs)
+
+    def state(self, steps: int, policy_layouts: tuple[Any, Any]) -> dict[str, NDArray[Any]]:
+        """Returns the part of the sampler's state at the point that was marked last.
+
+        The worker is asked only after a contest, whose actions it has for itself. If it is lost then,
+        its environments will begin new episodes, which whoever loads the state finds out.
+
+        Args:
+            steps: Of that point.
+            policy_layouts: How observations and actions lie in their rows.
+
+        Raises:
+            InvariantBreach: Another point is asked for.
+        """
+        obs_layout, action_layout = policy_layouts
+        point = self._marked
+        if point.steps != steps:
+            raise InvariantBreach(
+                f"a worker's environments must be known at step {steps}, but are at {point.steps}."
+            )
+        found: dict[str, NDArray[Any]] = {"steps": np.array([steps], dtype=np.int64)}
+        if point.standing is None:
+            return found
+        lengths = point.standing["lengths"]
+        if point.obs is None:
+            try:
+                if not self._is_new:
+                    self.worker.ask("state", steps)
+                    return dict(self.worker.receive())
+            except WorkerLost as lost:
+                _LOG.warning(
+                    "%s is lost (it %s): its environments begin new episodes when the run goes on",
+                    self.worker.name, lost.how,
+                )  # fmt: skip
+            episodes = point.standing["episodes"] + 1
+            found |= {"episodes": episodes, "lengths": 0 * lengths, "replayed": 0 * lengths}
+            found["returns"] = 0.0 * point.standing["returns"]
+            found["obs"] = obs_layout.new_rows(len(self.share))
+            found["actions"] = np.zeros((0, action_layout.size), dtype=action_layout.dtype)
+            return found
+        _sort_out(point.since, point.recent)
+        none = np.zeros((0, action_layout.size), dtype=action_layout.dtype)
+        parts = []
+        for blocks, length in zip(point.since, lengths.tolist(), strict=True):
+            actions = np.concatenate([none, *blocks])
+            parts.append(actions[len(actions) - length :] if len(actions) >= length else none)
+        found |= {
+            "actions": np.concatenate(parts),
+            "replayed": np.array([len(part) for part in parts], dtype=np.int64),
+            "obs": point.obs,
+        }
+        return found | point.standing
 
     def _fault_in_replay(self, lost: WorkerLost) -> Fault:
         env, episode, seed, step, moves = self.worker.board.place.tolist()
@@ -277,7 +355,7 @@ class SupervisedShare:
         assert self._standing is not None
         self.worker.ask_to_end()
         self.worker.end()
-        self.worker = self._make()
+        self.worker, self._is_new = self._make(), True
         self.worker.receive()
         self.worker.ask("begin", steps, self._standing["episodes"])
         self.worker.receive()
@@ -340,7 +418,7 @@ class SupervisedShare:
             step, played = row - int(ends[-1]), actions[ends[-1] + 1 : row + 1, env]
         else:
             step = int(before["lengths"][env]) + row + 1
-            self._sort_out()
+            _sort_out(self._since, self._recent)
             played = np.concatenate([*self._since[env], actions[: row + 1, env]])
         return Fault(
             env=self.share.start + env,
@@ -370,23 +448,30 @@ class SupervisedShare:
             ) from lost
 
     def _remember(self, rollout: Rollout) -> None:
-        """Keeps the actions of a rollout, of which a fault may need the last ones."""
-        self._recent.append((rollout.terminated, rollout.truncated, rollout.actions))
+        """Keeps the actions of a rollout, of which a fault or a checkpoint may need the last ones."""
+        # not its flags: a life that was lost ends nothing
+        self._recent.append((rollout.final_at.numpy(), rollout.actions.numpy()))
+        self._obs = rollout.last_obs.numpy()
         if len(self._recent) >= _MOST_RECENT:
-            self._sort_out()
+            _sort_out(self._since, self._recent)
 
-    def _sort_out(self) -> None:
-        """Drops actions but for those of the episodes that are open."""
-        for terminated, truncated, actions in self._recent:
-            done, rows = (terminated | truncated).numpy(), actions.numpy()
-            for i, blocks in enumerate(self._since):
-                ends = np.flatnonzero(done[:, i])
-                if len(ends):
-                    blocks.clear()
-                blocks.append(rows[ends[-1] + 1 if len(ends) else 0 :, i])
-                if sum(map(len, blocks)) > _MOST_ACTIONS:
-                    blocks.clear()
-        self._recent.clear()
+
+def _sort_out(since: list[list[NDArray[Any]]], recent: list[_Played]) -> None:
+    """Adds recent actions to those since the last resets and drops those of episodes that ended.
+
+    Args:
+        since: For each environment blocks of actions [n, A], in order; changed in place.
+        recent: Of rollouts, in order; emptied.
+    """
+    for final_at, actions in recent:
+        for i, blocks in enumerate(since):
+            ends = final_at[final_at[:, 1] == i, 0]
+            if len(ends):
+                blocks.clear()
+            blocks.append(actions[ends[-1] + 1 if len(ends) else 0 :, i])
+            if sum(map(len, blocks)) > _MOST_ACTIONS:
+                blocks.clear()
+    recent.clear()
 
 
 def _rollout(columns: dict[str, Any]) -> Rollout:

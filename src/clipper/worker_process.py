@@ -86,11 +86,9 @@ class Share:
         return getattr(self, f"answer_{name}")(*arguments)
 
     def answer_collect(
-        self, weights: dict[str, Any], num_steps: int, is_marked: bool, until_end: bool
+        self, weights: dict[str, Any], num_steps: int, until_end: bool
     ) -> dict[str, Any]:
-        """Returns the columns of a rollout with these weights; remembers where it began if marked."""
-        if is_marked:
-            self._before = self._sampler.mark()
+        """Returns the columns of a rollout with these weights."""
         self._policy.take(weights)
         rollout = self._sampler.collect(self._policy, num_steps, until_end=until_end)
         columns = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
@@ -102,10 +100,6 @@ class Share:
         """Starts these episodes after so many steps of the run."""
         self._before = None
         self._sampler.begin_at(steps, episodes)
-
-    def answer_standing(self) -> dict[str, Any]:
-        """Returns where each environment is in its episodes."""
-        return self._sampler.standing()
 
     def answer_score(
         self,
@@ -138,8 +132,7 @@ class Share:
         # a rollout that broke off counts no steps, but the environments have moved
         is_before = self._before is not None and self._before.steps == steps
         state = self._sampler.state_dict(self._before if is_before else None)
-        # one that took a lost worker's place knows no mark before that
-        if self._before is not None and int(state["steps"][0]) != steps:
+        if int(state["steps"][0]) != steps:
             raise InvariantBreach(
                 f"a worker must know its environments at step {steps}, but is at "
                 f"{int(state['steps'][0])}."

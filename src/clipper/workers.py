@@ -125,8 +125,7 @@ class ProcessSampler:
         """
         weights = {name: tensor.numpy(force=True) for name, tensor in policy.tensors().items()}
         for supervised in self._workers:
-            supervised.ask_to_collect(weights, num_steps, self._is_marked, until_end)
-        self._is_marked = False
+            supervised.ask_to_collect(weights, num_steps, until_end)
         rollouts = []
         if self._local is not None:  # while the workers collect theirs
             rollouts.append(self._local.collect(policy, num_steps, until_end=until_end))
@@ -176,8 +175,10 @@ class ProcessSampler:
 
     def mark(self) -> SamplerMark:
         """Returns this point in time, cheaply, for `state_dict`."""
-        # the workers mark it too, before their next rollout, and keep it until the mark after this
+        # workers mark it before their next contest, and keep it until the mark after this
         self._is_marked = True
+        for each in self._workers:
+            each.mark(self._steps)
         return SamplerMark(self._steps, None) if self._local is None else self._local.mark()
 
     def state_dict(self, mark: SamplerMark | None = None) -> dict[str, NDArray[Any]]:
@@ -185,15 +186,11 @@ class ProcessSampler:
 
         Args:
             mark: Now, or the last one that was taken.
-
-        Raises:
-            EnvironmentFault: A worker died, and the state of its environments with it.
         """
         mark = mark or self.mark()
-        for each in self._workers:
-            _ask(each.worker, "state", mark.steps)
+        layouts = (self.obs_layout, self.action_layout)
         states = [] if self._local is None else [self._local.state_dict(mark)]
-        states += [_answer(each.worker) for each in self._workers]
+        states += [each.state(mark.steps, layouts) for each in self._workers]
         names = [name for name in states[0] if name != "steps"]
         joint = {name: np.concatenate([state[name] for state in states]) for name in names}
         return {"steps": states[0]["steps"], **joint}
@@ -229,18 +226,6 @@ class ProcessSampler:
         self._workers = []
         if self._local is not None:
             self._local.close()
-
-
-def _ask(worker: Worker, *question: Any) -> None:
-    """Asks a worker.
-
-    Raises:
-        EnvironmentFault: It is dead.
-    """
-    try:
-        worker.ask(*question)
-    except WorkerLost as lost:
-        raise worker.as_error(lost) from lost
 
 
 def _answer(worker: Worker) -> Any:

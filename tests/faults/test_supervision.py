@@ -27,9 +27,10 @@ from clipper.fault_file import read_fault
 from clipper.pace import Pace
 from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
 from clipper.run_folder import read_config
+from clipper.training_report import Report
 from clipper.workers import ProcessSampler
 from commands import read_rows
-from helpers import DictEnv, collected, policy_for
+from helpers import DictEnv, collected, flat_parameters, policy_for
 
 SMALL: dict[str, Any] = {
     "preset": "none",
@@ -182,6 +183,9 @@ def test_three_faults_of_one_environment_end_the_run(tmp_path: Path) -> None:
         agent.train(progress=False, run_dir=tmp_path / "run")
     agent.close()
     assert agent.step % 96 == 0
+    assert agent.step > 0
+    kept = (tmp_path / "run" / "checkpoints").iterdir()
+    assert agent.step == max(int(file.name.removeprefix("step-")) for file in kept)
     assert read_config(tmp_path / "run")["env_is_named"] is False
     assert len(list((tmp_path / "run" / "faults").iterdir())) == 3
 
@@ -198,6 +202,52 @@ def test_a_resumed_run_remembers_faults(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="must not fail 3 times within an hour"):
         second.train(8 * 96, progress=False)
     second.close()
+
+
+def children() -> set[int]:
+    """Returns the processes that this one has started."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "CEM"])
+def test_a_worker_that_dies_while_nothing_is_collected_costs_no_checkpoint(
+    algorithm: str, tmp_path: Path
+) -> None:
+    """What the environments were is known without it: PPO goes on to the bits of the undisturbed run.
+
+    CEM's workers keep their candidates' actions to themselves: its run goes on from new episodes, and
+    says so.
+    """
+    settings = SMALL
+    if algorithm == "CEM":
+        settings = {k: SMALL[k] for k in ("preset", "hidden_sizes", "eval_every", "seed")}
+        settings |= {"num_envs": 4, "population_size": 8, "total_timesteps": 900}
+    ends = []
+    for folder in ("straight", "killed"):
+        others = children()
+        agent = getattr(clipper, algorithm)(DictEnv, workers=1, **settings)
+
+        def at_second(report: Report, folder: str = folder, others: set[int] = others) -> None:
+            if report.iteration == 2 and folder == "killed":
+                (pid,) = children() - others
+                os.kill(pid, signal.SIGKILL)
+                report.stop()
+
+        agent.train(progress=False, run_dir=tmp_path / folder, callback=at_second)
+        agent.close()
+        if folder == "killed":
+            agent = clipper.resume(tmp_path / folder, env=DictEnv, workers=1)
+            assert agent.step < settings["total_timesteps"]
+            agent.train(progress=False)
+            agent.close()
+        ends.append((agent.step, agent.inexact, flat_parameters(agent.policy)))
+    (_, _, straight), (step, inexact, killed) = ends
+    assert step == settings["total_timesteps"]
+    if algorithm == "PPO":
+        assert inexact is None
+        assert torch.equal(straight, killed)
+    else:
+        assert "began new episodes" in inexact
 
 
 @pytest.mark.parametrize("way", ["segfault", "hang"])

@@ -188,7 +188,7 @@ def test_a_mark_holds_over_several_rollouts(num_workers: int) -> None:
     for rollout in found:
         assert_same(fresh.collect(policy, 7), rollout, exact=True)
     if num_workers:
-        with pytest.raises(InvariantBreach, match="must know its environments at step 7"):
+        with pytest.raises(InvariantBreach, match="must be known at step 7, but are at 14"):
             sampler.state_dict(unmarked)
     sampler.close()
 
