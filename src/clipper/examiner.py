@@ -72,8 +72,12 @@ class Examiner:
         worker.name = "the evaluation"
         try:
             worker.receive()  # it is there
-        except WorkerLost as lost:
-            raise worker.as_error(lost) from lost
+        except BaseException as error:
+            worker.ask_to_end()
+            worker.end()
+            if isinstance(error, WorkerLost):
+                raise worker.as_error(error) from error
+            raise
         return worker
 
     def _wrong(self) -> str | None:

@@ -62,6 +62,9 @@ def write_fault(fault: Fault, env: Mapping[str, Any], folder: Path) -> Path:
         FileError: The folder cannot be written.
     """
     file = folder / f"fault-{fault.env}-{fault.episode}.json"
+    # JSON has no NaN; an action that is none is the last one, and nobody can play it
+    good = np.isfinite(fault.actions).all(axis=1)
+    actions = fault.actions if good.all() else fault.actions[: int(good.argmin())]
     content = {
         "format": FORMAT,
         "kind": "fault",
@@ -72,7 +75,7 @@ def write_fault(fault: Fault, env: Mapping[str, Any], folder: Path) -> Path:
         "step": fault.step,
         "how": fault.how,
         "report": fault.report,
-        "actions": fault.actions.tolist(),
+        "actions": actions.tolist(),
     }
     text = dump_json(content).encode()
     if len(text) > _MAX_BYTES:

@@ -12,12 +12,17 @@ from types import FrameType
 class Interrupt:
     """Remembers SIGINT and SIGTERM, and raises KeyboardInterrupt only where that is allowed."""
 
+    is_patient = False
+    """True where someone else ends the process if saving takes too long: a second signal waits too."""
+
     def __init__(self) -> None:
         self.number: int | None = None
         self._may_raise = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Takes the first signal; a second one ends the process as it would without us."""
+        if self.number is not None and self.is_patient:
+            return
         if self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

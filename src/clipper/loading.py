@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from clipper.errors import EnvironmentUnknown, SpaceError
 from clipper.policies.build import ModuleLike
 from clipper.run_folder import RunFolder, read_config
 from clipper.spaces import describe_space
+
+_LOG = logging.getLogger("clipper")
 
 
 def load(
@@ -102,6 +105,7 @@ def resume(
         checkpoint, problems = read_checkpoint(folder.checkpoints)
         for problem in problems:
             folder.log(f"damaged checkpoint set aside: {problem}")
+            _LOG.warning("damaged checkpoint set aside: %s", problem)
         meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
         agent_file.check_names(checkpoint.agent, str(path))
         if engine is not None:

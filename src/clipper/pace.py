@@ -23,7 +23,8 @@ class Pace:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._num_moves = 0
-        self._waits: deque[float] = deque(maxlen=1000)  # of the steps that took long
+        # steps that took long: the moves until then, and the seconds
+        self._waits: deque[tuple[int, float]] = deque(maxlen=1000)
         self.begin()
 
     def begin(self) -> None:
@@ -35,9 +36,11 @@ class Pace:
         """Seconds after which a step counts as hanging."""
         if self._timeout is not None:
             return self._timeout
-        # steps too short to be seen here are among the rest
-        num_long = max(1, self._num_moves // 100)
-        slowest = sorted(self._waits, reverse=True)
+        # steps too short to be seen here are among the rest, since the first one that is kept
+        is_full = len(self._waits) == self._waits.maxlen
+        num_moves = self._num_moves - self._waits[0][0] if is_full else self._num_moves
+        num_long = max(1, num_moves // 100)
+        slowest = sorted((wait for _, wait in self._waits), reverse=True)
         percentile = slowest[num_long - 1] if len(slowest) >= num_long else 0.0
         return max(_LEAST_TIMEOUT, 20.0 * percentile)
 
@@ -55,7 +58,7 @@ class Pace:
             if self._place >= 0:
                 self._num_moves += max(place - self._place, 0)
                 if waited > 0.2:
-                    self._waits.append(waited)
+                    self._waits.append((self._num_moves, waited))
             self._place, self._since, self._is_told = place, now, False
             return None
         if waited > self.timeout:

@@ -164,8 +164,14 @@ class Playground:
             )
         self._inexact = None
         if self._state is not None:
-            state, self._state = self._state, None
-            self._inexact = self._sampler.load_state_dict(state)
+            try:
+                self._inexact = self._sampler.load_state_dict(self._state)
+            except BaseException:
+                # not where it is to go on: the next call begins with another
+                self._sampler.close()
+                self._sampler = None
+                raise
+            self._state = None
         return self._sampler, self._inexact
 
     def examined(self, policy: ActorCritic, **how: Any) -> Evaluation:
@@ -204,5 +210,6 @@ class Playground:
             self._state = sampler.state_dict(mark)
         except EnvironmentFault as fault:
             lost = f"environments began anew, for {fault.message}"
-        sampler.close()
+        finally:
+            sampler.close()
         return lost

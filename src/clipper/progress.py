@@ -5,6 +5,7 @@ Everything goes to stderr; results go to stdout and are none of this file's busi
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -67,7 +68,8 @@ class ProgressDisplay:
         if self._last is not None:
             self._show(self._last)
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def __call__(self, report: Report) -> None:
         """Shows a report, if enough time has passed since the last one."""
@@ -84,11 +86,13 @@ class ProgressDisplay:
 
     def _show(self, report: Report) -> None:
         self._shown_at = time.monotonic()
-        if self._live is None:
-            sys.stderr.write(self._line(report) + "\n")
-            sys.stderr.flush()
-        else:
-            self._live.update(self._table(report))
+        # a terminal that is gone ends no training
+        with contextlib.suppress(OSError):
+            if self._live is None:
+                sys.stderr.write(self._line(report) + "\n")
+                sys.stderr.flush()
+            else:
+                self._live.update(self._table(report))
 
     def _speed(self, report: Report) -> tuple[str, str]:
         elapsed = time.monotonic() - self._started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,8 @@ from clipper.provenance import provenance, versions
 from clipper.run_folder import RunFolder, read_config
 from clipper.training_report import Outcome, Report
 from clipper.training_state import TrainingState
+
+_LOG = logging.getLogger("clipper")
 
 
 class RunKeeper:
@@ -150,22 +153,29 @@ class RunKeeper:
         write_profile(profile, path, f"{self._describe()['env']['name']} · {path.name}")
 
 
-def best_score(folder: RunFolder) -> float | None:
-    """Returns the score of the best agent that a run has kept, or None if no file says.
+def best_score(folder: RunFolder, known: float | None) -> float | None:
+    """Returns the score of the best agent that a run has kept, or None if there is none.
 
     It may be of an evaluation after the last checkpoint, which the checkpoint cannot know. A file
     that cannot be read is set aside, and the next evaluation writes another.
+
+    Args:
+        folder: The run's.
+        known: The score that the checkpoint knows.
     """
     file = folder.best_file
     if not file.exists():
         return None
     try:
-        score = agent_file.check_meta(read_tensors(file)[1], str(file)).get("score")
+        score: float | None = agent_file.check_meta(read_tensors(file)[1], str(file)).get("score")
     except FileError as error:
         folder.log(f"damaged agent set aside: {error.message}")
+        _LOG.warning("damaged agent set aside: %s", error.message)
         file.rename(file.with_name(f"{file.name}.bad"))
         return None
-    return score
+    if score is None or known is None:
+        return known if score is None else score
+    return max(score, known)
 
 
 def changes_since(checkpoint: Checkpoint, device: str, engine: str) -> list[str]:

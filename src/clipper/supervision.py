@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
 
+# making environments and their first resets may take so long
+_START_SECONDS = 60.0
 # of an episode longer than this the actions are not kept
 _MOST_ACTIONS = 200_000
 # rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
@@ -353,12 +356,17 @@ class SupervisedShare:
     def _replace(self, steps: int) -> None:
         """Starts another worker, in new episodes."""
         assert self._standing is not None
-        self.worker.ask_to_end()
-        self.worker.end()
-        self.worker, self._is_new = self._make(), True
-        self.worker.receive()
+        lost, self.worker, self._is_new = self.worker, self._make(), True
+        lost.ask_to_end()
+        lost.end()
+        self.worker.receive(self._wrong_at_start())
         self.worker.ask("begin", steps, self._standing["episodes"])
-        self.worker.receive()
+        self.worker.receive(self._wrong_at_start())
+
+    def _wrong_at_start(self) -> Callable[[], str | None]:
+        """Returns what says whether a worker that takes another's place comes up."""
+        until = time.monotonic() + max(_START_SECONDS, self._pace.timeout)
+        return lambda: "did not come up" if time.monotonic() > until else None
 
     def _after(
         self, lost: WorkerLost, policy: ActorCritic, steps: int, num_steps: int

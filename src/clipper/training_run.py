@@ -106,10 +106,12 @@ class TrainingRun:
         finally:
             self.algorithm.profiler = NO_STOPWATCH
             sampler.count_time(NO_STOPWATCH)
-            with suppress(FileError):  # what went wrong before is the one to be told of
-                self._keep_faults()
-            if trainer.broken_at is not None:
-                self.state.note_inexact(self._playground.put_away(trainer.broken_at))
+            try:
+                with suppress(FileError):  # what went wrong before is the one to be told of
+                    self._keep_faults()
+            finally:
+                if trainer.broken_at is not None:
+                    self.state.note_inexact(self._playground.put_away(trainer.broken_at))
         if store is not None:
             with profiler.part("log"):
                 store.finish(outcome)
@@ -136,7 +138,8 @@ class TrainingRun:
         for alarm in new:
             _LOG.warning("%s", alarm)
             if self._store is not None:
-                self._store.folder.log(f"step {report.step:,}: {alarm}")
+                with suppress(FileError):  # it waits for room, as all rows and lines do
+                    self._store.folder.log(f"step {report.step:,}: {alarm}")
 
     def _keep_faults(self) -> list[Fault]:
         """Returns what went wrong since this was last asked, told and kept in the folder."""
@@ -269,9 +272,8 @@ class TrainingRun:
         missing = folder.cut_back(data["rows"])
         self.checkpoints = rules
         self._store = RunKeeper(folder, self.policy, self.describe, rules)
-        best = best_score(folder)
-        if best is not None and (counters.best is None or best > counters.best):
-            counters.best = best
+        # of the file that is there: it may be newer than the checkpoint, or gone
+        counters.best = best_score(folder, counters.best)
         changes = changes_since(checkpoint, str(self.policy.device), self.engine)
         for change in [*changes, *([missing] if missing else [])]:
             self.state.note_inexact(change)

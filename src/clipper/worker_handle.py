@@ -61,17 +61,27 @@ class Worker:
         descriptors = (there.file, there.pipe, back.file, back.pipe, self.board.file)
         # not by multiprocessing, whose children run an unguarded script a second time; in a session
         # of its own, so that Ctrl-C reaches the parent alone
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START, json.dumps(sys.path)]
-            + [str(word) for word in (*descriptors, os.getpid())],
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-        there.close()
-        back.close()
-        self._send(content)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, json.dumps(sys.path)]
+                + [str(word) for word in (*descriptors, os.getpid())],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        except BaseException:
+            self.ask_to_end()
+            raise
+        finally:
+            there.close()
+            back.close()
+        try:
+            self._send(content)
+        except BaseException:
+            self.ask_to_end()
+            self.end()
+            raise
 
     def ask(self, *question: Any) -> None:
         """Sends a question: its name and its arguments.

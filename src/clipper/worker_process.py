@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import pickle
-import signal
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,9 @@ from clipper.scoring import Score
 
 # importing torch takes seconds, in which the parent may end too
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    # not ignored, which what an environment starts would inherit: the parent says when it ends
+    "import json, signal, sys; signal.signal(signal.SIGINT, lambda *_: None); "
+    "signal.signal(signal.SIGTERM, lambda *_: None); sys.path[:] = json.loads(sys.argv[1]); "
     "from clipper.mailbox import end_with; end_with(int(sys.argv[-1])); "
     "from clipper.worker_process import main; main([int(word) for word in sys.argv[2:]])"
 )
@@ -152,7 +153,6 @@ def main(words: list[int]) -> None:
         words: Descriptors of the questions' file and pipe, of the answers'; more is not read.
     """
     questions, answers, board = Mailbox(*words[:2]), Mailbox(*words[2:4]), Board(words[4])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     share: Share | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

@@ -20,6 +20,7 @@ import pytest
 
 import clipper
 from clipper.agent import Agent
+from clipper.alarms import Alarm
 from clipper.checkpoint import (
     Checkpoint,
     checkpoints_in,
@@ -368,6 +369,53 @@ def test_a_last_save_that_fails_is_no_success(
     assert "everything up to step 96 is kept" in said.err
     assert main(["resume", "runs/CartPole-v1/full-0", "--quiet"]) == 0
     assert read_checkpoint(tmp_path / "runs/CartPole-v1/full-0/checkpoints")[0].step == 128
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_learnt_is_never_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint but the first could be written: the rows and the best agent stay where they are."""
+    monkeypatch.chdir(tmp_path)
+    disk = Episode(96, 128)
+    monkeypatch.setattr("clipper.progress.ProgressDisplay.__call__", lambda _, r: disk(r))
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items() if k != "hidden_sizes"]
+    try:
+        code = main(["train", "CartPole-v1", "--name=full", "--hidden-sizes=4", *flags])
+    finally:
+        disk.end()
+    said = capsys.readouterr()
+    assert code == 5, said.err
+    assert "no checkpoint could be written; what else was is in" in said.err
+    run = tmp_path / "runs/CartPole-v1/full-0"
+    assert [row["step"] for row in read_rows(run / "metrics.csv")][:2] == ["32", "64"]
+    assert (run / "best.safetensors").exists()
+
+
+def test_an_alarm_ends_no_run_whose_disk_is_full(
+    straight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says waits for room, as rows do."""
+    alarm = Alarm("kl", 1.0, "it moves too far", "lower learning_rate")
+    late = (lambda past: alarm if past.progress > 0.7 else None,)
+    monkeypatch.setattr("clipper.alarms.RULES", late)
+    agent, outcome = train_while_full(tmp_path / "run", Episode(64, 96), eval_every=0)
+    assert parameters(agent) == straight
+    assert outcome.unwritten == {}
+
+
+def test_a_best_agent_that_is_gone_is_no_mark_to_beat(tmp_path: Path) -> None:
+    """After its file was damaged the next evaluation writes another, whatever it finds."""
+    agent = clipper.PPO("CartPole-v1", **SETTINGS)
+    agent.train(64, progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    best = tmp_path / "run/best.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    agent = clipper.resume(tmp_path / "run")
+    assert agent.best is None
+    agent.train(128, progress=False)
+    agent.close()
+    assert read_tensors(best)[1]["step"] in (96, 128)
 
 
 # ---- when checkpoints are written ----------------------------------------------------------------

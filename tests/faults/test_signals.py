@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 import clipper
+import clipper.progress
 import facts
 from clipper.checkpoint import read_checkpoint, read_tensors
 from commands import SCRIPT, TINY, read_rows
@@ -110,6 +112,49 @@ def test_a_run_with_workers_stops_with_all_of_them(number: signal.Signals, tmp_p
     assert shared_memory() <= before
     steps = int(read_rows(tmp_path / RUN / "metrics.csv")[-1]["step"])
     assert_goes_on(tmp_path / RUN, steps)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "cem"])
+def test_a_machine_that_stops_tells_everyone_at_once(algorithm: str, tmp_path: Path) -> None:
+    """SIGTERM to the workers too, as at a shutdown: the run saves as if it alone had been told."""
+    words = TRAIN
+    if algorithm == "cem":
+        words = ["train", "CartPole-v1", "--algo=cem", "--preset=none", "--hidden-sizes=4"]
+        words += ["--population-size=4", *LONG]
+    words = [word for word in words if not word.startswith("--num-envs")]
+    with started(tmp_path, *words, "--num-envs=2", "--workers=1") as process:
+        until(lambda: has_rows(tmp_path), "no rows were written")
+        workers = tree(process)
+        for each in (*workers, process):
+            each.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 143, err
+        assert "Traceback" not in err
+        assert "is lost" not in err
+        assert "stopped by SIGTERM" in out
+    until(lambda: gone(workers), "a worker stayed", SECONDS_OF_KILL)
+    steps = int(read_rows(tmp_path / RUN / "metrics.csv")[-1]["step"])
+    assert read_checkpoint(tmp_path / RUN / "checkpoints")[0].step == steps
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_display_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of stderr goes away while an agent is trained: it is trained to its end."""
+    shown = clipper.progress.ProgressDisplay._show
+    monkeypatch.setattr("clipper.progress.ProgressDisplay.__call__", shown)
+    agent = clipper.PPO("CartPole-v1", preset="none", num_steps=8, minibatch_size=8, eval_every=0)
+    agent.train(
+        total_timesteps=4 * 8 * agent.config.num_envs,
+        callback=lambda report: monkeypatch.setattr(sys, "stderr", Gone()),
+    )
+    agent.close()
+    assert agent.step == 4 * 8 * agent.config.num_envs
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from clipper.cli.main import main
 from clipper.cut_rollout import cut_off
 from clipper.envs.make import env_source
 from clipper.errors import EnvironmentFault, FileError, NumericsError
-from clipper.fault_file import read_fault
+from clipper.fault_file import read_fault, write_fault
+from clipper.faults import Fault
 from clipper.pace import Pace
 from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
 from clipper.run_folder import read_config
@@ -436,6 +437,55 @@ def test_episodes_that_are_cut_off() -> None:
         (7, 7, 60.0, 3, True, 53 * 12),
     ]
     assert found["standing"]["episodes"].tolist() == [5, 7]
+
+
+def test_slow_steps_of_long_ago_do_not_shorten_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of 0.3 s and a reset of 8 s every 50th: the 99th percentile is 8 s, however long it runs."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    pace = Pace(None)
+    for move in range(6000):
+        now += 8.0 if move % 50 == 0 else 0.3
+        assert pace.look(move, False, "it") is None
+        if move > 200:
+            assert pace.timeout == pytest.approx(160.0)
+
+
+class Slow(DictEnv):
+    """Takes its time to begin."""
+
+    def reset(self, **keywords: Any) -> Any:
+        time.sleep(0.4)
+        return super().reset(**keywords)
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "CEM"])
+def test_resets_of_several_environments_are_not_one_step(algorithm: str, tmp_path: Path) -> None:
+    """Each of four takes 0.4 s, which is less than the deadline of 1 s."""
+    sizes = {"PPO": {"num_steps": 4, "minibatch_size": 16}, "CEM": {"population_size": 4}}
+    agent = getattr(clipper, algorithm)(
+        Slow, workers=1, isolate=True, env_timeout=1.0, preset="none", num_envs=4, eval_every=0,
+        hidden_sizes=(8,), total_timesteps=16, **sizes[algorithm],
+    )  # fmt: skip
+    agent.train(progress=False)
+    agent.close()
+    assert agent.inexact is None
+
+
+def test_a_fault_after_an_action_that_is_no_number_is_kept(tmp_path: Path) -> None:
+    """JSON has no NaN: the actions before it are kept."""
+    actions = np.array([[0.5, 1.0], [np.nan, 0.0], [1.0, 1.0]])
+    fault = Fault(
+        env=3, episode=1, seed=5, step=3, how="raised", report="", actions=actions, num_lost=1
+    )
+    file = write_fault(
+        fault,
+        {"name": "CartPole-v1", "kwargs": {}, "max_episode_steps": None, "is_named": True},
+        tmp_path,
+    )
+    assert read_fault(file).actions.tolist() == [[0.5, 1.0]]
 
 
 def test_a_slow_worker_is_told_of_and_a_hanging_one_replaced(

@@ -33,6 +33,8 @@ VERBS = {
     "replay": "play the episode again in which an environment failed",
     "presets": "list tuned settings",
 }
+LONG = ("train", "resume", "sweep", "reproduce", "render")
+"""Verbs that are not done when nobody reads what they print."""
 EXIT_CODES = """exit codes: 0 done; 1 unexpected error; 2 wrong usage, setting, space or environment
 name; 3 an environment failed; 4 a number is not finite; 5 a file or folder; 6 a law of the algorithm
 was broken; 130 or 143 stopped by Ctrl-C or SIGTERM (what was learnt is kept)"""
@@ -61,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped.", file=sys.stderr)
         return 128 + signal.SIGTERM
     except BrokenPipeError:
-        # the reader of our output has gone (`clipper presets | head`)
+        # the reader of our output has gone: no harm in `clipper presets | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1 if words[:1] and words[0] in LONG else 0
 
 
 def _run(words: list[str]) -> int:

@@ -138,9 +138,12 @@ def kept_on_error(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]:
                 f"everything up to step {kept:,} is kept; "
                 f"`clipper resume {shlex.quote(str(path))}{trust}` goes on from there."
             )
-        elif is_new and not kept and not isinstance(error, FolderTaken):
-            shutil.rmtree(path, ignore_errors=True)
-            error.add_note(f"nothing was learnt yet, so {path} is removed.")
+        elif is_new and not isinstance(error, FolderTaken):
+            if agent.step or any(path.glob("faults/*")):
+                error.add_note(f"no checkpoint could be written; what else was is in {path}.")
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+                error.add_note(f"nothing was learnt yet, so {path} is removed.")
         raise
 
 

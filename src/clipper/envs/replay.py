@@ -244,6 +244,8 @@ class ReplayableEnvs(ABC):
         """Starts the next episode in every environment."""
         self._log.clear()
         for i in range(self.num_envs):
+            self.position[:] = (-1, i)
+            self._note_reset(i)
             self._begin(i)
             self._check_first(i)
 
@@ -260,6 +262,11 @@ class ReplayableEnvs(ABC):
         """Notes that the next step of an environment is being taken, for whoever watches."""
         step, moves = int(self._lengths[i]) + 1, int(self.place[4]) + 1
         self.place[:] = (self.first_env + i, self._episodes[i], self.seed_of(i), step, moves)
+
+    def _note_reset(self, i: int) -> None:
+        """Notes that the next episode of an environment begins, for whoever watches."""
+        env, episode = self.first_env + i, int(self._episodes[i]) + 1
+        self.place[:] = (env, episode, self._seeds.of(env, episode), 0, int(self.place[4]) + 1)
 
     def cut_record(self, i: int) -> Episode:
         """Returns the record of the episode an environment is in, as one that is cut off now."""
@@ -359,9 +366,8 @@ class ReplayableEnvs(ABC):
             count = int(state["replayed"][i])
             actions = state["actions"][start : start + count]
             start += count
-            self._episodes[i], self._lengths[i] = int(state["episodes"][i]), -1
-            self.note_place(i)
-            self._episodes[i] -= 1
+            self._episodes[i] = int(state["episodes"][i]) - 1
+            self._note_reset(i)
             self._begin(i)
             complete = count == int(state["lengths"][i]) and self._replay(i, actions)
             if (

@@ -73,7 +73,7 @@ class Scheduler:
             while True:
                 if interrupts.count > num_told:
                     # the first asks the runs to save, a second one does not wait for that
-                    last = signal.SIGINT if interrupts.count == 1 else signal.SIGKILL
+                    last = signal.SIGTERM if interrupts.count == 1 else signal.SIGKILL
                     self._processes.signal(last)
                     num_told = interrupts.count
                 going = sum(run.status == "running" for run in self._runs)

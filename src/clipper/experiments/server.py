@@ -28,6 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from clipper.errors import ClipperError
+from clipper.interrupts import Interrupt
 
 _START_ALONE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -35,6 +36,7 @@ _START_ALONE = (
     "run_job(json.loads(sys.argv[2]), int(sys.argv[3]))"
 )
 _GRACE_SECONDS = 20.0
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stop(BaseException):
@@ -43,7 +45,9 @@ class _Stop(BaseException):
 
 def serve(events: int) -> NoReturn:
     """Starts and ends runs until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # the sweep says when it ends, whoever else is told to
+    for number in _STOPS:
+        signal.signal(number, _nothing)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -116,10 +120,15 @@ class _Server:
             )
             self._spawned[child.pid] = child
             return child.pid
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
             return pid
         try:
+            for number in _STOPS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
             signal.set_wakeup_fd(-1)
             for descriptor in self._wake:
                 os.close(descriptor)
@@ -181,8 +190,10 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 def run_job(job: Mapping[str, Any], events: int) -> NoReturn:
     """Does a job in this process, which ends with it; what it prints goes to the job's log."""
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for name in _STOPS:
         signal.signal(name, _stopped)
+    # the whole machine may be told to stop, and the sweep tells its runs again
+    Interrupt.is_patient = True
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _be_fresh()
