@@ -71,6 +71,9 @@ static double noise(Walk *walk) {
 
 static void observe(Walk *walk, float *obs) {
   obs[0] = (float)walk->place;
+#ifdef FORGETS
+  if (walk->clock > 0) return;
+#endif
 #ifdef BOX
   obs[1] = (float)(2 * noise(walk) - 1);
 #endif
@@ -98,7 +101,11 @@ int32_t clipper_env_step(void *env, const float *action, float *obs, ClipperStep
   ++walk->clock;
 #ifdef FAIL_AT
   if (walk->clock == FAIL_AT) {
+#ifdef LATIN
+    snprintf(walk->error, sizeof walk->error, "le plancher a \xe9t\xe9 enlev\xe9");
+#else
     snprintf(walk->error, sizeof walk->error, "the floor is missing at %d", walk->place);
+#endif
     return 7;
   }
 #endif

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -255,3 +257,24 @@ def test_action_spaces_of_every_kind_learn_with_it() -> None:
     agent = clipper.PPO(DictEnv, num_envs=2, num_steps=16, minibatch_size=16, engine="native")
     assert isinstance(agent.policy.obs_layout.space, spaces.Dict)
     agent.train(64, progress=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@needs_native
+def test_a_fork_learns_without_the_thread_that_it_has_not() -> None:
+    """The second thread of an update stays behind in the parent; the child does not wait for it."""
+    code = """
+    import os, sys, clipper
+    agent = clipper.PPO("CartPole-v1", preset="none", num_envs=2, num_steps=64, minibatch_size=32,
+                        eval_every=0)
+    agent._run.algorithm.use_threads(2)
+    agent.train(256, progress=False)
+    child = os.fork()
+    agent._run.algorithm.use_threads(2)
+    agent.train(512, progress=False)
+    if not child:
+        os._exit(int(agent.step != 512))
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(words, timeout=60, check=False).returncode == 0

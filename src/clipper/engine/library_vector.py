@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from clipper.engine import kernels
-from clipper.envs.library import load_library
+from clipper.envs.library import are_categories, load_library
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.randomness import Purpose
 
@@ -104,6 +104,9 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         rewards = np.empty(self.num_envs, dtype=np.float32)
         terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
         taken = np.ascontiguousarray(actions, dtype=self._action_type)
+        space = self.single_action_space
+        if not isinstance(space, spaces.Box) and not are_categories(space, taken):
+            raise EnvironmentFault(f"all actions must belong to {space}, but are {actions}.")
         if not self._batch.step(taken, rewards, terminated, truncated):
             raise self._fault()
         return self._seen(self._obs), rewards, terminated, truncated, self._infos()
@@ -132,5 +135,6 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         env, in_reset, text, *_ = self._batch.failure()
         call = "reset" if in_reset else "step"
         return EnvironmentFault(
-            f"{self._library.name} must not fail in {call}, but did: {text} (environment {env})."
+            f"{self._library.name} must not fail in {call}, but did: "
+            f"{text.decode(errors='replace')} (environment {env})."
         )

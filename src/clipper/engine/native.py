@@ -58,6 +58,8 @@ def covers(policy: ActorCritic) -> str | None:
         return f"the parameters are {str(policy.dtype).removeprefix('torch.')}"
     if any(not p.requires_grad for p in policy.network.parameters()):
         return "some layers are frozen"
+    if isinstance(policy.distribution, DiagonalGaussian) and policy.log_std is None:
+        return "the standard deviations depend on the state"
     distributions = (Categorical, Bernoulli, DiagonalGaussian)
     if type(policy.distribution) not in distributions:
         return f"the distribution is {type(policy.distribution).__name__}"
@@ -172,7 +174,7 @@ class NativeEngine:
 
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log-probabilities and values; as `ActorCritic.evaluate`."""
-        values = torch.empty(obs.shape[:-1])
+        values = torch.empty(obs.shape[:-1], dtype=torch.float32)
         log_probs = torch.empty_like(values)
         self._policy.evaluate(
             as_array(obs), as_array(actions, self._action_type), log_probs.numpy(), values.numpy()
@@ -181,7 +183,7 @@ class NativeEngine:
 
     def values(self, obs: Tensor) -> Tensor:
         """Returns V of raw observations; as `ActorCritic.values`."""
-        values = torch.empty(obs.shape[:-1])
+        values = torch.empty(obs.shape[:-1], dtype=torch.float32)
         self._policy.evaluate(as_array(obs), None, None, values.numpy())
         return values
 
@@ -442,7 +444,7 @@ class NativeEngine:
             ent_coef=config.ent_coef,
         )
         report = torch.empty(REPORT_SIZE, dtype=torch.float64)
-        targets = torch.empty(rollout.num_rows)
+        targets = torch.empty(rollout.num_rows, dtype=torch.float32)
         arrays = as_rollout(rollout, rewards, self._action_type, settings)
         kernels.compiled.gradient(
             self._policy,

@@ -231,7 +231,7 @@ class NativeEnvs(ReplayableEnvs):
         step = "" if in_reset else f", step {int(self._lengths[i]) + 1}"
         call = "reset" if in_reset else "step"
         return EnvironmentFault(
-            f"{self.name} must not fail in {call}, but did: {text.rstrip('.')} "
+            f"{self.name} must not fail in {call}, but did: {text.decode(errors='replace').rstrip('.')} "
             f"(environment {env}, episode {episode}{step}).",
             hint=f"The episode's seed was {self._seeds.of(env, episode)}.",
         )

@@ -104,8 +104,8 @@ class LossHead:
             order: Which rows of the batch they are, [M].
         """
         found = HeadGradient(
-            torch.empty(len(order), self._size),
-            torch.empty(len(order)),
+            torch.empty(len(order), self._size, dtype=torch.float32),
+            torch.empty(len(order), dtype=torch.float32),
             torch.from_numpy(self._grad_log_std),
         )
         report = torch.empty(REPORT_SIZE, dtype=torch.float64)

@@ -206,6 +206,12 @@ def _box(space: _Space, what: str, name: str) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
+def are_categories(space: spaces.Space[Any], taken: NDArray[Any]) -> bool:
+    """Returns True if numbers are categories of a Discrete or MultiDiscrete space, [..., A]."""
+    most = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 0)
+    return bool(np.all((taken >= 0) & (taken < most)))
+
+
 class LibraryEnv(gymnasium.Env[Any, Any]):
     """One environment of a library, for whatever takes Gymnasium environments.
 
@@ -256,13 +262,31 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> Any:
         """Plays one step."""
-        self._action[:] = action
+        self._action[:] = self._allowed(action)
         result = self._result
         result.reward, result.terminated, result.truncated = 0.0, 0, 0
         if self._step(self._env, *self._pointers) != 0:
             raise self._failure("clipper_env_step")
         flags = bool(result.terminated), bool(result.truncated)
         return self._observation(), result.reward, *flags, {}
+
+    def _allowed(self, action: Any) -> NDArray[Any]:
+        """Returns an action as the library may have it: a Box within its bounds, or such a category.
+
+        Raises:
+            EnvironmentFault: It has another shape, or is no category.
+        """
+        taken, space = np.asarray(action), self.action_space
+        if taken.shape != space.shape:
+            raise EnvironmentFault(
+                f"an action must have the shape {space.shape}, but has {taken.shape}."
+            )
+        if isinstance(space, spaces.Box):
+            clipped: NDArray[Any] = np.clip(taken, space.low, space.high)
+            return clipped
+        if not are_categories(space, taken):
+            raise EnvironmentFault(f"an action must belong to {space}, but is {action}.")
+        return taken
 
     def close(self) -> None:
         """Frees the environment."""

@@ -224,7 +224,29 @@ def test_a_crash_is_contained(tmp_path: Path) -> None:
     assert agent.step % 32 == 0
     assert agent.step >= 64
     agent.close()
-    resumed = clipper.resume(tmp_path / "run", trust_env=True)
-    resumed.train(progress=False, callback=lambda report: report.iteration != 1)
-    assert resumed.step == 32
+    resumed = clipper.resume(tmp_path / "run", trust_env=True, isolate=True)
+    assert resumed.step == agent.step
     resumed.close()
+
+
+def test_environments_do_not_see_each_others_observations() -> None:
+    """A library that writes one of its numbers in resets alone leaves each environment its own."""
+    name = walk("BOX", "FORGETS")
+    source = env_source(name)
+    sampler = local_sampler(source, range(3), 7, "auto")
+    rollout = sampler.collect(policy_for(name), 12)
+    sampler.close()
+    for env in range(3):
+        alone = local_sampler(source, range(env, env + 1), 7, "auto", 3)
+        found = alone.collect(policy_for(name), 12)
+        alone.close()
+        assert torch.equal(found.obs[:, 0], rollout.obs[:, env])
+    assert len({float(x) for x in rollout.obs[1, :, -1]}) == 3
+
+
+def test_a_reason_in_any_encoding_is_told() -> None:
+    """What a library says need not be UTF-8."""
+    agent = clipper.PPO(walk("BOX", "FAIL_AT=5", "LATIN"), seed=1, **SMALL)
+    with pytest.raises(EnvironmentFault, match="step 5"):
+        agent.train(progress=False)
+    agent.close()

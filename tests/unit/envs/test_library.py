@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +96,29 @@ def test_a_file_must_not_choose_what_library_is_loaded() -> None:
     assert imports_what_it_names("./libgame.so")
     assert imports_what_it_names("/tmp/game.dylib")
     assert not imports_what_it_names("CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("macros", "action", "law"),
+    [
+        ((), [3, 0], "must belong to"),
+        ((), [0, -1], "must belong to"),
+        ((), 1, "must have the shape"),
+        (("BOX",), [0.5], "must have the shape"),
+    ],
+)
+def test_a_library_is_given_no_action_that_it_does_not_have(
+    macros: tuple[str, ...], action: Any, law: str
+) -> None:
+    """A game may use the number as an index."""
+    env = LibraryEnv(walk(*macros))
+    env.reset(seed=1)
+    with pytest.raises(EnvironmentFault, match=law):
+        env.step(action)
+
+
+def test_actions_of_a_box_arrive_within_its_bounds() -> None:
+    """Bounds are -1 to 3 and -3 to 3; the reward is 0.1 of the first less 0.01 of the second."""
+    env = LibraryEnv(walk("BOX"))
+    env.reset(seed=1)
+    assert env.step(np.array([1e6, -1e6], np.float32))[1] == pytest.approx(0.1 * 3 + 0.01 * 3)

@@ -50,14 +50,16 @@ EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t 
       scale_(scale),
       states_(states),
       action_(static_cast<size_t>(action_size)),
-      raw_obs_(static_cast<size_t>(library_.spec->observation.size)) {
+      raw_obs_(static_cast<size_t>(num_envs * library_.spec->observation.size)) {
   const ClipperEnvSpec& spec = *library_.spec;
   if (columns(spec.observation) != obs_size || spec.action.size != action_size)
     throw std::runtime_error(path + " must have the spaces that it had before");
   for (int64_t i = 0; i < num_envs; ++i) {
     void* const env = library_.create(options.c_str());
     if (env == nullptr) {
-      const std::string text = reason(nullptr);
+      std::string text = reason(nullptr);
+      for (char& c : text)
+        if (static_cast<unsigned char>(c) >= 0x80) c = '?';  // it may be in any encoding
       close();
       throw std::runtime_error(path + " must create environments, but failed: " + text);
     }
@@ -75,6 +77,10 @@ void EnvBatch::close() {
 std::string EnvBatch::reason(void* env) const {
   const char* const text = library_.error == nullptr ? nullptr : library_.error(env);
   return text == nullptr ? "it gave no reason" : text;
+}
+
+float* EnvBatch::raw_obs(int64_t env) {
+  return raw_obs_.data() + env * library_.spec->observation.size;
 }
 
 bool EnvBatch::fail(int64_t env, bool in_reset, const std::string& text) {
@@ -95,11 +101,12 @@ bool EnvBatch::is_refused(int64_t env, bool in_reset, double reward) {
 // Lays the observation that the library wrote into the environment's row.
 bool EnvBatch::observe(int64_t env) {
   float* const row = states_.obs + env * obs_size_;
+  const float* const raw = raw_obs(env);
   if (library_.spec->observation.kind == CLIPPER_BOX) {
-    for (int64_t k = 0; k < obs_size_; ++k) row[k] = raw_obs_[static_cast<size_t>(k)];
+    for (int64_t k = 0; k < obs_size_; ++k) row[k] = raw[k];
     return true;
   }
-  const float index = raw_obs_[0];
+  const float index = raw[0];
   if (!(index >= 0 && index < static_cast<float>(obs_size_) && std::floor(index) == index))
     return false;
   for (int64_t k = 0; k < obs_size_; ++k) row[k] = 0;
@@ -119,7 +126,7 @@ bool EnvBatch::begin(int64_t env) {
                             static_cast<uint32_t>(index), 0}})
           .word[0];
   void* const handle = envs_[static_cast<size_t>(env)];
-  if (library_.reset(handle, word >> 1, raw_obs_.data()) != 0)
+  if (library_.reset(handle, word >> 1, raw_obs(env)) != 0)
     return fail(env, true, reason(handle));
   if (!observe(env)) return fail(env, true, "the observation is not one of its categories");
   return !is_refused(env, true, 0);
@@ -139,7 +146,7 @@ bool EnvBatch::advance(int64_t env, ActionRow action, ClipperStep* result) {
   }
   *result = {};
   void* const handle = envs_[static_cast<size_t>(env)];
-  if (library_.step(handle, action_.data(), raw_obs_.data(), result) != 0)
+  if (library_.step(handle, action_.data(), raw_obs(env), result) != 0)
     return fail(env, false, reason(handle));
   if (!observe(env)) return fail(env, false, "the observation is not one of its categories");
   if (is_refused(env, false, result->reward)) return false;

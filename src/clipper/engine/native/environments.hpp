@@ -92,6 +92,7 @@ class EnvBatch {
  private:
   bool advance(int64_t env, ActionRow action, ClipperStep* result);
   bool observe(int64_t env);
+  float* raw_obs(int64_t env);
   bool is_refused(int64_t env, bool in_reset, double reward);
   bool fail(int64_t env, bool in_reset, const std::string& text);
   std::string reason(void* env) const;
@@ -103,7 +104,8 @@ class EnvBatch {
   ActionScale scale_;
   EnvStates states_;
   std::vector<void*> envs_;
-  std::vector<float> action_, raw_obs_;
+  std::vector<float> action_;
+  std::vector<float> raw_obs_;  // [N][K], each environment's own, as the library writes it
 };
 
 }  // namespace clipper

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
+#include <system_error>
 
 #include "partner.hpp"
 
@@ -179,7 +180,11 @@ Outcome Improver::run() {
 
 void Improver::update(Outcome& outcome) {
   std::optional<Partnership> partnership;
-  if (is_shared_) partnership.emplace();
+  try {
+    if (is_shared_) partnership.emplace();
+  } catch (const std::system_error&) {
+    is_shared_ = false;  // no more threads for this process
+  }
   Shuffler shuffler;
   std::vector<int64_t> order(static_cast<size_t>(num_rows_));
   for (int epoch = 0; epoch < plan_.num_epochs; ++epoch) {

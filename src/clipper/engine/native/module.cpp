@@ -183,11 +183,12 @@ NB_MODULE(_native, m) {
                     std::optional<std::array<In<float>, 3>>>(),
            "variant"_a, "flat"_a, "obs_size"_a, "activation"_a, "chains"_a, "head_kind"_a,
            "sizes"_a, "log_std"_a.none(), "log_std_param"_a, "normalizer"_a.none())
-      .def("act", &NativePolicy::act, "obs"_a, "noise"_a.none(), "actions"_a)
+      .def("act", &NativePolicy::act, "obs"_a, "noise"_a.none(),
+           "actions"_a.noconvert())
       .def("evaluate", &NativePolicy::evaluate, "obs"_a, "actions"_a.none(),
-           "log_probs"_a.none(), "values"_a)
+           "log_probs"_a.none().noconvert(), "values"_a.noconvert())
       .def("next_values", &NativePolicy::next_values, "values"_a, "final_obs"_a, "final_at"_a,
-           "last_obs"_a, "next_values"_a);
+           "last_obs"_a, "next_values"_a.noconvert());
   nb::class_<Stepper>(m, "Stepper")
       .def(nb::init<NativePolicy&, In<float>, std::optional<In<float>>, nb::ndarray<nb::c_contig>,
                     Out<float>, Out<float>>(),

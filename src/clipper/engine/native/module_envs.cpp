@@ -1,4 +1,6 @@
 // Environments of a shared library for Python: a batch of them, and a policy played in it.
+#include <chrono>
+
 #include "bindings.hpp"
 #include "environments.hpp"
 
@@ -12,7 +14,8 @@ namespace {
 using Ending = std::tuple<int64_t, int64_t, int64_t, int64_t, double, bool>;
 
 // Steps after which a signal's handler in Python may run.
-constexpr int64_t kStepsUnheard = 64;
+// so long a signal waits to be heard, or one row of steps if that takes longer
+constexpr std::chrono::milliseconds kUnheard{50};
 
 class NativeEnvs {
  public:
@@ -85,15 +88,21 @@ class NativeEnvs {
     batch_->position = position.data();
     begin_block();
     nb::gil_scoped_release released;
+    auto heard = std::chrono::steady_clock::time_point{};
     for (int64_t t = 0; t < num_steps; ++t) {
-      if (t % kStepsUnheard == 0) {
-        nb::gil_scoped_acquire acquired;
-        if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      }
       const int64_t row = t * num_envs, cell = row * batch_->action_size();
       const float* const now = batch_->states().obs;
       std::copy(now, now + num_envs * batch_->obs_size(), obs.data() + row * batch_->obs_size());
-      stepper.step(t);
+      {
+        // the policy has one workspace, which whoever asks it from another thread uses too
+        nb::gil_scoped_acquire acquired;
+        const auto now_is = std::chrono::steady_clock::now();
+        if (now_is - heard >= kUnheard) {
+          heard = now_is;
+          if (PyErr_CheckSignals() != 0) throw nb::python_error();
+        }
+        stepper.step(t);
+      }
       position.data()[0] = t;
       const Actions& actions = stepper.actions();
       for (int64_t i = 0; i < num_envs; ++i) {
@@ -139,9 +148,11 @@ class NativeEnvs {
   }
 
   // Environment, whether in a reset, why, whether for a number that is not finite, its reward.
-  std::tuple<int64_t, bool, std::string, bool, double> failure() const {
+  // The text is bytes: a library may say it in any encoding.
+  std::tuple<int64_t, bool, nb::bytes, bool, double> failure() const {
     const clipper::EnvFailure& found = batch_->failure;
-    return {found.env, found.in_reset, found.text, found.not_finite, found.reward};
+    return {found.env, found.in_reset, nb::bytes(found.text.data(), found.text.size()),
+            found.not_finite, found.reward};
   }
 
  private:

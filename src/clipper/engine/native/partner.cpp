@@ -3,6 +3,8 @@
 
 #include <chrono>
 
+#include <unistd.h>
+
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
@@ -26,24 +28,20 @@ inline void relax() {
 #endif
 }
 
+// the process that the partner was made in, 0 before: a fork copies the object, not its thread
+std::atomic<pid_t> home{0};
+
+bool was_left_behind() { return home != 0 && home != getpid(); }
+
 }  // namespace
 
 Partner& Partner::get() {
-  static Partner partner;
-  return partner;
+  // not destroyed at the end of the process, where a fork would wait for the thread it has not
+  static Partner* const partner = new Partner;
+  return *partner;
 }
 
-Partner::Partner() : thread_([this] { work(); }) {}
-
-Partner::~Partner() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    is_over_ = true;
-    is_awake_ = true;
-  }
-  wake_.notify_one();
-  thread_.join();
-}
+Partner::Partner() : thread_([this] { work(); }) { home = getpid(); }
 
 void Partner::work() {
   while (true) {
@@ -52,7 +50,6 @@ void Partner::work() {
       wake_.wait(lock, [this] { return is_awake_.load(); });
     }
     while (is_awake_.load(std::memory_order_relaxed)) {
-      if (is_over_.load(std::memory_order_relaxed)) return;
       const std::function<void()>* task = task_.load(std::memory_order_acquire);
       if (task == nullptr) {
         relax();
@@ -87,7 +84,7 @@ struct Partnership::Affinity {
 
 bool Partner::is_possible() {
   cpu_set_t set;
-  return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+  return !was_left_behind() && sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
 }
 
 Partnership::Partnership() {
@@ -124,7 +121,9 @@ Partnership::~Partnership() {
 
 struct Partnership::Affinity {};
 
-bool Partner::is_possible() { return std::thread::hardware_concurrency() > 1; }
+bool Partner::is_possible() {
+  return !was_left_behind() && std::thread::hardware_concurrency() > 1;
+}
 
 Partnership::Partnership() {
   Partner& partner = Partner::get();

@@ -9,13 +9,13 @@
 
 namespace clipper {
 
-// One a process, made when it is first needed. Within `Partnership` it spins, on a core of its own;
-// outside it sleeps.
+// One a process, made when it is first needed and never ended. Within `Partnership` it spins, on a
+// core of its own; outside it sleeps.
 class Partner {
  public:
   static Partner& get();
-  static bool is_possible();  // there is a second core for this process
-  ~Partner();
+  // There is a second core for this process, and its thread was not left behind by a fork.
+  static bool is_possible();
 
   // Runs `other` on the second thread and `own` on this one, and returns when both are done.
   // False if the second thread was not there in time: its core is wanted by somebody else.
@@ -28,7 +28,7 @@ class Partner {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<bool> is_awake_{false}, is_over_{false};
+  std::atomic<bool> is_awake_{false};
   std::atomic<const std::function<void()>*> task_{nullptr};
   std::atomic<unsigned> finished_{0};
   unsigned started_ = 0;
