@@ -82,6 +82,14 @@ class VPGConfig(SeparateValueConfig):
                 f"num_envs must be 1 when one_episode is true, but is {self.num_envs}.",
                 hint="a step after every episode leaves nothing for another environment to do.",
             )
+        is_one_return = self.one_episode and self.advantage == "total_return"
+        if is_one_return and self.normalize_advantage == "rollout":
+            raise ConfigError(
+                "normalize_advantage must be none when one_episode is true and advantage is "
+                "total_return, but is rollout.",
+                hint="all rows of an episode have its return, which less its mean is 0: nothing would "
+                "be learnt.",
+            )
         if self.adaptive_kl_target is not None and not self.learning_rate.is_constant:
             raise ConfigError(
                 "learning_rate must be one number when adaptive_kl_target sets it, "

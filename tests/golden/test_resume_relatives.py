@@ -49,6 +49,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "num_envs": 1,
         "one_episode": True,
         "advantage": "total_return",
+        "normalize_advantage": "none",
         "total_timesteps": 200,
     },
     "trpo": {

@@ -357,7 +357,14 @@ def test_reinforce_learns_from_one_episode_at_a_time(cap: int) -> None:
 
 
 def test_contradictions_are_refused() -> None:
-    """One episode at a time leaves nothing for a second environment; a KL target sets the step."""
+    """One episode at a time leaves nothing for a second environment; a KL target sets the step.
+
+    One episode has one return, of which its own mean leaves nothing.
+    """
+    with pytest.raises(
+        ConfigError, match="normalize_advantage must be none when one_episode is tr"
+    ):
+        VPGConfig().replace(one_episode=True, num_envs=1, advantage="total_return")
     with pytest.raises(ConfigError, match="num_envs must be 1 when one_episode is true"):
         VPGConfig().replace(one_episode=True, num_envs=2)
     with pytest.raises(ConfigError, match="learning_rate must be one number when adaptive_kl"):
