@@ -103,10 +103,13 @@ SECTIONS: dict[str, list[Promise]] = {
             ("faults/test_interrupts.py",),
         ),
         Promise(
-            "One signal stops training, evaluating or filming within 10 s, also with workers, in an "
-            "evaluation, in a save and in an update of minutes; no process and no shared memory stay",
+            "One signal stops training, evaluating or filming within 10 s, also with workers (stuck "
+            "ones, and such as are told too), in an evaluation, in a save and in an update of minutes; "
+            "no process and no shared memory stay",
             (
                 "faults/test_signals.py::test_a_run_with_workers_stops_with_all_of_them",
+                "faults/test_signals.py::test_a_machine_that_stops_tells_everyone_at_once",
+                "faults/test_signals.py::test_a_stuck_worker_does_not_hold_up_a_stop",
                 "faults/test_signals.py::test_a_signal_in_an_evaluation_takes_its_iteration_back",
                 "faults/test_signals.py::test_a_signal_during_a_save_waits_for_it",
                 "faults/test_signals.py::test_a_long_update_hears_the_signal",
@@ -157,6 +160,7 @@ SECTIONS: dict[str, list[Promise]] = {
             (
                 "faults/test_checkpoint_faults.py::test_training_goes_on_while_the_disk_is_full",
                 "faults/test_checkpoint_faults.py::test_a_last_save_that_fails_is_no_success",
+                "faults/test_checkpoint_faults.py::test_a_run_that_learnt_is_never_removed",
                 "unit/test_run_folder.py::test_rows_that_find_no_room_wait_for_it",
             ),
         ),
@@ -194,6 +198,7 @@ SECTIONS: dict[str, list[Promise]] = {
                 "faults/test_supervision.py::test_the_run_goes_on",
                 "faults/test_supervision.py::test_what_was_collected_before_is_kept",
                 "faults/test_supervision.py::test_three_faults_of_one_environment_end_the_run",
+                "faults/test_supervision.py::test_a_worker_that_dies_while_nothing_is_collected_costs_no_checkpoint",
             ),
         ),
         Promise(

@@ -8,7 +8,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -152,10 +153,11 @@ class Worker:
         self._answers.close()
         self.board.close()
 
-    def end(self) -> None:
-        """Waits a moment for the process, then kills it."""
+    def end(self, until: float | None = None) -> None:
+        """Waits a moment for the process, then kills it; `until` is by the monotonic clock."""
+        left = _PATIENCE_SECONDS if until is None else max(until - time.monotonic(), 0.0)
         try:
-            self._process.wait(_PATIENCE_SECONDS)
+            self._process.wait(left)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -171,3 +173,12 @@ def portable(payload: tuple[Any, ...]) -> bytes:
             f"that raised {type(error).__name__}: {error}.",
             hint="open files, locks and connections within the callable; or set workers to 0.",
         ) from error
+
+
+def end_all(workers: Sequence[Worker]) -> None:
+    """Ends workers, all within the time that one is given."""
+    for worker in workers:
+        worker.ask_to_end()
+    until = time.monotonic() + _PATIENCE_SECONDS
+    for worker in workers:
+        worker.end(until)

@@ -28,7 +28,7 @@ from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
 from clipper.scoring import Score
 from clipper.supervision import SupervisedShare
-from clipper.worker_handle import Worker, WorkerLost, portable
+from clipper.worker_handle import Worker, WorkerLost, end_all, portable
 
 # what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
@@ -219,10 +219,7 @@ class ProcessSampler:
 
     def close(self) -> None:
         """Closes the environments and ends the workers."""
-        for each in self._workers:
-            each.worker.ask_to_end()
-        for each in self._workers:
-            each.worker.end()
+        end_all([each.worker for each in self._workers])
         self._workers = []
         if self._local is not None:
             self._local.close()

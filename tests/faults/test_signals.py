@@ -137,6 +137,47 @@ def test_a_machine_that_stops_tells_everyone_at_once(algorithm: str, tmp_path: P
     assert read_checkpoint(tmp_path / RUN / "checkpoints")[0].step == steps
 
 
+STUCK = """
+import time
+from gymnasium.envs.classic_control import CartPoleEnv
+class Stuck(CartPoleEnv):
+    count = 0
+    def step(self, action):
+        Stuck.count += 1
+        if Stuck.count > 2000:
+            time.sleep(600)
+        return super().step(action)
+"""
+
+
+def test_a_stuck_worker_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    """Its step lasts ten minutes; where its environments were is known, and it is killed."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    words = ["train", "stuck:Stuck", *TINY, *LONG, "--isolate", "--env-timeout=600"]
+    run = tmp_path / "runs/stuck-Stuck/s-0"
+    with started(tmp_path, *words) as process:
+        until(lambda: any(tmp_path.glob("runs/*/s-0/metrics.csv")), "no run was begun")
+        (run,) = tmp_path.glob("runs/*/s-0")
+        sizes: list[int] = []
+
+        def is_stuck() -> bool:
+            sizes.append((run / "metrics.csv").stat().st_size)
+            return sizes[-1] > 1000 and len(sizes) > 50 and len(set(sizes[-50:])) == 1
+
+        until(is_stuck, "it was never stuck")
+        workers = tree(process)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        out, err = process.communicate(timeout=30)
+        within(begun, SECONDS, "once")
+        assert process.returncode == 130, err
+        assert "stopped by SIGINT" in out
+    until(lambda: gone(workers), "a worker stayed", SECONDS_OF_KILL)
+    steps = int(read_rows(run / "metrics.csv")[-1]["step"])
+    assert steps > 1000
+    assert read_checkpoint(run / "checkpoints")[0].step == steps
+
+
 class Gone(io.StringIO):
     """A terminal that was closed."""
 
