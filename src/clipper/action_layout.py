@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from clipper.errors import SpaceError
 
 SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete and MultiBinary"
+# the largest float and the like are written for "none"; nobody means to span them
+_NO_BOUND = 1e18
 ActionKind = Literal["box", "discrete", "multi_discrete", "multi_binary"]
 
 
@@ -68,7 +70,7 @@ class ActionLayout:
             )
         self._low: NDArray[Any] = space.low.astype(np.float64).reshape(-1)
         self._high: NDArray[Any] = space.high.astype(np.float64).reshape(-1)
-        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        bounded = self._bounded = (np.abs(self._low) < _NO_BOUND) & (np.abs(self._high) < _NO_BOUND)
         if np.any(self._low > self._high):
             raise SpaceError(
                 f"low must be at most high in a Box of actions, but the space is {space}."
@@ -128,7 +130,7 @@ class ActionLayout:
         """Returns the share of bounded numbers sampled outside the bounds, or None if not box."""
         if self.kind != "box":
             return None
-        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        bounded = self._bounded
         if not bounded.any():
             return None
         return float((np.abs(actions[..., bounded]) > 1.0).mean())
@@ -136,7 +138,7 @@ class ActionLayout:
     def describe(self) -> list[str]:
         """Returns a line for every change an action meets on its way to the environment."""
         if self.kind == "box":
-            bounded = np.isfinite(self._low) & np.isfinite(self._high)
+            bounded = self._bounded
             if not bounded.any():
                 is_free = np.isinf(self._low).all() and np.isinf(self._high).all()
                 return [] if is_free else ["actions: clipped to their bounds"]

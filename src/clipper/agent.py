@@ -422,6 +422,7 @@ class Agent:
             )
         arrays, _ = agent_file.read(agent_file.last_agent(Path(path)))
         agent_file.load_policy(self.policy, without_prefix("policy", arrays), str(path))
+        self._run.begin_at_policy()
         self._weights_from = str(path)
 
     def close(self) -> None:
@@ -475,6 +476,9 @@ class Agent:
         )
         agent._adopt(identity, layouts, module, check_device(device), playground)
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
+        agent._run.begin_at_policy()
+        # nobody knows whether the number of steps was a preset's advice: time alone ends it if given
+        agent._has_step_limit = False
         agent._run.state.step = meta["step"]
         if not meta["exact"]:
             why = f": {meta['inexact']}" if meta.get("inexact") else ""

@@ -178,3 +178,18 @@ class CEMConfig(Config):
         low=0,
         group="objective",
     )
+
+    def validate(self) -> Self:
+        """Returns this config if every setting is in range and they agree.
+
+        Raises:
+            ConfigError: A setting is out of range, or there are fewer candidates than environments.
+        """
+        super().validate()
+        if self.population_size < self.num_envs:
+            raise ConfigError(
+                f"population_size must be at least num_envs = {self.num_envs}, but is "
+                f"{self.population_size}.",
+                hint="every environment plays candidates of its own.",
+            )
+        return self

@@ -258,7 +258,19 @@ class _Exam:
             self._policy.obs_layout.write(obs, player.obs)
         except Exception as error:
             raise self._fault("reset", player, error) from error
+        self._check_finite(player, 0.0)
         return player
+
+    def _check_finite(self, player: _Player, reward: float) -> None:
+        """Raises if an observation or a reward is not finite."""
+        numbers = self._policy.obs_layout.numbers(player.obs)
+        if math.isfinite(reward) and np.isfinite(numbers).all():
+            return
+        what = what_is_not_finite(self._policy.obs_layout, player.obs, reward)
+        raise NumericsError(
+            f"rewards and observations must be finite, but {self._name} gave {what} (evaluation "
+            f"episode {player.episode}, step {player.length}, seed {self._seeds[player.episode]})."
+        )
 
     def step(self, player: _Player, action: Any) -> bool:
         """Steps one environment and returns True if its episode ended."""
@@ -271,14 +283,7 @@ class _Exam:
             raise self._fault("step", player, error) from error
         player.total += reward
         player.length += 1
-        numbers = self._policy.obs_layout.numbers(player.obs)
-        if not math.isfinite(reward) or not np.isfinite(numbers).all():
-            what = what_is_not_finite(self._policy.obs_layout, player.obs, reward)
-            raise NumericsError(
-                f"rewards and observations must be finite, but {self._name} gave {what} (evaluation "
-                f"episode {player.episode}, step {player.length}, "
-                f"seed {self._seeds[player.episode]})."
-            )
+        self._check_finite(player, reward)
         if terminated or truncated:
             return True
         player.was_cut = player.length >= self._limit

@@ -70,6 +70,11 @@ def simple_parts(
     children: list[tuple[str | int, spaces.Space[Any]]]
     if isinstance(space, spaces.Dict):
         children = list(space.spaces.items())
+        if bad := [key for key, _ in children if not isinstance(key, str)]:
+            raise SpaceError(
+                f"the parts of a Dict observation must have names, but one is {bad[0]!r}.",
+                hint="names are kept in files, so that an agent finds its parts again.",
+            )
     elif isinstance(space, spaces.Tuple):
         children = list(enumerate(space.spaces))
     else:

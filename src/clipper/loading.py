@@ -12,7 +12,7 @@ from clipper.agent import AGENTS, Agent
 from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source, needs_trust
 from clipper.envs.vector import spaces_of
-from clipper.errors import EnvironmentUnknown, SpaceError
+from clipper.errors import ConfigError, EnvironmentUnknown, SpaceError
 from clipper.policies.build import ModuleLike
 from clipper.run_folder import RunFolder, read_config
 from clipper.spaces import describe_space
@@ -123,6 +123,8 @@ def resume(
             isolate,
             env_timeout,
         )
+        if source is not None and env is not None:
+            _check_spaces(agent, source)
         if module is not None:  # it may be another one, with tensors of the same shapes
             agent_file.check_examples(agent.policy, checkpoint.agent, str(path))
         agent.go_on_from(folder, checkpoint)
@@ -157,7 +159,15 @@ def _source_of(meta: Mapping[str, Any], given: EnvLike | None, trust_env: bool) 
 def _env_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
     kwargs, limit = env["kwargs"], env["max_episode_steps"]
     if given is not None:
-        kwargs = kwargs if isinstance(given, str) or callable(given) else None
+        # arguments of another environment are not those of a callable
+        if not (isinstance(given, str) or (callable(given) and not env["is_named"])):
+            kwargs = None
+        if kwargs and needs_trust("", kwargs) and not trust_env:
+            raise ConfigError(
+                "the environment's arguments are those of the file, and one that may name another "
+                "file is not taken unasked.",
+                hint="trust_env=True (--trust-env) does it; only with files you trust.",
+            )
         return env_source(given, env_kwargs=kwargs, max_episode_steps=limit)
     if not env["is_named"] or (needs_trust(env["name"], kwargs) and not trust_env):
         return None

@@ -53,12 +53,18 @@ class TrainingRun:
         self.identity = identity
         self.policy = policy
         self._playground = playground
-        config = identity.config
-        self.algorithm = build_algorithm(identity.algorithm, policy, config, identity.seed)
-        self.state = TrainingState(next_evaluation=config.evaluation_interval)
+        self.begin_at_policy()
+        self.state = TrainingState(next_evaluation=identity.config.evaluation_interval)
         self.origin: str | None = None
         self.checkpoints = CheckpointRules()
         self._store: RunKeeper | None = None
+
+    def begin_at_policy(self) -> None:
+        """Begins with the weights that the policy has now, which some algorithms keep copies of."""
+        identity = self.identity
+        self.algorithm = build_algorithm(
+            identity.algorithm, self.policy, identity.config, identity.seed
+        )
 
     @property
     def engine(self) -> str:

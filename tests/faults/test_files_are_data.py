@@ -17,10 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
 import clipper
+from clipper import agent_file
 from clipper.checkpoint import (
     dump_json,
     read_checkpoint,
@@ -709,3 +711,19 @@ def test_a_disk_that_says_no_is_not_damage(run: Path, monkeypatch: pytest.Monkey
         with pytest.raises(FileError, match="Input/output error"):
             read_checkpoint(run / "checkpoints")
     assert read_checkpoint(run / "checkpoints")[1] == []
+
+
+def test_arguments_of_a_file_are_trusted_for_no_environment_unasked(tmp_path: Path) -> None:
+    """Naming the environment oneself is no trust in a path that the file hands to it."""
+    agent = clipper.PPO("CartPole-v1", preset="none", num_envs=1)
+    meta = agent._run.describe()
+    meta["env"]["kwargs"] = {"xml_file": "/etc/passwd"}
+    agent_file.write(tmp_path / "a.safetensors", agent.policy, meta)
+    agent.close()
+    with pytest.raises(ConfigError, match="is not taken unasked") as caught:
+        clipper.load(tmp_path / "a.safetensors", env="CartPole-v1")
+    assert "--trust-env" in str(caught.value.hint)
+    # a callable of one's own is not given the arguments of what the file names
+    other = clipper.load(tmp_path / "a.safetensors", env=lambda: gymnasium.make("CartPole-v1"))
+    assert other.evaluate(1).episodes == 1
+    other.close()

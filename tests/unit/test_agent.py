@@ -545,3 +545,16 @@ def test_an_environment_without_end_cannot_hold_up_training() -> None:
     assert any("no limit" in warning for warning in agent.warnings())
     agent.train(progress=False)
     assert len(steps) <= 512 + 4 * 2 * 128 + 200  # the probe's few steps on top
+
+
+def test_a_run_goes_on_in_the_spaces_it_was_trained_in(tmp_path: Path) -> None:
+    """Another environment with other bounds of its actions would scale them otherwise."""
+    agent = clipper.PPO("Pendulum-v1", preset="none", num_steps=16, minibatch_size=16, num_envs=1)
+    agent.train(16, progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    with pytest.raises(SpaceError, match="must be the one the agent was trained in"):
+        clipper.resume(tmp_path / "run", env="MountainCarContinuous-v0")
+    again = clipper.resume(tmp_path / "run")
+    # time alone ends it, although as many steps as were asked for are done
+    assert again.train(budget=again._run.state.wall_seconds + 0.3, progress=False).step > 16
+    again.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,24 @@ def test_settings_of_other_algorithms_are_refused(name: str) -> None:
     """CEM has no step size, no discount and no value function."""
     with pytest.raises(ConfigError, match=f"no setting '{name}'"):
         clipper.CEM("CartPole-v1", **{name: 1})
+
+
+def test_a_search_begins_at_the_weights_it_is_given(tmp_path: Path) -> None:
+    """The first generation is drawn around them, from a file of another run and after loading."""
+    settings = {"hidden_sizes": (4,), "eval_every": 0, "population_size": 8, "num_envs": 2}
+    first = clipper.CEM("CartPole-v1", preset="none", seed=3, **settings)
+    first.save(tmp_path / "first.safetensors")
+    other = clipper.CEM("CartPole-v1", preset="none", seed=4, **settings)
+    other.init_from(tmp_path / "first.safetensors")
+    loaded = clipper.load(tmp_path / "first.safetensors")
+    wanted = read_vector(mode_parameters(first.policy)).double().numpy()
+    for agent in (other, loaded):
+        assert np.array_equal(agent._run.algorithm.mean, wanted)
+        agent.close()
+    first.close()
+
+
+def test_every_environment_has_a_candidate() -> None:
+    """With fewer candidates than environments the last steps would be shared out to nobody."""
+    with pytest.raises(ConfigError, match="population_size must be at least num_envs = 8"):
+        CEMConfig().replace(population_size=4, num_envs=8)

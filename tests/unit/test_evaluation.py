@@ -521,3 +521,17 @@ def test_an_environment_that_does_not_render_is_told() -> None:
         frames = play_frames(policy, env, "x", episodes=1, seed=0, deterministic=True)
         with pytest.raises(EnvironmentFault, match=words):
             next(frames)
+
+
+def test_a_first_observation_that_is_not_finite_is_an_error() -> None:
+    """As it is in training: what the policy made of it would be no honest return."""
+
+    class Rotten(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def reset(self, **keywords: Any) -> Any:
+            obs, info = super().reset(**keywords)
+            return np.full_like(obs, np.nan), info
+
+    agent = clipper.PPO(lambda: Rotten(gymnasium.make("CartPole-v1")), preset="none")
+    with pytest.raises(NumericsError, match="evaluation episode 0, step 0"):
+        agent.evaluate(2)
+    agent.close()

@@ -448,3 +448,20 @@ def test_parts_whose_paths_read_alike_have_columns_of_their_own() -> None:
         {"a": spaces.Dict({"b": spaces.Box(-1.0, 1.0, (1,))}), "a.b": spaces.Box(-2.0, 2.0, (1,))}
     )
     assert len(ObservationLayout(space).split(np.zeros((1, 2)))) == 2
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_largest_float_as_a_bound_is_none(kind: Any) -> None:
+    """Nobody means to span it: what is sampled arrives as it is."""
+    most = np.finfo(kind).max
+    layout = ActionLayout(spaces.Box(-most, most, (2,), kind))
+    sampled = np.array([[0.0, 0.3]], np.float32)
+    np.testing.assert_allclose(layout.to_env(sampled)[0], sampled[0], rtol=1e-6)
+    assert layout.box_scale is not None
+    assert np.isfinite(layout.box_scale[1][2:]).all()
+
+
+def test_parts_of_a_dict_have_names() -> None:
+    """Gymnasium takes any key; a file of ours could not tell 1 from "1"."""
+    with pytest.raises(SpaceError, match="must have names, but one is 0"):
+        ObservationLayout(spaces.Dict({0: spaces.Discrete(2)}))

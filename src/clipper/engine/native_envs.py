@@ -47,8 +47,18 @@ def is_native(source: EnvSource, vectorization: str) -> bool:
         raise ConfigError(
             f"vectorization must be one of {', '.join(VECTORIZATIONS)}, but is {vectorization!r}."
         )
+    if source.terminal_on_life_loss and vectorization == "native":
+        raise ConfigError(
+            "terminal_on_life_loss must be false with vectorization native, but is true.",
+            hint="native environments count no lives.",
+        )
     if vectorization == "auto":
-        return source.is_named and is_library(source.name) and kernels.ABSENCE is None
+        return (
+            not source.terminal_on_life_loss
+            and source.is_named
+            and is_library(source.name)
+            and kernels.ABSENCE is None
+        )
     if vectorization == "native":
         _library_of(source)
     return vectorization == "native"

@@ -250,3 +250,11 @@ def test_a_reason_in_any_encoding_is_told() -> None:
     with pytest.raises(EnvironmentFault, match="step 5"):
         agent.train(progress=False)
     agent.close()
+
+
+def test_lives_are_refused_where_nobody_counts_them() -> None:
+    """By name it is an error; left to itself, Gymnasium's loop asks the library for lives."""
+    source = env_source(walk("BOX")).with_settings({"terminal_on_life_loss": True})
+    with pytest.raises(ConfigError, match="terminal_on_life_loss must be false"):
+        is_native(source, "native")
+    assert not is_native(source, "auto")
