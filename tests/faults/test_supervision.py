@@ -199,7 +199,9 @@ def test_a_resumed_run_remembers_faults(tmp_path: Path) -> None:
     first.close()
     assert not (tmp_path / "lives").read_bytes()
     (tmp_path / "lives").write_bytes(b"x")
-    second = clipper.resume(tmp_path / "run", env=partial(Failing, **kwargs), workers=1)
+    second = clipper.resume(
+        tmp_path / "run", env=partial(Failing, **kwargs), workers=1, trust_env=True
+    )
     with pytest.raises(EnvironmentFault, match="must not fail 3 times within an hour"):
         second.train(8 * 96, progress=False)
     second.close()
@@ -264,7 +266,11 @@ def test_a_worker_that_is_lost_in_a_replay_is_replaced(
     (tmp_path / "lives").write_bytes(b"x")
     timeout = 0.5 if way == "hang" else None
     second = clipper.resume(
-        tmp_path / "run", env=partial(Failing, **kwargs), workers=1, env_timeout=timeout
+        tmp_path / "run",
+        env=partial(Failing, **kwargs),
+        workers=1,
+        env_timeout=timeout,
+        trust_env=True,
     )
     with caplog.at_level(logging.WARNING, "clipper"):
         second.train(8 * 96, progress=False)
