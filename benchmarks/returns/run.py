@@ -195,7 +195,7 @@ def table() -> str:
     """
     lines = [
         "| environment | steps | seeds | mean | worst seed | goal (mean, worst) | published "
-        "| minutes a run |",
+        "| CPU seconds a run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[str, dict[str, list[dict[str, str]]]] = {}
@@ -211,10 +211,10 @@ def table() -> str:
         means = [float(row["training_mean" if env in BY_TRAINING else "mean"]) for row in rows]
         goal, worst_goal, published = GOALS[env]
         goals = f"{goal:,}" if worst_goal is None else f"{goal}, {worst_goal}"
-        minutes = sum(float(row["wall_seconds"]) for row in rows) / len(rows) / 60
+        cpu_seconds = sum(float(row["cpu_seconds"]) for row in rows) / len(rows)
         lines.append(
             f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):,.1f} "
-            f"| {min(means):,.1f} | {goals} | {published} | {minutes:.1f} |"
+            f"| {min(means):,.1f} | {goals} | {published} | {cpu_seconds:.3g} |"
         )
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -47,13 +47,20 @@ class Interrupt:
 def interruptible() -> Iterator[Interrupt]:
     """Takes over SIGINT and SIGTERM for the length of the block, in the main thread."""
     interrupt = Interrupt()
-    if threading.current_thread() is not threading.main_thread():
+    with handled(interrupt.handle):
         yield interrupt
+
+
+@contextmanager
+def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Gives SIGINT and SIGTERM to a handler for the length of the block, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, interrupt.handle) for number in numbers}
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield interrupt
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipper.action_layout import ActionLayout
 from clipper.block_checks import check_finite
 from clipper.cut_rollout import cut_off, joined_in_time, judged
 from clipper.envs.dropping import too_often
@@ -28,6 +29,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import Rollout, block_shapes
 from clipper.scoring import Score
+from clipper.spaces import ObservationLayout
 from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
@@ -243,7 +245,9 @@ class SupervisedShare:
         since = [blocks.copy() for blocks in self._since]
         return _Point(steps, self._standing, since, self._recent.copy(), self._obs)
 
-    def state(self, steps: int, policy_layouts: tuple[Any, Any]) -> dict[str, NDArray[Any]]:
+    def state(
+        self, steps: int, obs_layout: ObservationLayout, action_layout: ActionLayout
+    ) -> dict[str, NDArray[Any]]:
         """Returns the part of the sampler's state at the point that was marked last.
 
         The worker is asked only after a contest, whose actions it has for itself. If it is lost then,
@@ -251,12 +255,12 @@ class SupervisedShare:
 
         Args:
             steps: Of that point.
-            policy_layouts: How observations and actions lie in their rows.
+            obs_layout: How observations lie in their rows.
+            action_layout: How actions do.
 
         Raises:
             InvariantBreach: Another point is asked for.
         """
-        obs_layout, action_layout = policy_layouts
         point = self._marked
         if point.steps != steps:
             raise InvariantBreach(
@@ -266,6 +270,7 @@ class SupervisedShare:
         if point.standing is None:
             return found
         lengths = point.standing["lengths"]
+        none = np.zeros((0, action_layout.size), dtype=action_layout.dtype)
         if point.obs is None:
             try:
                 if not self._is_new:
@@ -280,10 +285,9 @@ class SupervisedShare:
             found |= {"episodes": episodes, "lengths": 0 * lengths, "replayed": 0 * lengths}
             found["returns"] = 0.0 * point.standing["returns"]
             found["obs"] = obs_layout.new_rows(len(self.share))
-            found["actions"] = np.zeros((0, action_layout.size), dtype=action_layout.dtype)
+            found["actions"] = none
             return found
         _sort_out(point.since, point.recent)
-        none = np.zeros((0, action_layout.size), dtype=action_layout.dtype)
         parts = []
         for blocks, length in zip(point.since, lengths.tolist(), strict=True):
             actions = np.concatenate([none, *blocks])
@@ -357,6 +361,7 @@ class SupervisedShare:
         """Starts another worker, in new episodes."""
         assert self._standing is not None
         lost, self.worker, self._is_new = self.worker, self._make(), True
+        self._obs = None
         lost.ask_to_end()
         lost.end()
         self.worker.receive(self._wrong_at_start())

@@ -188,9 +188,10 @@ class ProcessSampler:
             mark: Now, or the last one that was taken.
         """
         mark = mark or self.mark()
-        layouts = (self.obs_layout, self.action_layout)
         states = [] if self._local is None else [self._local.state_dict(mark)]
-        states += [each.state(mark.steps, layouts) for each in self._workers]
+        states += [
+            each.state(mark.steps, self.obs_layout, self.action_layout) for each in self._workers
+        ]
         names = [name for name in states[0] if name != "steps"]
         joint = {name: np.concatenate([state[name] for state in states]) for name in names}
         return {"steps": states[0]["steps"], **joint}

@@ -301,6 +301,16 @@ def train_while_full(run: Path, disk: Episode, **more: Any) -> tuple[Agent, Outc
         disk.end()
 
 
+def train_by_command(disk: Episode, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Trains the same by `clipper train` in the working directory; returns its exit code."""
+    monkeypatch.setattr("clipper.progress.ProgressDisplay.__call__", lambda _, r: disk(r))
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items() if k != "hidden_sizes"]
+    try:
+        return main(["train", "CartPole-v1", "--name=full", "--hidden-sizes=4", *words, *flags])
+    finally:
+        disk.end()
+
+
 def test_training_goes_on_while_the_disk_is_full(
     straight: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -348,21 +358,7 @@ def test_a_last_save_that_fails_is_no_success(
 ) -> None:
     """The command ends with exit code 5: what, why, up to where the run is kept, and how to go on."""
     monkeypatch.chdir(tmp_path)
-    disk = Episode(128, 128)
-    monkeypatch.setattr("clipper.progress.ProgressDisplay.__call__", lambda _, r: disk(r))
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items() if k != "hidden_sizes"]
-    words = [
-        "train",
-        "CartPole-v1",
-        "--name=full",
-        "--hidden-sizes=4",
-        "--checkpoint-every=32",
-        *flags,
-    ]
-    try:
-        code = main(words)
-    finally:
-        disk.end()
+    code = train_by_command(Episode(128, 128), monkeypatch, "--checkpoint-every=32")
     said = capsys.readouterr()
     assert code == 5, said.err
     assert "must be writable, but No space left on device" in said.err
@@ -377,13 +373,7 @@ def test_a_run_that_learnt_is_never_removed(
 ) -> None:
     """No checkpoint but the first could be written: the rows and the best agent stay where they are."""
     monkeypatch.chdir(tmp_path)
-    disk = Episode(96, 128)
-    monkeypatch.setattr("clipper.progress.ProgressDisplay.__call__", lambda _, r: disk(r))
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items() if k != "hidden_sizes"]
-    try:
-        code = main(["train", "CartPole-v1", "--name=full", "--hidden-sizes=4", *flags])
-    finally:
-        disk.end()
+    code = train_by_command(Episode(96, 128), monkeypatch)
     said = capsys.readouterr()
     assert code == 5, said.err
     assert "no checkpoint could be written; what else was is in" in said.err

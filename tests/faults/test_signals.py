@@ -154,7 +154,6 @@ def test_a_stuck_worker_does_not_hold_up_a_stop(tmp_path: Path) -> None:
     """Its step lasts ten minutes; where its environments were is known, and it is killed."""
     (tmp_path / "stuck.py").write_text(STUCK)
     words = ["train", "stuck:Stuck", *TINY, *LONG, "--isolate", "--env-timeout=600"]
-    run = tmp_path / "runs/stuck-Stuck/s-0"
     with started(tmp_path, *words) as process:
         until(lambda: any(tmp_path.glob("runs/*/s-0/metrics.csv")), "no run was begun")
         (run,) = tmp_path.glob("runs/*/s-0")

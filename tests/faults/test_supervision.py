@@ -253,6 +253,29 @@ def test_a_worker_that_dies_while_nothing_is_collected_costs_no_checkpoint(
         assert "began new episodes" in inexact
 
 
+def test_a_rollout_that_ends_with_its_worker_leaves_the_new_episode_known(tmp_path: Path) -> None:
+    """REINFORCE's rollout is over where its episode is cut: a run stopped there goes on from there."""
+    kwargs = failing(tmp_path, "kill", lives=1)
+    agent = clipper.VPG(
+        Failing, env_kwargs=kwargs, workers=1, isolate=True, preset="none", one_episode=True,
+        num_envs=1, num_steps=40, hidden_sizes=(8,), total_timesteps=400, eval_every=0, seed=1,
+    )  # fmt: skip
+    agent.train(
+        progress=False,
+        run_dir=tmp_path / "run",
+        callback=lambda report: report.stop() if "rollout/env_faults" in report.metrics else None,
+    )
+    agent.close()
+    assert not (tmp_path / "lives").read_bytes()
+    agent = clipper.resume(
+        tmp_path / "run", env=partial(Failing, **kwargs), workers=1, isolate=True, trust_env=True
+    )
+    agent.train(progress=False)
+    agent.close()
+    assert "a worker was replaced" in str(agent.inexact)
+    assert "could not be replayed" not in str(agent.inexact)
+
+
 @pytest.mark.parametrize("way", ["segfault", "hang"])
 def test_a_worker_that_is_lost_in_a_replay_is_replaced(
     way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,6 +13,7 @@ from types import FrameType
 from clipper.experiments.processes import Event, Processes
 from clipper.experiments.results import ResultsFiles, read_result
 from clipper.experiments.states import Observer, RunState
+from clipper.interrupts import handled
 
 _POLL_SECONDS = 0.25
 
@@ -29,22 +28,6 @@ class _Interrupts:
     def handle(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
         self.count += 1
-
-
-@contextmanager
-def _noticed() -> Iterator[_Interrupts]:
-    """Counts SIGINT and SIGTERM for the length of the block, in the main thread."""
-    interrupts = _Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, interrupts.handle) for number in numbers}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Scheduler:
@@ -69,7 +52,8 @@ class Scheduler:
     def run(self) -> int | None:
         """Returns when no run is left or all have stopped: the signal's number, or None."""
         num_told = 0
-        with _noticed() as interrupts:
+        interrupts = _Interrupts()
+        with handled(interrupts.handle):
             while True:
                 if interrupts.count > num_told:
                     # the first asks the runs to save, a second one does not wait for that
