@@ -27,7 +27,7 @@ from clipper.engine.devices import (
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError
-from clipper.evaluation import Evaluation
+from clipper.evaluation import MAX_ENVS, Evaluation
 from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
 from clipper.playground import Playground
@@ -261,8 +261,8 @@ class Agent:
             until: Ends when the mean return of the last 100 training episodes reaches it.
             budget: Training time, in seconds or as `10min`; schedules then follow the time, and
                 steps end the run only if `total_timesteps` was given.
-            run_dir: New folder for the run's files; without it nothing is written. A resumed run
-                goes on in its own folder.
+            run_dir: New folder for the run's files; without it nothing is written. A second call and
+                a resumed run go on in the run's own folder.
             callback: Called with a `Report` after every iteration; return False or call
                 `report.stop()` to end, `report.log(name, value)` to add a number.
             progress: Show the engine and progress on stderr.
@@ -275,12 +275,13 @@ class Agent:
             keep: Checkpoints that stay, at least 1; None for the run's own number (at first 2).
 
         Raises:
-            ConfigError: A setting is wrong.
+            ConfigError: A setting is wrong, or a callback calls this.
             EnvironmentFault: An environment raised; what was learnt before is kept.
             NumericsError: A number is not finite; what was learnt before is kept.
             FileError: The folder cannot be written at the start or at the end; in between the run goes
                 on without, and tries again.
         """
+        self._run.check_idle("train")
         has_step_limit = total_timesteps is not None or self._has_step_limit
         rules = StopRules(
             until=until,
@@ -297,7 +298,7 @@ class Agent:
         if run_dir is not None:
             self._run.open_folder(Path(run_dir), self.describe())
         else:
-            self._run.note_resumed()
+            self._run.go_on_in_folder()
         try:
             with one_thread_if_small(self.policy), long_lived_objects_left_alone():
                 if not progress:
@@ -308,7 +309,12 @@ class Agent:
             self._run.close_folder()
 
     def evaluate(
-        self, episodes: int = 100, *, seed: int = 0, deterministic: bool = True
+        self,
+        episodes: int = 100,
+        *,
+        seed: int = 0,
+        deterministic: bool = True,
+        num_envs: int = MAX_ENVS,
     ) -> Evaluation:
         """Returns mean, standard deviation and 95 % interval of the return of fresh episodes.
 
@@ -316,16 +322,34 @@ class Agent:
             episodes: How many to play.
             seed: The evaluation's own seed; the same seed plays the same episodes.
             deterministic: Take the most likely action, or sample as in training.
+            num_envs: Environments stepped side by side, at most 16; 1 for those of which a process
+                can hold but one. It changes no result.
+
+        Raises:
+            ConfigError: A number is out of its range, or an environment that was given as an instance
+                is being trained in.
+            EnvironmentFault: An environment raised.
+            NumericsError: A reward or an observation is not finite.
         """
         if episodes < 1:
             raise ConfigError(f"episodes must be at least 1, but is {episodes}.")
+        if not 1 <= num_envs <= MAX_ENVS:
+            raise ConfigError(f"num_envs must be from 1 to {MAX_ENVS}, but is {num_envs}.")
         source = self._playground.source
         if source.instance is not None:
+            self._run.check_idle(
+                "evaluate with an instance as env",
+                hint="give the agent a callable that makes environments: lambda: MyEnv().",
+            )
             # the examination plays on the training environment: it is brought back afterwards
             self._playground.put_away()
         with one_thread_if_small(self.policy):
             return self._playground.examined(
-                self.policy, episodes=episodes, seed=seed, deterministic=deterministic
+                self.policy,
+                episodes=episodes,
+                seed=seed,
+                deterministic=deterministic,
+                num_envs=num_envs,
             )
 
     def record(
@@ -426,7 +450,12 @@ class Agent:
         self._weights_from = str(path)
 
     def close(self) -> None:
-        """Closes the environments, and the folder of a resumed run that was not trained on."""
+        """Closes the environments, and the folder of a resumed run that was not trained on.
+
+        Raises:
+            ConfigError: A callback of `train` calls this.
+        """
+        self._run.check_idle("close")
         self._run.state.note_inexact(self._playground.put_away())
         self._run.close_folder()
 

@@ -6,7 +6,6 @@ Episode i of an evaluation has a seed, and in stochastic mode noise, that are fu
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from clipper.envs.contract import fault, first_obs, read_reward
 from clipper.envs.dropping import what_is_not_finite
-from clipper.envs.make import Env, EnvSource, brief, where_raised
+from clipper.envs.make import Env, EnvSource, brief, close_all, where_raised
 from clipper.errors import EnvironmentFault, NumericsError
 from clipper.leaves import Rows
 from clipper.metrics import mean_and_std
@@ -27,8 +26,8 @@ from clipper.randomness import Purpose, derived_seed, normal, uniform, words
 
 # an episode that does not end is cut here: an examination must
 MAX_EPISODE_STEPS = 100_000
-# environments that play side by side, and rows the policy is asked about at once
-_ROWS = 16
+# environments that play side by side at most, and rows the policy is asked about at once
+MAX_ENVS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ def evaluate(
     deterministic: bool,
     purposes: Purposes = EXAM,
     max_steps: int | None = None,
-    max_envs: int = _ROWS,
+    num_envs: int = MAX_ENVS,
     place: NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Returns the result of playing `episodes` fresh episodes to their end.
@@ -116,7 +115,7 @@ def evaluate(
         purposes: Which counters to draw from.
         max_steps: Steps of the whole examination, or None. Each episode has an equal share, so that
             the result does not depend on who plays beside whom; one that needs more is cut.
-        max_envs: Environments stepped side by side.
+        num_envs: Environments stepped side by side at most, which changes no result.
         place: Receives, before each step, where it is taken, int64 [5]: 0, the episode, its seed, the
             step (0 for the reset), and how many were; for whoever watches from outside.
 
@@ -129,7 +128,7 @@ def evaluate(
     if max_steps is not None:
         limit = min(limit, max(max_steps // episodes, 1))
     exam = _Exam(policy, source.name, episodes, seed, deterministic, purposes, limit, place)
-    players = exam.play(source, 1 if source.instance is not None else min(episodes, max_envs))
+    players = exam.play(source, 1 if source.instance is not None else min(episodes, num_envs))
     returns = tuple(player.total for player in players)
     mean, std = mean_and_std(returns)
     low, high = bootstrap_interval(np.array(returns), seed)
@@ -196,14 +195,12 @@ class _Exam:
 
     def play(self, source: EnvSource, num_envs: int) -> list[_Player]:
         """Returns every episode after its end, in order."""
-        opened: list[Env] = []
+        opened = source.make_several(num_envs)
         try:
-            opened += [source.make() for _ in range(num_envs)]
-            source.check_distinct(opened)
             return self._play(source, opened)
         finally:
             if source.instance is None:
-                _close(opened)
+                close_all(opened)
 
     def _play(self, source: EnvSource, opened: list[Env]) -> list[_Player]:
         waiting = iter(range(len(self._seeds)))
@@ -222,7 +219,7 @@ class _Exam:
                     env = player.env
                     if source.is_fresh_per_episode:
                         opened.remove(env)
-                        _close([env])
+                        close_all([env])
                         opened.append(env := source.make())
                     still.append(self.begin(env, episode))
             playing = still
@@ -233,7 +230,7 @@ class _Exam:
         policy = self._policy
         # always as many rows: torch rounds products of other sizes otherwise, and a walk of 1,600
         # steps makes another of a difference in the seventh digit
-        rows = policy.obs_layout.new_rows(max(_ROWS, len(playing)))
+        rows = policy.obs_layout.new_rows(max(MAX_ENVS, len(playing)))
         for row, player in zip(rows, playing, strict=False):
             row[:] = player.obs
         noise = None if self._deterministic else self._noise(playing, len(rows))
@@ -300,12 +297,6 @@ class _Exam:
         return fault(self._name, call, error, where)
 
 
-def _close(envs: list[Env]) -> None:
-    for env in envs:
-        with contextlib.suppress(Exception):
-            env.close()
-
-
 def play_frames(
     policy: ActorCritic,
     env: Env,
@@ -332,7 +323,7 @@ def play_frames(
     try:
         for episode in range(episodes):
             if episode and remake is not None:
-                _close(made)
+                close_all(made)
                 made = [env := remake()]
             player = exam.begin(env, episode)
             ended = False
@@ -341,7 +332,7 @@ def play_frames(
                 ended = exam.step(player, exam.act([player])[0])
                 yield _frame(env, name), episode, player.total
     finally:
-        _close(made)
+        close_all(made)
 
 
 def _frame(env: Env, name: str) -> NDArray[np.uint8]:

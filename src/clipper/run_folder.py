@@ -230,6 +230,11 @@ class RunFolder:
         """Returns how many rows each CSV file has on the disk, for the checkpoint."""
         self._metrics.sync()
         self._episodes.sync()
+        return self.num_rows
+
+    @property
+    def num_rows(self) -> dict[str, int]:
+        """How many rows each CSV file has, those that wait to be written included."""
         return {"metrics": self._metrics.num_rows, "episodes": self._episodes.num_rows}
 
     def cut_back(self, rows: Mapping[str, int]) -> str | None:
@@ -263,6 +268,31 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 (self.path / "lock").unlink()
             self._lock.close()
+
+
+def opened_again(path: Path, rows: Mapping[str, int]) -> tuple[RunFolder, str | None]:
+    """Returns the folder of a run that goes on, and which of its rows are missing, or None.
+
+    Args:
+        path: The folder that the run wrote before.
+        rows: How many each CSV file had then.
+
+    Raises:
+        FileError: It is no longer there, or another process wrote it since or writes it now.
+    """
+    if not (path / "config.json").is_file():
+        raise FileError(
+            f"{path} must still be the folder of this run, but has no config.json.",
+            hint="put it back, or give another folder as run_dir.",
+        )
+    folder = RunFolder(path)
+    if any(count > rows[name] for name, count in folder.num_rows.items()):
+        folder.close()
+        raise FolderTaken(
+            f"{path} must be as this run left it, but another process went on with it.",
+            hint=f"`clipper.resume({str(path)!r})` goes on from there.",
+        )
+    return folder, folder.cut_back(rows)
 
 
 def check_free(path: Path) -> None:

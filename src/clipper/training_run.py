@@ -24,7 +24,7 @@ from clipper.metrics import Metrics
 from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
-from clipper.run_folder import RunFolder, read_config
+from clipper.run_folder import RunFolder, opened_again, read_config
 from clipper.run_keeper import RunKeeper, best_score, changes_since
 from clipper.training import Trainer
 from clipper.training_report import Callback, Outcome, Report, StopRules
@@ -58,6 +58,8 @@ class TrainingRun:
         self.origin: str | None = None
         self.checkpoints = CheckpointRules()
         self._store: RunKeeper | None = None
+        self._left: tuple[Path, dict[str, int]] | None = None
+        self._is_training = False
 
     def begin_at_policy(self) -> None:
         """Begins with the weights that the policy has now, which some algorithms keep copies of."""
@@ -75,6 +77,27 @@ class TrainingRun:
         self, rules: StopRules, observers: Sequence[Callback], profiler: Profiler = NO_STOPWATCH
     ) -> Outcome:
         """Trains until a rule ends it; the folder, if there is one, is written."""
+        self._is_training = True
+        try:
+            return self._train(rules, observers, profiler)
+        finally:
+            self._is_training = False
+
+    def check_idle(self, what: str, hint: str | None = None) -> None:
+        """Raises while the agent is trained, for what would take its environments away.
+
+        Raises:
+            ConfigError: It is.
+        """
+        if self._is_training:
+            raise ConfigError(
+                f"{what} must not be called while the agent is trained, but a callback does.",
+                hint=hint or "return False from the callback to end the training first.",
+            )
+
+    def _train(
+        self, rules: StopRules, observers: Sequence[Callback], profiler: Profiler
+    ) -> Outcome:
         first_step = self.state.step
         self.state.note_inexact(self.origin)
         self._playground.ledger = self.state.faults
@@ -203,16 +226,19 @@ class TrainingRun:
         return scores
 
     def open_folder(self, path: Path, transforms: list[str]) -> None:
-        """Begins to write a new folder.
+        """Begins to write a new folder, or goes on with the one that this run wrote last.
 
         Args:
-            path: Where; there must be no run.
+            path: Where; there must be no other run.
             transforms: Lines that name the spaces and what is done to them.
 
         Raises:
             ConfigError: A folder is written already.
-            FileError: There is a run, or the folder cannot be written.
+            FileError: There is another run, or the folder cannot be written.
         """
+        if self._left is not None and os.path.realpath(path) == os.path.realpath(self._left[0]):
+            self.go_on_in_folder()
+            return
         if self._store is not None:
             raise ConfigError(
                 "run_dir must not be given when a resumed run goes on: it writes its own folder, "
@@ -237,16 +263,26 @@ class TrainingRun:
         if self._store is not None:
             self._store.rules = self.checkpoints
 
-    def note_resumed(self) -> None:
-        """Writes into the folder, if there is one, that the run goes on."""
+    def go_on_in_folder(self) -> None:
+        """Goes on writing the folder of this run, if it has one, and notes there that it goes on.
+
+        Raises:
+            FileError: The folder is gone, or another process wrote it since.
+        """
+        if self._store is None and self._left is not None:
+            folder, missing = opened_again(*self._left)
+            self._store = RunKeeper(folder, self.policy, self.describe, self.checkpoints)
+            if missing is not None:
+                self.state.note_inexact(missing)
         if self._store is not None:
             self._store.go_on(self.state.step)
 
     def close_folder(self) -> None:
-        """Lets go of the folder."""
+        """Lets go of the folder, which the next call of `train` takes up again."""
         if self._store is not None:
-            self._store.folder.close()
-            self._store = None
+            folder, self._store = self._store.folder, None
+            self._left = folder.path, folder.num_rows
+            folder.close()
 
     def go_on_from(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
         """Takes over all that a checkpoint holds and goes on writing its folder.

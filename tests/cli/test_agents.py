@@ -17,6 +17,24 @@ from clipper.config_ppo import PPOConfig
 from clipper.presets import PRESETS
 from commands import TINY, Clip, assert_refused, left_in, read_rows
 
+# as a simulator that takes a port
+ONLY_ONE = """
+from gymnasium.envs.classic_control import CartPoleEnv
+
+
+class OnlyOne(CartPoleEnv):
+    taken = False
+
+    def __init__(self):
+        super().__init__()
+        if OnlyOne.taken:
+            raise OSError("there is a port already")
+        OnlyOne.taken = True
+
+    def close(self):
+        OnlyOne.taken = False
+"""
+
 
 def test_evaluate_json_has_exactly_these_keys(trained: Path, clip: Clip) -> None:
     """One JSON object on stdout; an interval around the mean; nothing else is said."""
@@ -43,6 +61,23 @@ def test_evaluate_is_a_function_of_its_seed_and_mode(trained: Path, clip: Clip) 
     sampled = found("--stochastic")
     assert sampled["deterministic"] is False
     assert sampled["mean"] != first["mean"]
+
+
+def test_evaluate_makes_no_more_environments_than_asked(clip: Clip) -> None:
+    """A simulator of which a process can hold one is evaluated with --num-envs 1."""
+    (Path.cwd() / "onlyone.py").write_text(ONLY_ONE)
+    flags = [*TINY, "--num-envs=1", "--minibatch-size=32", "--eval-every=0", "--seed=1"]
+    said = clip("train", "onlyone:OnlyOne", *flags, "--name=one")
+    assert said.code == 0, said.err
+    run = next(Path("runs").glob("*/one-1"))
+    said = clip("evaluate", run, "--trust-env", "--episodes=4")
+    assert (said.code, said.err.count("there is a port already")) == (3, 1)
+    said = clip("evaluate", run, "--trust-env", "--episodes=4", "--num-envs=1")
+    assert said.code == 0, said.err
+    assert "4 episodes" in said.out
+    said = clip("evaluate", run, "--trust-env", "--num-envs=17")
+    assert said.code == 2
+    assert "num_envs must be from 1 to 16, but is 17" in said.err
 
 
 def test_evaluate_in_words_has_the_same_numbers(trained: Path, clip: Clip) -> None:

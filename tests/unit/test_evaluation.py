@@ -222,7 +222,7 @@ def test_the_seed_fixes_the_episodes() -> None:
 def test_how_many_play_side_by_side_changes_nothing(make: Any, deterministic: bool) -> None:
     """Episode i is a function of (seed, i), whoever plays beside it and in which environment."""
     runs = [
-        exam(make, episodes=13, deterministic=deterministic, max_envs=count)
+        exam(make, episodes=13, deterministic=deterministic, num_envs=count)
         for count in (1, 2, 5, 16)
     ]
     assert all(run == runs[0] for run in runs)
@@ -283,7 +283,7 @@ def test_a_cap_on_the_whole_examination_is_shared_by_its_episodes() -> None:
     Lottery's episodes have 1 to 9 steps; one of exactly 5 ends by itself.
     """
     whole = exam()
-    runs = [exam(max_steps=100, max_envs=count) for count in (1, 3, 16)]
+    runs = [exam(max_steps=100, num_envs=count) for count in (1, 3, 16)]
     assert all(run == runs[0] for run in runs)
     found = runs[0]
     assert found.lengths == tuple(min(n, 5) for n in whole.lengths)
@@ -314,7 +314,7 @@ def test_an_environment_that_remembers_is_new_for_every_episode() -> None:
     assert source.is_fresh_per_episode
     policy = policy_for(source)
     runs = [
-        evaluate(policy, source, episodes=5, seed=0, deterministic=True, max_envs=count)
+        evaluate(policy, source, episodes=5, seed=0, deterministic=True, num_envs=count)
         for count in (1, 5)
     ]
     assert runs[0] == runs[1]
@@ -469,7 +469,7 @@ def test_a_fault_names_episode_step_and_seed(what: Any, kind: Any, words: str) -
     """Steps are counted from 1, as in training; the seed lets the user play it again."""
     episode, seed = first_long_episode()
     with pytest.raises(kind, match=words) as caught:
-        exam(spoilt(what), max_envs=1)
+        exam(spoilt(what), num_envs=1)
     assert f"evaluation episode {episode}, step 2, seed {seed}" in caught.value.message
 
 

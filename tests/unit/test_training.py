@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,56 @@ def test_a_resumed_run_writes_its_own_folder(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "config.json").read_text() == before
     with pytest.raises(FileError, match="must not hold a run yet"):
         agent().train(progress=False, run_dir=tmp_path / "b")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_second_call_goes_on_in_the_folder(named: bool, tmp_path: Path) -> None:
+    """Two calls, as after Ctrl-C in a notebook, leave the rows and checkpoint of one."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    agent().train(progress=False, run_dir=whole)
+    ours = agent()
+    ours.train(progress=False, run_dir=parts, callback=lambda r: r.iteration < 3)
+    ours.train(progress=False, run_dir=parts if named else None)
+    assert differences(whole, parts) == []
+    assert saved_steps(parts)[-1] == saved_steps(whole)[-1]
+    assert not (parts / "lock").exists()
+    resumed = json.loads((parts / "config.json").read_text())["resumed"]
+    assert [part["step"] for part in resumed] == [3 * 64]
+
+
+def test_a_second_call_leaves_what_others_wrote(tmp_path: Path) -> None:
+    """A folder that was resumed elsewhere, or is gone, is not written; another can be given."""
+    ours = agent()
+    ours.train(progress=False, run_dir=tmp_path / "run", callback=lambda r: r.iteration < 3)
+    clipper.resume(tmp_path / "run").train(progress=False)
+    before = (tmp_path / "run/metrics.csv").read_text()
+    with pytest.raises(FileError, match="as this run left it, but another process went on with it"):
+        ours.train(progress=False)
+    assert (tmp_path / "run/metrics.csv").read_text() == before
+    assert not (tmp_path / "run/lock").exists()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(FileError, match="must still be the folder of this run"):
+        ours.train(progress=False)
+    assert not (tmp_path / "run").exists()
+    ours.train(progress=False, run_dir=tmp_path / "other")
+    assert ours.step == 8 * 64
+
+
+def test_a_callback_cannot_take_the_environment_away() -> None:
+    """It is stepped by the training that called back; who asks is told, and the agent goes on after."""
+    env = gymnasium.make("CartPole-v1")
+    ours = agent(env, num_envs=1, minibatch_size=32)
+    for ask in (ours.evaluate, ours.close, ours.train):
+        with pytest.raises(ConfigError, match="must not be called while the agent is trained"):
+            ours.train(progress=False, callback=lambda _, ask=ask: ask())
+    assert ours.evaluate(2).episodes == 2
+    ours.train(progress=False)
+    assert ours.step == 8 * 64
+
+    scores = []
+    with_own = agent("CartPole-v1")
+    with_own.train(progress=False, callback=lambda _: scores.append(with_own.evaluate(1).mean))
+    assert len(scores) == 8
 
 
 def test_steps_that_are_done_cannot_be_undone(tmp_path: Path) -> None:

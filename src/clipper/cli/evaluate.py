@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 
 from clipper.checkpoint import dump_json
-from clipper.cli.arguments import add_agent_arguments, add_play_arguments, load_agent
+from clipper.cli.arguments import (
+    add_agent_arguments,
+    add_play_arguments,
+    load_agent,
+    positive_int,
+)
 
 HELP = """Plays fresh episodes and prints the mean return, its spread and a 95 % interval."""
 
@@ -14,6 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_agent_arguments(parser)
     add_play_arguments(parser, episodes=100)
+    parser.add_argument(
+        "--num-envs",
+        type=positive_int,
+        default=16,
+        metavar="N",
+        help="environments stepped side by side, 1 to 16 (16); 1 for those of which a process can hold "
+        "but one; it changes no result",
+    )
     parser.add_argument(
         "--isolate",
         action="store_true",
@@ -37,7 +50,12 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and returns the exit code."""
     agent = load_agent(args, isolate=args.isolate, env_timeout=args.env_timeout)
     try:
-        result = agent.evaluate(args.episodes, seed=args.seed, deterministic=not args.stochastic)
+        result = agent.evaluate(
+            args.episodes,
+            seed=args.seed,
+            deterministic=not args.stochastic,
+            num_envs=args.num_envs,
+        )
     finally:
         agent.close()
     print(dump_json(result.to_json()) if args.json else result)

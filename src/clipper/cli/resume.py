@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.run)
     read_config(path)
     check_free(path)  # before torch is imported
-    from clipper.cli.train import introduce, kept_on_error, summarise
+    from clipper.cli.train import closed_and_kept, introduce, summarise
     from clipper.loading import resume
 
     agent = resume(
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     done = agent.step
     say(f"resuming at step {done:,}")
     introduce(agent, path, args.total_timesteps)
-    with kept_on_error(agent, path, is_new=False):
+    with closed_and_kept(agent, path, is_new=False):
         outcome = agent.train(
             args.total_timesteps,
             until=args.until,

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
         callbacks.append(TensorBoardWriter(path))
     introduce(agent, path)
-    with kept_on_error(agent, path, is_new=True):
+    with closed_and_kept(agent, path, is_new=True):
         outcome = agent.train(
             until=args.until,
             budget=args.budget,
@@ -126,10 +126,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def kept_on_error(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]:
-    """Adds to an error of ours what was kept and how to go on; a new run of no steps is removed."""
+def closed_and_kept(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]:
+    """Closes the environments; adds to an error of ours what was kept and how to go on.
+
+    A new run of no steps is removed.
+    """
     try:
-        yield
+        try:
+            yield
+        finally:
+            agent.close()
     except ClipperError as error:
         kept = _kept_step(path)
         if kept and not isinstance(error, ConfigError):

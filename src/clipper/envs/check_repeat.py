@@ -211,7 +211,7 @@ def _shared(subject: Subject, first: Played) -> None:
         f"another one {what} beside it (seed {first.seed})",
         "keep everything in self: no module or class variables, one client of the simulator for "
         "each instance (pybullet: physicsClientId in every call). Until then one environment in each "
-        f"process: {_ONE_PER_PROCESS}.",
+        f"process: {_ONE_PER_PROCESS}, and evaluate with --num-envs 1.",
         again=subject.program(
             *EPISODE,
             play,

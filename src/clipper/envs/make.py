@@ -122,6 +122,23 @@ class EnvSource:
                 self._looked_at.pop().close()
         return env
 
+    def make_several(self, num_envs: int) -> list[Env]:
+        """Returns environments that are different objects; those made before one that fails are closed.
+
+        Raises:
+            EnvironmentUnknown, EnvironmentFault, ConfigError: As `make` does.
+        """
+        envs: list[Env] = []
+        try:
+            for _ in range(num_envs):
+                envs.append(self.make())
+            self.check_distinct(envs)
+        except BaseException:
+            if self.instance is None:
+                close_all(envs)
+            raise
+        return envs
+
     def look(self) -> Env:
         """Returns an environment to look at, not to play in; it needs no closing.
 
@@ -183,6 +200,13 @@ class EnvSource:
         if self.maker is not None:
             return _limited(self.maker(**kwargs), self.max_episode_steps)
         return _make_named(self.name, kwargs, self.max_episode_steps)
+
+
+def close_all(envs: Sequence[Env]) -> None:
+    """Closes environments; what they raise is nobody's concern any more."""
+    for env in envs:
+        with suppress(Exception):
+            env.close()
 
 
 def env_source(

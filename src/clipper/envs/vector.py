@@ -58,8 +58,7 @@ class VectorEnv(ReplayableEnvs):
         self._source = source
         self._make: Callable[[], Env] = source.make
         self.is_fresh_per_episode = source.is_fresh_per_episode
-        self.envs: list[Env] = [source.make() for _ in range(num_envs)]
-        source.check_distinct(self.envs)
+        self.envs: list[Env] = source.make_several(num_envs)
         super().__init__(
             num_envs,
             first_env,
