@@ -96,7 +96,7 @@ class RunKeeper:
         changed = meta["config"]
         if changed["total_timesteps"] != config["config"]["total_timesteps"]:
             self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
-        resumed = [*config.get("resumed", []), {"step": step, **provenance()}]
+        resumed = [*config.get("resumed", []), {"step": step, **provenance(is_resumed=True)}]
         now = {
             "config": changed,
             "engine": meta["engine"],

@@ -151,6 +151,7 @@ def test_what_only_looks_imports_nothing(verb: list[str], trap: Path, tmp_path: 
         ("HalfCheetah-v5", {"xml_file": "/etc/passwd"}, True),
         ("HalfCheetah-v5", {"xml_file": "../../x.xml"}, True),
         ("HalfCheetah-v5", {"xml_file": "~/x.xml"}, True),
+        ("HalfCheetah-v5", {"xml_file": ".x.xml"}, True),
         ("HalfCheetah-v5", {"a": {"b": [1, "c:d"]}}, True),
         ("HalfCheetah-v5", {"a": {"x/y": 1}}, True),
         ("some.module:Env", {}, True),
@@ -243,6 +244,32 @@ def test_loading_runs_imports_and_opens_nothing_that_is_not_its_own(
     outside = [line for line in opened if not any(place in line for place in allowed)]
     numbers = [line for line in outside if line.split("\t")[1][1:].split(",")[0].isdigit()]
     assert set(outside) == set(numbers), outside  # a descriptor that is open already is no file
+
+
+def test_a_folder_that_is_a_repository_runs_nothing(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Git asked for what was changed in a stranger's folder would run what its settings name."""
+    run = tmp_path / "run"
+    shutil.copytree(honest, run)
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    sprung = tmp_path / "sprung"
+    for words in (
+        ["init", "-q"],
+        [*identity, "commit", "-qm", "One", "--allow-empty"],
+        ["config", "core.fsmonitor", f"touch {sprung}; false"],
+        ["config", "filter.x.clean", f"touch {sprung}; cat"],
+    ):
+        subprocess.run(["git", *words], cwd=run, check=True, capture_output=True)
+    (run / ".gitattributes").write_text("* filter=x\n")
+    subprocess.run(["git", "add", "config.json"], cwd=run, check=True, capture_output=True)
+    assert sprung.exists(), "the trap does not work"
+    sprung.unlink()
+    (run / "config.json").touch()
+    monkeypatch.chdir(run)
+    assert main(["resume", ".", "--total-timesteps=192", "--quiet"]) == 0, capsys.readouterr().err
+    assert main(["evaluate", ".", "--episodes=1"]) == 0
+    assert not sprung.exists()
 
 
 def test_the_hook_sees_what_it_is_to_see(tmp_path: Path) -> None:

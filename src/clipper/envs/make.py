@@ -283,7 +283,8 @@ def needs_trust(name: str, kwargs: Mapping[str, Any]) -> bool:
 def _may_name_a_file(value: Any) -> bool:
     """True if a JSON value has a text in it that could lead to a file of the user's."""
     if isinstance(value, str):
-        return any(mark in value for mark in "/\\~:")
+        # a dot at the beginning: MuJoCo's tasks then look in the working directory
+        return value.startswith(".") or any(mark in value for mark in "/\\~:")
     if isinstance(value, Mapping):
         return any(_may_name_a_file(inner) for pair in value.items() for inner in pair)
     return isinstance(value, (list, tuple)) and any(_may_name_a_file(inner) for inner in value)
