@@ -253,7 +253,7 @@ class _Exam:
         try:
             obs = first_obs(env, self._seeds[episode])
             self._policy.obs_layout.write(obs, player.obs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault("reset", player, error) from error
         self._check_finite(player, 0.0)
         return player
@@ -276,7 +276,7 @@ class _Exam:
             obs, reward, terminated, truncated, _ = player.env.step(action)
             self._policy.obs_layout.write(obs, player.obs)
             reward = read_reward(reward)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault("step", player, error) from error
         player.total += reward
         player.length += 1
@@ -290,7 +290,7 @@ class _Exam:
         if (place := self._place) is not None:
             place[:] = (0, player.episode, self._seeds[player.episode], step, place[4] + 1)
 
-    def _fault(self, call: str, player: _Player, error: Exception) -> EnvironmentFault:
+    def _fault(self, call: str, player: _Player, error: BaseException) -> EnvironmentFault:
         seed = self._seeds[player.episode]
         step = f" step {player.length + 1}," if call == "step" else ""
         where = f"evaluation episode {player.episode},{step} seed {seed}"
@@ -338,7 +338,7 @@ def play_frames(
 def _frame(env: Env, name: str) -> NDArray[np.uint8]:
     try:
         frame = env.render()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFault(
             f"{name} must not raise in render, but {brief(error)}.", hint=where_raised(error)
         ) from error

@@ -63,6 +63,8 @@ ENV = textwrap.dedent(
             obs, reward = np.zeros(2, np.float32), 1.0
             if late and fault() == "raise":
                 raise RuntimeError("cable came off")
+            if late and fault() == "exit":
+                raise SystemExit
             if late and fault() == "nan reward":
                 reward = float("nan")
             if late and fault() == "nan observation":
@@ -112,6 +114,7 @@ def test_what_is_known_before_training_leaves_nothing(
     ("fault", "code", "parts"),
     [
         ("raise", 3, ["must not raise in step", "RuntimeError: cable came off", "step 1"]),
+        ("exit", 3, ["must not raise in step", "it called sys.exit", "step 1"]),
         ("shape", 3, ["must keep Gymnasium's contract in step", "(2,)", "(3,)"]),
         ("reward type", 3, ["must give a number as the reward of every step"]),
         ("tuple", 3, ["must return (obs, reward, terminated, truncated, info)", "4 values"]),

@@ -247,7 +247,10 @@ def test_loading_runs_imports_and_opens_nothing_that_is_not_its_own(
 
 
 def test_a_folder_that_is_a_repository_runs_nothing(
-    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    honest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Git asked for what was changed in a stranger's folder would run what its settings name."""
     run = tmp_path / "run"

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             if (terminated or truncated) and step < len(actions):
                 print(f"the episode ended in step {step} of {len(actions)}: it is not the same one")
                 return 0
-    except Exception:
+    except (Exception, SystemExit):
         at = f"step {step}" if step else "reset"
         print(f"failed in {at}:\n{traceback.format_exc().rstrip()}")
         return 3

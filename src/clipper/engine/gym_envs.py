@@ -116,7 +116,7 @@ class GymEnvs(VectorEnv):
                 self.position,
                 None if dropper is None else drop,
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             i = loop.stepping
             if i < 0:
                 raise

@@ -88,7 +88,7 @@ def _look(subject: Subject, budget: Budget) -> None:
         instance = subject.make()
     except (EnvironmentUnknown, ConfigError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = error.message if isinstance(error, ClipperError) else describe_error(error)[0]
         hint = describe_error(error)[1] or "let __init__ work without an error."
         subject.tell("make_fails", message, hint, again=subject.program())

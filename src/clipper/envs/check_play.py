@@ -98,7 +98,7 @@ class Play:
         where = Where(number, 0, seed)
         try:
             obs, info = self._instance.begin(seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._subject.tell_fault(
                 "reset", error, str(where), self._second_reset(seed), **where._asdict()
             )
@@ -127,7 +127,7 @@ class Play:
         given = action.copy() if isinstance(action, np.ndarray) else copy.deepcopy(action)
         try:
             obs, reward, terminated, truncated, info = self._instance.step(given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             again = self._subject.replay(where.seed, where.step)
             evidence = {**where._asdict(), "action": plain(action)}
             self._subject.tell_fault("step", error, str(where), again, **evidence)

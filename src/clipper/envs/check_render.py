@@ -100,7 +100,7 @@ def _drawn(subject: Subject, mode: str) -> str | None:
             frame = env.render()
         if getattr(env, "render_mode", mode) != mode:
             return f"the environment made with it has render_mode {env.render_mode!r}"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return describe_error(error)[0]
     finally:
         if env is not None and not subject.is_single:

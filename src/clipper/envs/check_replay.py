@@ -25,7 +25,7 @@ class Replay:
         self._draw = instance.actions(seed)
         try:
             obs = instance.begin(seed)[0] if is_seeded else instance.begin_unseeded()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Unplayable(describe_error(error)[0]) from error
         self.first = picture(obs, self._parts)
         self.moments: list[Moment] = []
@@ -46,7 +46,7 @@ class Replay:
                 bool(terminated),
                 bool(truncated),
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Unplayable(describe_error(error)[0]) from error
         self.moments.append(found)
         return found
@@ -77,7 +77,7 @@ def made(subject: Subject, what: str) -> Iterator[Instance]:
     """
     try:
         instance = subject.make(what)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Unplayable(describe_error(error)[0]) from error
     try:
         yield instance

@@ -105,7 +105,7 @@ def look_at_second(subject: Subject, instance: Instance, before: tuple[Any, Any]
     """
     try:
         other = subject.make("making a second instance beside the first")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         found, hint = describe_error(error)
         subject.tell(
             "second_instance",
@@ -138,7 +138,7 @@ def look_at_close(subject: Subject, instance: Instance) -> bool:
     try:
         again = subject.make("making the environment again after close")
         again.begin(subject.seed_of(0))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         subject.tell(
             "reopen_fails",
             f"after close a new instance must work, but {describe_error(error)[0]}",
@@ -153,7 +153,7 @@ def look_at_close(subject: Subject, instance: Instance) -> bool:
 def _close(subject: Subject, instance: Instance) -> None:
     try:
         instance.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         subject.tell(
             "close_fails",
             f"close must not raise, but {describe_error(error)[0]}",
@@ -168,7 +168,7 @@ def look_at_extremes(subject: Subject) -> None:
     instance = subject.make("making an instance for extreme actions")
     try:
         _Extremes(subject, instance).run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Unplayable(describe_error(error)[0]) from error
     finally:
         with contextlib.suppress(Exception):
@@ -205,7 +205,7 @@ class _Extremes:
         evidence = {"action": action, "step": step, "seed": self._seed}
         try:
             obs, _, terminated, truncated, _ = self._instance.step(copy.deepcopy(action))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._subject.tell_fault("step", error, where, self._program(), **evidence)
             return True
         for breach in breaches(obs, self._parts):

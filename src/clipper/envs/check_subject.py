@@ -163,7 +163,7 @@ class Subject:
         return any(name in names for name, _ in self._told)
 
     def tell_fault(
-        self, call: str, error: Exception, where: str, again: str, **evidence: Any
+        self, call: str, error: BaseException, where: str, again: str, **evidence: Any
     ) -> None:
         """Tells what was raised in `reset` or `step`, or in reading what it returned."""
         told = fault(self.source.name, call, error, where)
@@ -314,7 +314,7 @@ class Instance:
         self._subject.note("reset", seed, 0)
 
 
-def describe_error(error: Exception) -> tuple[str, str]:
+def describe_error(error: BaseException) -> tuple[str, str]:
     """Returns what was found and a hint, of an error in making an environment or in closing it."""
     if isinstance(error, EnvironmentFault) and isinstance(error.__cause__, Exception):
         return brief(error.__cause__), error.hint or ""

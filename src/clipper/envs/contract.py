@@ -96,7 +96,7 @@ def read_reward(reward: Any) -> float:
 
 
 def fault(
-    name: str, call: str, error: Exception, where: str, seed: int | None = None
+    name: str, call: str, error: BaseException, where: str, seed: int | None = None
 ) -> EnvironmentFault:
     """Returns the error that tells what went wrong in `reset` or `step`.
 
@@ -124,7 +124,7 @@ def fault(
     )
 
 
-def breach_of(call: str, error: Exception) -> Breach | None:
+def breach_of(call: str, error: BaseException) -> Breach | None:
     """Returns the part of the contract that was broken, where the error tells it."""
     if isinstance(error, Breach):
         return error

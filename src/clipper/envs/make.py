@@ -205,7 +205,7 @@ class EnvSource:
 def close_all(envs: Sequence[Env]) -> None:
     """Closes environments; what they raise is nobody's concern any more."""
     for env in envs:
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             env.close()
 
 
@@ -312,7 +312,7 @@ def _built(
             env = wrapper(env)
     except (EnvironmentUnknown, EnvironmentFault, ConfigError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _fault(name, kwargs, error) from error
     if not isinstance(env, gymnasium.Env):
         raise EnvironmentFault(
@@ -409,7 +409,7 @@ def _import(module_name: str, name: str) -> Any:
         raise EnvironmentFault(
             f"{module_name} must be importable, but it needs {error.name!r}, which is not installed."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFault(
             f"{module_name} must be importable, but {brief(error)}.", hint=where_raised(error)
         ) from error
@@ -485,7 +485,7 @@ def _limited(env: Env, max_episode_steps: int | None) -> Env:
     return TimeLimit(env, max_episode_steps)
 
 
-def _fault(name: str, kwargs: Mapping[str, Any], error: Exception) -> Exception:
+def _fault(name: str, kwargs: Mapping[str, Any], error: BaseException) -> Exception:
     text = str(error)
     if isinstance(error, gymnasium.error.DeprecatedEnv) or "gymnasium-robotics" in text:
         return _unknown(name)
@@ -504,6 +504,8 @@ def _fault(name: str, kwargs: Mapping[str, Any], error: Exception) -> Exception:
 
 def brief(error: BaseException) -> str:
     # Gymnasium appends what it was asked for, which our message says already
+    if isinstance(error, SystemExit):
+        return "it called sys.exit"
     text = str(error).strip().partition(" was raised from the environment creator")[0].splitlines()
     return f"it raised {type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
 

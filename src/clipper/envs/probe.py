@@ -45,11 +45,11 @@ def depends_on_past(make: Callable[[], gymnasium.Env[Any, Any]]) -> bool:
             if time.perf_counter() - started > _MAX_SECONDS:
                 break
         return False
-    except Exception:
+    except (Exception, SystemExit):
         return False
     finally:
         for env in opened:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, SystemExit):
                 env.close()
 
 

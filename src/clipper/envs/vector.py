@@ -7,7 +7,6 @@ arrival, and every reset gets a seed that is a function of (run seed, env, episo
 
 from __future__ import annotations
 
-import contextlib
 import math
 import numbers
 import re
@@ -22,7 +21,7 @@ from clipper.action_layout import ActionLayout
 from clipper.envs.contract import fault, first_obs, read_reward
 from clipper.envs.dropping import NotFinite
 from clipper.envs.ending import Ending as Ending
-from clipper.envs.make import Env, EnvSource, episode_limit
+from clipper.envs.make import Env, EnvSource, close_all, episode_limit
 from clipper.envs.replay import ReplayableEnvs
 from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode
@@ -116,7 +115,7 @@ class VectorEnv(ReplayableEnvs):
                     row[...] = obs
                 else:
                     self.obs_layout.write(obs, row)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise self._fault(i, "step", error) from error
             returns[i] += reward
             lengths[i] += 1
@@ -138,7 +137,7 @@ class VectorEnv(ReplayableEnvs):
             reward = read_reward(reward)
             self.obs_layout.write(obs, self._rows[i])
             is_done = is_terminated or is_truncated
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault(i, "step", error) from error
         if self.dropper is not None and not self.dropper.is_good(i, reward):
             raise NotFinite(reward)
@@ -166,9 +165,7 @@ class VectorEnv(ReplayableEnvs):
     def close(self) -> None:
         """Closes the environments that were made here (not an instance of the user's)."""
         if self._source.instance is None:
-            for env in self.envs:
-                with contextlib.suppress(Exception):
-                    env.close()
+            close_all(self.envs)
 
     def _replay(self, i: int, actions: NDArray[Any]) -> bool:
         """Plays actions again as `step` did; returns False if the episode ends or goes wrong."""
@@ -182,7 +179,7 @@ class VectorEnv(ReplayableEnvs):
                 self._returns[i] += read_reward(reward)
                 if self._lives is not None:
                     self._lost_life(i, info)
-            except Exception:
+            except (Exception, SystemExit):
                 return False
             self._lengths[i] += 1
             if is_terminated or is_truncated:
@@ -213,14 +210,13 @@ class VectorEnv(ReplayableEnvs):
         self._returns[i] = 0.0
         self._lengths[i] = 0
         if self.is_fresh_per_episode and self._is_used[i]:
-            with contextlib.suppress(Exception):
-                self.envs[i].close()
+            close_all([self.envs[i]])
             self.envs[i] = self._make()
         self._is_used[i] = True
         try:
             obs = first_obs(self.envs[i], self.seed_of(i))
             self.obs_layout.write(obs, self._rows[i])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault(i, "reset", error) from error
 
     def _record(self, i: int, was_truncated: bool, info: Any) -> Episode:
@@ -247,7 +243,7 @@ class VectorEnv(ReplayableEnvs):
                     f"but one has {found} and another {first}."
                 )
 
-    def _fault(self, i: int, call: str, error: Exception) -> EnvironmentFault:
+    def _fault(self, i: int, call: str, error: BaseException) -> EnvironmentFault:
         step = f", step {self._lengths[i] + 1}" if call == "step" else ""
         where = f"environment {self.first_env + i}, episode {self._episodes[i]}{step}"
         return fault(self.name, call, error, where, self.seed_of(i))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -402,6 +403,17 @@ def test_a_fault_of_the_users_code_names_its_line() -> None:
         played(envs, 5)
     assert f"{__file__}, line {raises.__code__.co_firstlineno + 1}" in str(caught.value.hint)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_environment_that_ends_the_process_is_at_fault() -> None:
+    """As one with a window does when it is closed: training does not end as if all were well."""
+
+    def quits(found: Step) -> Any:
+        sys.exit()
+
+    envs = started(lambda: Fault(quits))
+    with pytest.raises(EnvironmentFault, match="must not raise in step, but it called sys"):
+        played(envs, 5)
 
 
 def test_an_error_with_a_cause_that_was_never_raised_is_told() -> None:
