@@ -88,12 +88,20 @@ SECTIONS: dict[str, list[Promise]] = {
             ),
         ),
         Promise(
-            "Any number of workers learns the same bits",
+            "With the native engine any number of workers learns the same bits",
             (
                 "golden/test_bits.py::test_workers_learn_the_same_bits",
                 "unit/test_workers.py::test_one_process_or_many_collect_the_same",
                 "golden/test_resume_a2c_acer.py::test_workers_change_no_bit",
                 "golden/test_resume_relatives.py::test_workers_change_nothing",
+            ),
+        ),
+        Promise(
+            "A run goes on with the workers, isolation and deadline it had; other shares of "
+            "environments, by which torch rounds, are told",
+            (
+                "unit/test_workers.py::test_a_run_goes_on_with_the_workers_it_had",
+                "unit/test_workers.py::test_other_shares_are_told_where_torch_rounds_by_them",
             ),
         ),
     ],
@@ -138,7 +146,11 @@ SECTIONS: dict[str, list[Promise]] = {
         ),
         Promise(
             "Workers end with a killed parent, within 5 seconds",
-            ("unit/test_workers.py::test_workers_end_with_a_killed_parent",),
+            (
+                "faults/test_signals.py::test_workers_end_with_a_killed_parent",
+                "unit/test_workers.py::test_workers_end_with_a_killed_parent",
+            ),
+            "{signals_killed[most_seconds]:.1f} s",
         ),
     ],
     "Files": [
@@ -169,6 +181,31 @@ SECTIONS: dict[str, list[Promise]] = {
             (
                 "unit/test_checkpoint.py::test_a_damaged_checkpoint_falls_back_to_the_previous",
                 "unit/test_checkpoint.py::test_any_flipped_bit_is_found",
+            ),
+        ),
+        Promise(
+            "Cut to any length, or with any bit flipped, no file of a checkpoint and no agent file is "
+            "taken for whole",
+            (
+                "faults/test_checkpoint_faults.py::test_no_truncated_member_is_taken_for_whole",
+                "faults/test_checkpoint_faults.py::test_no_flipped_bit_is_taken_for_whole",
+                "faults/test_checkpoint_faults.py::test_no_flipped_bit_of_an_agent_file_is_taken_for_whole",
+            ),
+            "{cuts[lengths]:.0f} lengths, {flips[bits]:.0f} flipped bits",
+        ),
+        Promise(
+            "Whatever the bytes, a reader ends with an error of ours or with what was written: agents, "
+            "checkpoints, `config.json`, metrics, faults (`make fuzz` does it by coverage)",
+            ("properties/test_readers.py",),
+        ),
+        Promise(
+            "Checkpoints are written by steps and minutes and kept as many as asked for; the best agent "
+            "is never replaced by a worse one",
+            (
+                "faults/test_checkpoint_faults.py::test_checkpoints_are_written_by_steps_and_kept_by_number",
+                "faults/test_checkpoint_faults.py::test_checkpoints_are_written_by_time",
+                "faults/test_checkpoint_faults.py::test_the_best_is_not_replaced_by_a_worse_one_after_a_kill",
+                "faults/test_checkpoint_faults.py::test_a_best_agent_that_was_not_written_is_not_the_best",
             ),
         ),
         Promise(
@@ -217,6 +254,25 @@ SECTIONS: dict[str, list[Promise]] = {
             ),
         ),
         Promise(
+            "A slow worker is shown and waited for; the deadline is the larger of 10 s and 20 times the "
+            "99th percentile of its steps",
+            (
+                "faults/test_supervision.py::test_a_slow_worker_is_told_of_and_a_hanging_one_replaced",
+                "faults/test_supervision.py::test_slow_steps_of_long_ago_do_not_shorten_the_deadline",
+            ),
+        ),
+        Promise(
+            "`clipper check-env` finds every one of a list of classic defects and nothing else, and "
+            "nothing worse than a note in Gymnasium's own environments",
+            (
+                "unit/envs/test_check.py::test_a_defect_is_found_and_nothing_else",
+                "unit/envs/test_check.py::test_the_end_of_its_process_is_found",
+                "unit/envs/test_check.py::test_nothing_is_found_in_a_sound_environment",
+                "unit/envs/test_check.py::test_no_false_alarm_on_gymnasiums_own",
+            ),
+            "{defects[records]:.0f} defects, {sound[records]:.0f} environments of Gymnasium's",
+        ),
+        Promise(
             "With `--isolate` an environment that crashes or hangs in an evaluation is an error that "
             "names episode, step, seed",
             ("faults/test_supervision.py::test_a_crash_in_an_evaluation_is_an_error",),
@@ -226,6 +282,10 @@ SECTIONS: dict[str, list[Promise]] = {
             "parameter, with every algorithm; the error names environment, episode, step, part and "
             "value",
             ("faults/test_finite.py::test_a_breach_moves_nothing",),
+        ),
+        Promise(
+            "Observations outside the bounds of their space are told of once",
+            ("unit/test_block_checks.py::test_observations_outside_their_bounds_are_told_of_once",),
         ),
         Promise(
             "NaN in values, log-probabilities or gradients of a module moves no parameter; a step that "
@@ -293,7 +353,8 @@ INTRODUCTION = """\
 # What is promised, and what keeps it
 
 Each promise stands beside the tests that keep it. `make reliability` runs them all, the slow ones
-too (about half an hour on two cores), and writes the last column; `pytest tests/FILE` repeats one.
+too (about half an hour on two cores), and writes the last column. One file's rows are measured anew by
+`CLIPPER_FACTS=build/facts pytest tests/FILE` and `python tests/reliability.py build/facts`.
 """
 
 

@@ -41,6 +41,7 @@ from clipper.randomness import Purpose, normal, uniform
 from clipper.run_folder import RunFolder
 from clipper.settings import read_duration
 from clipper.spaces import ObservationLayout
+from clipper.stepping import Stepping
 from clipper.training_report import Callback, Outcome, StopRules
 from clipper.training_run import TrainingRun
 
@@ -132,10 +133,12 @@ class Agent:
             identity.env,
             identity.seed,
             identity.config,
-            workers,
-            vectorization,
-            isolate,
-            None if env_timeout is None else read_duration("env_timeout", env_timeout),
+            Stepping().replaced(
+                workers=workers,
+                vectorization=vectorization,
+                isolate=isolate,
+                env_timeout=env_timeout,
+            ),
         )
         playground.episode_limit = limit
         where = check_device(device)
@@ -472,10 +475,7 @@ class Agent:
         source: EnvSource | None,
         module: ModuleLike | None,
         device: str,
-        workers: int | str = 0,
-        vectorization: str = "auto",
-        isolate: bool = False,
-        env_timeout: float | str | None = None,
+        stepping: Stepping,
     ) -> Self:
         """Returns an agent built from what an agent file says, with its weights."""
         layouts = agent_file.layouts(meta, arrays, where)
@@ -493,16 +493,7 @@ class Agent:
             has_module=module is not None,
             algorithm=meta["algorithm"],
         )
-        playground = Playground(
-            source,
-            identity.env,
-            identity.seed,
-            identity.config,
-            workers,
-            vectorization,
-            isolate,
-            None if env_timeout is None else read_duration("env_timeout", env_timeout),
-        )
+        playground = Playground(source, identity.env, identity.seed, identity.config, stepping)
         agent._adopt(identity, layouts, module, check_device(device), playground)
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._run.begin_at_policy()

@@ -14,8 +14,10 @@ from clipper.envs.make import EnvLike, EnvSource, env_source, needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentUnknown, SpaceError
 from clipper.policies.build import ModuleLike
-from clipper.run_folder import RunFolder, read_config
+from clipper.run_folder import RunFolder
+from clipper.run_keeper import stepping_of
 from clipper.spaces import describe_space
+from clipper.stepping import Stepping
 
 _LOG = logging.getLogger("clipper")
 
@@ -56,8 +58,7 @@ def load(
         source,
         module,
         device,
-        isolate=isolate,
-        env_timeout=env_timeout,
+        Stepping().replaced(isolate=isolate, env_timeout=env_timeout),
     )
     if source is not None and env is not None:
         _check_spaces(agent, source)
@@ -73,9 +74,9 @@ def resume(
     trust_env: bool = False,
     device: str = "cpu",
     engine: str | None = None,
-    workers: int | str = 0,
-    vectorization: str = "auto",
-    isolate: bool = False,
+    workers: int | str | None = None,
+    vectorization: str | None = None,
+    isolate: bool | None = None,
     env_timeout: float | str | None = None,
 ) -> Agent:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
@@ -89,17 +90,23 @@ def resume(
         device: `cpu`, `cuda` or `cuda:N`.
         engine: `auto`, `native` or `reference`; None for the run's setting. Another engine than
             before rounds differently, which is reported as `exact: false`.
-        workers: Worker processes, or `auto`; what is learnt does not depend on it.
-        vectorization: What steps environments: `native`, `gymnasium` or `auto`.
-        isolate: Steps environments in worker processes alone, so that a crash of theirs is theirs.
-        env_timeout: Seconds after which a step in a worker counts as hanging, or as `10min`.
+        workers: Worker processes, or `auto`; None for as many as the run had. With the native engine
+            what is learnt does not depend on it; torch rounds by how environments are shared out, and
+            another number is reported as `exact: false` then.
+        vectorization: What steps environments: `native`, `gymnasium` or `auto`; None for the run's.
+        isolate: Steps environments in worker processes alone, so that a crash of theirs is theirs;
+            None for as the run did.
+        env_timeout: Seconds after which a step in a worker counts as hanging, or as `10min`; None for
+            the run's.
 
     Raises:
         ConfigError: The engine does not cover the policy.
         FileError: There is no run, no complete checkpoint, or another process writes it.
     """
     path = Path(run_dir)
-    read_config(path)
+    stepping = stepping_of(path).replaced(
+        workers=workers, vectorization=vectorization, isolate=isolate, env_timeout=env_timeout
+    )
     folder = RunFolder(path)
     try:
         checkpoint, problems = read_checkpoint(folder.checkpoints)
@@ -118,10 +125,7 @@ def resume(
             source,
             module,
             device,
-            workers,
-            vectorization,
-            isolate,
-            env_timeout,
+            stepping,
         )
         if source is not None and env is not None:
             _check_spaces(agent, source)

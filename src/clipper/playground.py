@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,8 @@ from clipper.examiner import Examiner
 from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
 from clipper.rollout import LocalSampler, SamplerMark
-from clipper.worker_choice import choose_workers, read_workers
+from clipper.stepping import Stepping
+from clipper.worker_choice import choose_workers
 from clipper.workers import ProcessSampler, share_out
 
 AnySampler = LocalSampler | ProcessSampler
@@ -32,11 +34,7 @@ class Playground:
         env: What the agent's identity says of the environment, for messages.
         seed: The run's seed.
         config: The settings.
-        workers: Worker processes, or `auto`.
-        vectorization: What steps environments: `auto`, `gymnasium` or `native`.
-        is_isolated: True to step environments in worker processes alone, one at least.
-        env_timeout: Seconds after which a step in a worker counts as hanging, or None to judge by
-            its pace.
+        stepping: How they are stepped.
 
     Attributes:
         ledger: Where faults of environments are counted.
@@ -51,24 +49,19 @@ class Playground:
         env: Mapping[str, Any],
         seed: int,
         config: Config,
-        workers: int | str,
-        vectorization: str = "auto",
-        is_isolated: bool = False,
-        env_timeout: float | None = None,
+        stepping: Stepping,
     ) -> None:
-        self._env_timeout = env_timeout
         self._source = source
         self._env = env
         self._seed = seed
         self._config = config
-        self._vectorization = vectorization
-        self._is_native = source is not None and is_native(source, vectorization)
-        self._is_isolated = is_isolated
-        self._workers = read_workers(workers)
-        if is_isolated and self._workers is not None:
+        self._stepping = stepping
+        self._is_native = source is not None and is_native(source, stepping.vectorization)
+        self._workers = stepping.workers
+        if stepping.isolate and self._workers is not None:
             self._workers = max(1, self._workers)
         if self._workers:
-            share_out(config.num_envs, self._workers, is_isolated)
+            share_out(config.num_envs, self._workers, stepping.isolate)
         self._why_workers = ""
         self._sampler: AnySampler | None = None
         self._examiner: Examiner | None = None
@@ -113,6 +106,16 @@ class Playground:
         """True if worker processes step environments beside this one."""
         return bool(self._workers)
 
+    @property
+    def stepping(self) -> Stepping:
+        """How environments are stepped, with the number of workers where that was to be measured."""
+        return replace(self._stepping, workers=self._num_workers())
+
+    def sizes_of_shares(self, stepping: Stepping) -> list[int]:
+        """Returns how many environments each process would have."""
+        number = max(stepping.workers or 0, int(stepping.isolate))
+        return [len(each) for each in share_out(self._config.num_envs, number, stepping.isolate)]
+
     def describe(self) -> list[str]:
         """Returns lines that say how environments are stepped, where that is worth a word."""
         if self._source is None:
@@ -131,9 +134,9 @@ class Playground:
     def _num_workers(self) -> int:
         if self._workers is None:
             self._workers, self._why_workers = choose_workers(
-                self.source, self._config, self._vectorization
+                self.source, self._config, self._stepping.vectorization
             )
-            if self._is_isolated:
+            if self._stepping.isolate:
                 self._workers = max(1, self._workers)
         return self._workers
 
@@ -151,16 +154,16 @@ class Playground:
                 self._seed,
                 policy,
                 self._config,
-                self._vectorization,
-                self._is_isolated,
-                self._env_timeout,
+                self._stepping.vectorization,
+                self._stepping.isolate,
+                self._stepping.env_timeout,
                 self.ledger,
             )
         else:
             everyone = range(num_envs)
             drops = self.ledger if self._config.on_nonfinite == "drop-episode" else None
             self._sampler = local_sampler(
-                source, everyone, self._seed, self._vectorization, ledger=drops
+                source, everyone, self._seed, self._stepping.vectorization, ledger=drops
             )
         self._inexact = None
         if self._state is not None:
@@ -176,7 +179,7 @@ class Playground:
 
     def examined(self, policy: ActorCritic, **how: Any) -> Evaluation:
         """Returns what `evaluate` finds, in a process of its own if environments are isolated."""
-        if not self._is_isolated:
+        if not self._stepping.isolate:
             return evaluate(policy, self.source, **how)
         if self._examiner is None:
             if self.source.instance is not None:
@@ -184,7 +187,8 @@ class Playground:
                     "isolate must be false when env is an instance, which cannot be in two processes.",
                     hint="give a callable that makes environments, for example lambda: MyEnv().",
                 )
-            self._examiner = Examiner(self.source, self._config, self._seed, self._env_timeout)
+            timeout = self._stepping.env_timeout
+            self._examiner = Examiner(self.source, self._config, self._seed, timeout)
         return self._examiner.evaluate(policy, **how)
 
     def take_faults(self) -> list[Fault]:

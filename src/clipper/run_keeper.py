@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from clipper import agent_file
@@ -16,7 +17,7 @@ from clipper.checkpoint import (
     write_checkpoint,
     write_tensors,
 )
-from clipper.errors import FileError
+from clipper.errors import ConfigError, FileError
 from clipper.fault_file import write_fault
 from clipper.faults import Fault
 from clipper.plotting import plot_run
@@ -25,6 +26,7 @@ from clipper.profile_files import write_profile
 from clipper.profiling import RunProfile
 from clipper.provenance import provenance, versions
 from clipper.run_folder import RunFolder, read_config
+from clipper.stepping import Stepping
 from clipper.training_report import Outcome, Report
 from clipper.training_state import TrainingState
 
@@ -39,6 +41,7 @@ class RunKeeper:
         policy: The policy that is trained.
         describe: Returns what is known of the agent as it is now, for the metadata of its file.
         rules: How many checkpoints stay.
+        stepping: Returns how environments are stepped.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class RunKeeper:
         policy: ActorCritic,
         describe: Callable[[], dict[str, Any]],
         rules: CheckpointRules,
+        stepping: Callable[[], Stepping],
     ) -> None:
         self.folder = folder
         self.rules = rules
         self._policy = policy
         self._describe = describe
+        self._stepping = stepping
 
     def begin(self, transforms: list[str]) -> None:
         """Writes what runs.
@@ -82,6 +87,7 @@ class RunKeeper:
                 "env_is_named": env["is_named"],
                 "transforms": transforms,
                 "checkpoints": self.rules.to_json(),
+                "stepping": self._stepping().to_json(),
                 **provenance(),
             }
         )
@@ -102,6 +108,7 @@ class RunKeeper:
             "engine": meta["engine"],
             "resumed": resumed,
             "checkpoints": self.rules.to_json(),
+            "stepping": self._stepping().to_json(),
         }
         self.folder.write_config({**config, **now})
 
@@ -151,6 +158,18 @@ class RunKeeper:
         """Writes where the time went as a table and a picture."""
         path = self.folder.path
         write_profile(profile, path, f"{self._describe()['env']['name']} · {path.name}")
+
+
+def stepping_of(path: Path) -> Stepping:
+    """Returns how a run steps its environments; those of its first days do not say it.
+
+    Raises:
+        FileError: There is no run, or it says something else.
+    """
+    try:
+        return Stepping.from_json(read_config(path).get("stepping", {}))
+    except ConfigError as error:
+        raise FileError(f"{path / 'config.json'} must say how it runs, but {error}") from None
 
 
 def best_score(folder: RunFolder, known: float | None) -> float | None:

@@ -25,7 +25,7 @@ from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder, opened_again, read_config
-from clipper.run_keeper import RunKeeper, best_score, changes_since
+from clipper.run_keeper import RunKeeper, best_score, changes_since, stepping_of
 from clipper.training import Trainer
 from clipper.training_report import Callback, Outcome, Report, StopRules
 from clipper.training_state import TrainingState
@@ -250,8 +250,17 @@ class TrainingRun:
                 f"{path} must not hold a run yet, but does.",
                 hint=f"`clipper.resume({str(path)!r})` goes on with it.",
             )
-        self._store = RunKeeper(RunFolder(path), self.policy, self.describe, self.checkpoints)
+        self._store = self._keeper_of(RunFolder(path))
         self._store.begin(transforms)
+
+    def _keeper_of(self, folder: RunFolder) -> RunKeeper:
+        return RunKeeper(
+            folder,
+            self.policy,
+            self.describe,
+            self.checkpoints,
+            lambda: self._playground.stepping,
+        )
 
     def use_checkpoints(self, **given: float | None) -> None:
         """Sets when checkpoints are written and how many stay; None leaves a rule as it is.
@@ -271,7 +280,7 @@ class TrainingRun:
         """
         if self._store is None and self._left is not None:
             folder, missing = opened_again(*self._left)
-            self._store = RunKeeper(folder, self.policy, self.describe, self.checkpoints)
+            self._store = self._keeper_of(folder)
             if missing is not None:
                 self.state.note_inexact(missing)
         if self._store is not None:
@@ -313,13 +322,25 @@ class TrainingRun:
         self.origin = None
         missing = folder.cut_back(data["rows"])
         self.checkpoints = rules
-        self._store = RunKeeper(folder, self.policy, self.describe, rules)
+        self._store = self._keeper_of(folder)
         # of the file that is there: it may be newer than the checkpoint, or gone
         counters.best = best_score(folder, counters.best)
         changes = changes_since(checkpoint, str(self.policy.device), self.engine)
-        for change in [*changes, *([missing] if missing else [])]:
+        for change in [*changes, *self._other_shares(folder), *([missing] if missing else [])]:
             self.state.note_inexact(change)
             folder.log(change)
+
+    def _other_shares(self, folder: RunFolder) -> list[str]:
+        """Returns what differs in how environments are shared out, where torch acts and rounds by it."""
+        if self.policy.is_accelerated:
+            return []
+        before, now = stepping_of(folder.path), self._playground.stepping
+        sizes = [self._playground.sizes_of_shares(each) for each in (before, now)]
+        if sizes[0] == sizes[1]:
+            return []
+        return [
+            f"environments were shared out as {sizes[0]}, now as {sizes[1]}: torch rounds by it"
+        ]
 
     def describe(self) -> dict[str, Any]:
         """Returns what the metadata of an agent file says of the agent as it is now."""

@@ -10,29 +10,11 @@ import numpy as np
 from clipper.config import Config
 from clipper.engine.native_envs import step_envs
 from clipper.envs.make import EnvSource
-from clipper.errors import ConfigError
 from clipper.randomness import EpisodeSeeds
 
 # what a worker costs: the seconds its start takes
 _START_SECONDS = 3.0
 _MEASURE_SECONDS = 0.1
-
-
-def read_workers(workers: int | str) -> int | None:
-    """Returns a number of workers, or None for `auto`.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    if workers == "auto":
-        return None
-    try:
-        number = int(workers)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0 or isinstance(workers, (bool, float)):
-        raise ConfigError(f"workers must be auto or a whole number from 0, but is {workers!r}.")
-    return number
 
 
 def choose_workers(

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import clipper
+import facts
 from clipper.agent import Agent
 from clipper.alarms import Alarm
 from clipper.checkpoint import (
@@ -496,6 +497,7 @@ def test_no_truncated_member_is_taken_for_whole(every: int, member: str, two: Pa
     content = (two / "step-000000000002" / member).read_bytes()
     for size in range(0, len(content), every):
         assert_found(two, member, content[:size])
+    facts.note("cuts", lengths=len(range(0, len(content), every)))
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -508,6 +510,7 @@ def test_no_flipped_bit_is_taken_for_whole(count: int, member: str, two: Path) -
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         assert_found(two, member, bytes(damaged))
+    facts.note("flips", bits=count)
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])

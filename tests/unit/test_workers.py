@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -21,13 +22,15 @@ import clipper
 from clipper.config_ppo import PPOConfig
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
-from clipper.errors import ConfigError, InvariantBreach
+from clipper.errors import ConfigError, FileError, InvariantBreach
 from clipper.mailbox import mailbox
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
-from clipper.worker_choice import choose_workers, read_workers
+from clipper.stepping import read_workers
+from clipper.worker_choice import choose_workers
 from clipper.workers import ProcessSampler, share_out
 from helpers import DictEnv, collected, policy_for
+from run_folders import differences
 
 SMALL: dict[str, Any] = {
     "preset": "none",
@@ -40,6 +43,7 @@ SMALL: dict[str, Any] = {
     "eval_every": 0,
     "learning_rate": "linear:1e-2:0",
 }
+TORCH = {**SMALL, "engine": "reference"}
 ENVS = {"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1", "dict": DictEnv}
 
 
@@ -99,7 +103,7 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
     """Three workers, then none, then one: parameters and episodes of the run that was alone."""
     whole = trained(tmp_path / "whole", 0)
     trained(tmp_path / "parts", 3, stop_after=2).close()
-    second = clipper.resume(tmp_path / "parts")
+    second = clipper.resume(tmp_path / "parts", workers=0)
     second.train(progress=False, callback=lambda report: report.iteration != 4)
     third = clipper.resume(tmp_path / "parts", workers=1)
     third.train(progress=False)
@@ -112,6 +116,59 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
         return [line.rpartition(",")[0] for line in lines]  # without the wall time
 
     assert rows("parts") == rows("whole")
+
+
+def stopped_in_between(run_dir: Path) -> None:
+    """Trains two iterations with torch, whose results depend on how environments are shared out."""
+    agent = clipper.PPO("CartPole-v1", seed=2, workers=2, env_timeout=77, **TORCH)
+    agent.train(progress=False, run_dir=run_dir, callback=lambda report: report.iteration < 2)
+    agent.close()
+
+
+def test_a_run_goes_on_with_the_workers_it_had(tmp_path: Path) -> None:
+    """As many as before unless others are asked for, so that torch too gives the same bits."""
+    whole = clipper.PPO("CartPole-v1", seed=2, workers=2, **TORCH)
+    whole.train(progress=False, run_dir=tmp_path / "whole")
+    whole.close()
+    stopped_in_between(tmp_path / "parts")
+    agent = clipper.resume(tmp_path / "parts")
+    assert json.loads((tmp_path / "parts/config.json").read_text())["stepping"] == {
+        "workers": 2, "vectorization": "auto", "isolate": False, "env_timeout": 77.0,
+    }  # fmt: skip
+    assert "workers: 2" in agent.describe()
+    agent.train(progress=False)
+    agent.close()
+    assert agent.inexact is None
+    assert differences(tmp_path / "parts", tmp_path / "whole") == []
+
+
+@pytest.mark.parametrize("change", [{"workers": 0}, {"workers": 1}, {"isolate": True}], ids=str)
+def test_other_shares_are_told_where_torch_rounds_by_them(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    """The run goes on, and says why its bits are others."""
+    stopped_in_between(tmp_path)
+    agent = clipper.resume(tmp_path, **change)
+    assert str(agent.inexact).startswith("environments were shared out as [1, 1, 2], now as [")
+    agent.close()
+
+
+def test_what_a_file_says_of_workers_is_checked(tmp_path: Path) -> None:
+    """A folder may come from a stranger, or be damaged."""
+    stopped_in_between(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    numbers = ({"workers": wrong} for wrong in (True, -1, "2"))
+    times = ({"env_timeout": wrong} for wrong in (True, -1))
+    for wrong in ([], *numbers, *times, {"isolate": 1}, {"vectorization": 3}, {"more": 1}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "stepping": wrong}))
+        with pytest.raises(FileError, match=r"config\.json must say how it runs, but"):
+            clipper.resume(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "stepping": {"workers": 9}}))
+    with pytest.raises(ConfigError, match="workers must be from 0 to num_envs - 1 = 3"):
+        clipper.resume(tmp_path)
+    del config["stepping"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert clipper.resume(tmp_path, workers=2).inexact is not None
 
 
 class Interrupting(DictEnv):

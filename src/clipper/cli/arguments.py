@@ -155,9 +155,9 @@ def add_training_arguments(group: Any) -> None:
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     group.add_argument(
         "--workers",
-        default="0",
         metavar="N|auto",
-        help="processes that step environments beside this one; the result is the same (0)",
+        help="processes that step environments beside this one; with the native engine the result is "
+        "the same (0; a resumed run's own)",
     )
     group.add_argument(
         "--profile",
@@ -167,19 +167,20 @@ def add_training_arguments(group: Any) -> None:
     group.add_argument(
         "--vectorization",
         choices=("auto", "gymnasium", "native"),
-        default="auto",
-        help="what steps environments: the engine (native) or Python (auto: native for libraries)",
+        help="what steps environments: the engine (native) or Python (auto: native for libraries; a "
+        "resumed run's own)",
     )
     group.add_argument(
         "--isolate",
-        action="store_true",
-        help="step environments in another process, so that a crash of theirs does not end this one",
+        action=argparse.BooleanOptionalAction,
+        help="step environments in another process, so that a crash of theirs does not end this one "
+        "(no; a resumed run's own)",
     )
     group.add_argument(
         "--env-timeout",
         metavar="TIME",
         help="a worker whose step takes longer is replaced: 30s, 2min (the larger of 10 s and 20 times "
-        "the 99th percentile of its steps)",
+        "the 99th percentile of its steps; a resumed run's own)",
     )
     group.add_argument(
         "--checkpoint-every",
@@ -203,6 +204,12 @@ def add_training_arguments(group: Any) -> None:
         "run's own)",
     )
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+
+
+def given_stepping(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the command line says of how environments are stepped."""
+    names = ("workers", "vectorization", "isolate", "env_timeout")
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def given_checkpoints(args: argparse.Namespace) -> dict[str, Any]:

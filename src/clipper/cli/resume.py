@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipper.cli.arguments import add_training_arguments, given_checkpoints, positive_int, say
+from clipper.cli.arguments import (
+    add_training_arguments,
+    given_checkpoints,
+    given_stepping,
+    positive_int,
+    say,
+)
 
 HELP = """Goes on with a run from its last complete checkpoint, in its folder.
 
@@ -51,10 +57,7 @@ def run(args: argparse.Namespace) -> int:
         trust_env=args.trust_env,
         device=args.device,
         engine=args.engine,
-        workers=args.workers,
-        vectorization=args.vectorization,
-        isolate=args.isolate,
-        env_timeout=args.env_timeout,
+        **given_stepping(args),
     )
     done = agent.step
     say(f"resuming at step {done:,}")

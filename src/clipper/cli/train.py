@@ -20,6 +20,7 @@ from clipper.cli.arguments import (
     add_training_arguments,
     given_checkpoints,
     given_settings,
+    given_stepping,
     say,
     seed,
 )
@@ -93,10 +94,7 @@ def run(args: argparse.Namespace) -> int:
         env_kwargs=args.env_kwargs,
         max_episode_steps=args.max_episode_steps,
         device=args.device,
-        workers=args.workers,
-        vectorization=args.vectorization,
-        isolate=args.isolate,
-        env_timeout=args.env_timeout,
+        **given_stepping(args),
         **overrides,
     )
     if args.init_from:

@@ -162,6 +162,11 @@ class ActorCritic(nn.Module):
         finally:
             self._has_bf16_products = before
 
+    @property
+    def is_accelerated(self) -> bool:
+        """True if another than torch acts, whose results do not depend on how many rows it is given."""
+        return self._accelerator is not None
+
     def accelerate(self, accelerator: Accelerator) -> None:
         """Lets an engine act, evaluate and judge, until the parameters move to another place."""
         self._accelerator = accelerator

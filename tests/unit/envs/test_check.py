@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import clipper
+import facts
 from clipper.envs.check import check_env
 from clipper.envs.check_findings import FINDINGS, Findings
 from clipper.envs.check_look import Budget, look_at
@@ -136,6 +137,7 @@ def test_a_defect_is_found_and_nothing_else(env: type[flawed.Sound]) -> None:
     assert found[0].message.endswith(".")
     assert ".." not in found[0].message
     assert found[0].mend
+    facts.note("defects")
 
 
 def test_every_name_is_that_of_a_defect() -> None:
@@ -454,6 +456,7 @@ def test_no_false_alarm_on_gymnasiums_own(name: str) -> None:
     bad = {one.name for one in found if one.severity != "note"}
     assert bad <= EXPECTED.get(name, set()), str(found)
     assert found.coverage.steps > 100
+    facts.note("sound")
 
 
 @pytest.mark.slow
