@@ -67,6 +67,9 @@ __all__ = [
     "write_tensors",
 ]
 
+# those by time are so many times rarer than they are long, a percent of a run at most; but a save
+# that took long once does not leave a run without them for hours
+_SHARE, _LONGEST_WAIT = 100, 600.0
 _MANIFEST = "manifest.json"
 _MEMBERS = ("agent.safetensors", "state.json", "training.safetensors")
 _NAME = re.compile(r"step-([0-9]{12,19})")
@@ -97,7 +100,8 @@ class CheckpointRules:
 
     Attributes:
         checkpoint_every: One after the iteration that passes each multiple of so many steps, or 0.
-        checkpoint_minutes: One when the last is older than so many minutes of wall time, or 0.
+        checkpoint_minutes: One when the last is older than so many minutes of wall time, and than 100
+            times what it took to write (but ten minutes are enough), or 0.
         keep: So many of them stay; an older one goes when a newer one is complete.
     """
 
@@ -113,17 +117,21 @@ class CheckpointRules:
         """
         return self.from_json({**asdict(self), **{k: v for k, v in given.items() if v is not None}})
 
-    def is_due(self, since_step: int, step: int, since_seconds: float) -> bool:
+    def is_due(
+        self, since_step: int, step: int, since_seconds: float, save_seconds: float = 0.0
+    ) -> bool:
         """Returns whether a checkpoint is to be written after an iteration.
 
         Args:
             since_step: Step of the last one.
             step: Step now.
             since_seconds: Wall time since the last one.
+            save_seconds: How much of it was spent in writing it.
         """
         every, seconds = self.checkpoint_every, 60.0 * self.checkpoint_minutes
         by_step = every > 0 and step // every > since_step // every
-        return by_step or 0 < seconds < since_seconds
+        wait = max(seconds, min(_SHARE * save_seconds, _LONGEST_WAIT))
+        return by_step or (seconds > 0 and wait < since_seconds)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the rules as JSON values."""

@@ -59,6 +59,7 @@ class Trainer:
         self._observers = observers
         self._checkpoints = rules
         self._last_save = (state.step, time.monotonic())
+        self._save_seconds = 0.0
         self._unwritten: dict[str, str] = {}
         self.broken_at: SamplerMark | None = None
         """Where the sampler must be brought back to if it was stopped inside a rollout."""
@@ -186,8 +187,9 @@ class Trainer:
                 keeper, seconds = self._keeper, state.wall_seconds
                 self._attempt("a row or line", lambda: keeper.write(report, seconds))
         since, at = self._last_save
+        elapsed = time.monotonic() - at
         goes_on = interrupt.number is None and report.stop_reason is None and not is_last
-        if goes_on and self._checkpoints.is_due(since, state.step, time.monotonic() - at):
+        if goes_on and self._checkpoints.is_due(since, state.step, elapsed, self._save_seconds):
             mark, algorithm = self._sampler.mark(), self._algorithm.state_dict()
             self._attempt("a checkpoint", lambda: self._save(algorithm, mark))
         state.wall_seconds += time.perf_counter() - started
@@ -235,8 +237,11 @@ class Trainer:
     def _save(self, algorithm_state: Mapping[str, Mapping[str, Any]], mark: SamplerMark) -> None:
         if self._keeper is not None:
             # one that fails is tried again when the next is due
-            self._last_save = (self.state.step, time.monotonic())
-            self._keeper.save(self.state, algorithm_state, self._sampler.state_dict(mark))
+            self._last_save = (self.state.step, started := time.monotonic())
+            try:
+                self._keeper.save(self.state, algorithm_state, self._sampler.state_dict(mark))
+            finally:
+                self._save_seconds = time.monotonic() - started
             # and the rows it counts with it
             for what in ("a checkpoint", "a row or line"):
                 self._note_written(what)

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from clipper.agent import Agent
 from clipper.alarms import Alarm
 from clipper.checkpoint import (
     Checkpoint,
+    CheckpointRules,
     checkpoints_in,
     parameters_sha256,
     read_checkpoint,
@@ -434,13 +436,43 @@ def test_checkpoints_are_written_by_steps_and_kept_by_number(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_checkpoints_are_written_by_time(tmp_path: Path) -> None:
+def test_checkpoints_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One when the last is older than so many minutes: never at 0, always at next to nothing."""
+    monkeypatch.setattr("clipper.checkpoint._SHARE", 0)
     for minutes, steps in ((0, [0, 128]), (1e-9, [0, 32, 64, 96, 128])):
         run = tmp_path / f"run-{minutes}"
         agent = clipper.PPO("CartPole-v1", **SETTINGS)
         agent.train(progress=False, run_dir=run, checkpoint_minutes=minutes, keep=9)
         assert [int(p.name[5:]) for p in checkpoints_in(run / "checkpoints")] == steps
+
+
+def test_checkpoints_by_time_cost_a_percent() -> None:
+    """What takes long to write is written so much the rarer, but every ten minutes or as asked."""
+    rules = CheckpointRules(checkpoint_minutes=0.5)
+    due = [rules.is_due(0, 1, since, cost) for since, cost in (
+        (29, 0.1), (31, 0.1), (31, 0.4), (41, 0.4), (499, 5), (501, 5), (599, 60), (601, 60),
+    )]  # fmt: skip
+    assert due == [False, True] * 4
+    rare = CheckpointRules(checkpoint_minutes=30)
+    assert not rare.is_due(0, 1, 1799, 60)
+    assert rare.is_due(0, 1, 1801, 60)
+    never = CheckpointRules(checkpoint_minutes=0)
+    assert not never.is_due(0, 1, 1e9, 60)
+    assert CheckpointRules(checkpoint_every=10).is_due(5, 12, 0, 60)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_slow_save_makes_the_next_ones_rarer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes 0.1 s: by time there is one in ten seconds at most, however often it is asked for."""
+    write = write_checkpoint
+    monkeypatch.setattr(
+        "clipper.run_keeper.write_checkpoint", lambda *given: (time.sleep(0.1), write(*given))[1]
+    )
+    agent = clipper.PPO("CartPole-v1", **{**SETTINGS, "total_timesteps": 640})
+    agent.train(progress=False, run_dir=tmp_path, checkpoint_minutes=1e-9, keep=99)
+    assert len(checkpoints_in(tmp_path / "checkpoints")) == 2
 
 
 @pytest.mark.usefixtures("no_pictures")
