@@ -107,7 +107,7 @@ def run_one(env: str, seed: int) -> None:
     """Trains, evaluates the last agent, and appends the row."""
     import clipper
     from clipper.checkpoint import parameters_sha256, prefixed
-    from clipper.provenance import provenance
+    from clipper.provenance import versions
 
     started, cpu = time.perf_counter(), time.process_time()
     agent = clipper.PPO(env, seed=seed, eval_every=0)
@@ -117,7 +117,6 @@ def run_one(env: str, seed: int) -> None:
     exam = agent.evaluate(EPISODES, seed=0)
     sampled = agent.evaluate(EPISODES, seed=0, deterministic=False)
     state = {k: v.numpy() for k, v in agent.policy.state_dict().items()}
-    source = provenance()
     row = {
         "env": env,
         "seed": seed,
@@ -132,8 +131,8 @@ def run_one(env: str, seed: int) -> None:
         "cpu_seconds": f"{cpu:.1f}",
         "settings": settings_hash(env),
         "parameters_sha256": parameters_sha256(prefixed("policy", state)),
-        "commit": (source["git"] or {}).get("commit", ""),
-        "versions": " ".join(f"{k} {v}" for k, v in source["versions"].items()),
+        "commit": commit(),
+        "versions": " ".join(f"{k} {v}" for k, v in versions().items()),
         "command": f"python benchmarks/returns/run.py {env} --seeds {seed}",
     }
     append(RESULTS, COLUMNS, [row])
@@ -185,6 +184,17 @@ def seeds_in(text: str) -> list[int]:
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
     return found
+
+
+def commit() -> str:
+    """Returns the commit that runs, with a + if the sources are others than those committed."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=HERE, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "../../src"))
 
 
 def table() -> str:
