@@ -148,6 +148,7 @@ SECTIONS: dict[str, list[Promise]] = {
             "Workers end with a killed parent, within 5 seconds",
             (
                 "faults/test_signals.py::test_workers_end_with_a_killed_parent",
+                "faults/test_signals.py::test_a_worker_deep_in_a_call_ends_with_a_killed_parent",
                 "unit/test_workers.py::test_workers_end_with_a_killed_parent",
             ),
             "{signals_killed[most_seconds]:.1f} s",
@@ -273,6 +274,11 @@ SECTIONS: dict[str, list[Promise]] = {
                 "unit/envs/test_check.py::test_no_false_alarm_on_gymnasiums_own",
             ),
             "{defects[records]:.0f} defects, {sound[records]:.0f} environments of Gymnasium's",
+        ),
+        Promise(
+            "A constructor that hangs in a worker is spoken of after 30 s, and ends the run after ten "
+            "minutes",
+            ("faults/test_supervision.py::test_environments_that_are_never_made_are_given_up",),
         ),
         Promise(
             "With `--isolate` an environment that crashes or hangs in an evaluation is an error that "

@@ -8,7 +8,7 @@ from clipper.config import Config
 from clipper.envs.make import EnvSource
 from clipper.errors import EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate
-from clipper.pace import Pace
+from clipper.pace import Pace, arriving
 from clipper.policies.actor_critic import ActorCritic
 from clipper.worker_handle import Worker, WorkerLost, portable
 
@@ -28,6 +28,7 @@ class Examiner:
         self._config = config
         self._seed = seed
         self._pace = Pace(timeout)
+        self._timeout = timeout
         self._worker: Worker | None = None
 
     def evaluate(self, policy: ActorCritic, **how: Any) -> Evaluation:
@@ -71,7 +72,7 @@ class Examiner:
         worker = Worker(0, range(1), portable(payload))
         worker.name = "the evaluation"
         try:
-            worker.receive()  # it is there
+            worker.receive(arriving(worker.name, self._timeout))
         except BaseException as error:
             worker.ask_to_end()
             worker.end()

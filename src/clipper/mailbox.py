@@ -8,14 +8,19 @@ so that a message is not overwritten before the next one but one.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import select
+import signal
 import struct
+import sys
 import tempfile
 import threading
 import time
 
 _NOTE = struct.Struct("<QQ")
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _SLOT = 1 << 36  # the files are sparse
 
 
@@ -91,12 +96,19 @@ def unnamed_file() -> int:
         return os.dup(named.fileno())
 
 
-def end_with(parent: int) -> None:
+def end_with(parent: int, is_of_main_thread: bool = False) -> None:
     """Ends this process soon after its parent has ended, whatever it is doing then.
+
+    On Linux the system does it at once, also in a call that keeps Python from running its threads.
 
     Args:
         parent: Number of the parent process.
+        is_of_main_thread: True if the parent's main thread started this process: the system looks at
+            the end of that thread.
     """
+    if sys.platform == "linux" and is_of_main_thread:
+        with contextlib.suppress(OSError, AttributeError):  # no such call: the thread does it alone
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 _LOG = logging.getLogger("clipper")
 
 _LEAST_TIMEOUT = 10.0
 # a worker that does not move for so long is spoken of
 _SLOW_SECONDS = 5.0
+# environments may start a game or fetch a file before they can be reset
+_ARRIVAL_SECONDS, _SLOW_ARRIVAL_SECONDS = 600.0, 30.0
 
 
 class Pace:
@@ -70,3 +73,29 @@ class Pace:
                 name, waited, self.timeout,
             )  # fmt: skip
         return None
+
+
+def arriving(name: str, timeout: float | None) -> Callable[[], str | None]:
+    """Returns what says, asked again and again, why a process is not waited for any more, or None.
+
+    One whose environments take long to be made is spoken of.
+
+    Args:
+        name: Of the worker, for the log.
+        timeout: Seconds of patience if more than ten minutes, or None.
+    """
+    started, most = time.monotonic(), max(_ARRIVAL_SECONDS, timeout or 0.0)
+    is_told = False
+
+    def look() -> str | None:
+        nonlocal is_told
+        waited = time.monotonic() - started
+        if waited > _SLOW_ARRIVAL_SECONDS and not is_told:
+            is_told = True
+            _LOG.warning(
+                "%s is still making its environments after %.0f s (it is given up after %.0f s)",
+                name, waited, most,
+            )  # fmt: skip
+        return f"made no environments in {most:.0f} s" if waited > most else None
+
+    return look

@@ -17,6 +17,7 @@ from clipper.checkpoint import (
     write_checkpoint,
     write_tensors,
 )
+from clipper.envs.make import needs_trust
 from clipper.errors import ConfigError, FileError
 from clipper.fault_file import write_fault
 from clipper.faults import Fault
@@ -142,11 +143,18 @@ class RunKeeper:
         write_checkpoint(self.folder.checkpoints, checkpoint, self.rules.keep)
         write_tensors(self.folder.agent_file, agent, agent_meta)
 
-    def write_fault(self, fault: Fault) -> None:
-        """Writes a fault of an environment, and what it takes to see it again, into `faults/`."""
-        file = write_fault(fault, self._describe()["env"], self.folder.path / "faults")
+    def write_fault(self, fault: Fault) -> str:
+        """Writes an environment's fault into `faults/`; returns the command that shows it again."""
+        env = self._describe()["env"]
+        file = write_fault(fault, env, self.folder.path / "faults")
+        command = f"clipper replay {shlex.quote(str(file))}"
+        if not env["is_named"]:
+            command += " --env MODULE:ENV"
+        elif needs_trust(env["name"], env["kwargs"]):
+            command += " --trust-env"
         self.folder.log(f"{fault}")
-        self.folder.log(f"to see it again: clipper replay {shlex.quote(str(file))}")
+        self.folder.log(f"to see it again: {command}")
+        return command
 
     def finish(self, outcome: Outcome) -> None:
         """Notes how the run ended and draws its curve."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from clipper.cut_rollout import cut_off, joined_in_time, judged
 from clipper.envs.dropping import too_often
 from clipper.errors import EnvironmentFault, InvariantBreach
 from clipper.faults import MOST_FAULTS, Fault, FaultLedger
-from clipper.pace import Pace
+from clipper.pace import Pace, arriving
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import Rollout, block_shapes
@@ -34,8 +33,6 @@ from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
 
-# making environments and their first resets may take so long
-_START_SECONDS = 60.0
 # of an episode longer than this the actions are not kept
 _MOST_ACTIONS = 200_000
 # rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
@@ -86,6 +83,7 @@ class SupervisedShare:
         self._num_envs_in_all = num_envs_in_all
         self._seeds = EpisodeSeeds(seed)
         self._pace = Pace(timeout)
+        self._timeout = timeout
         self._ledger = ledger
         self.faults: list[Fault] = []
         self.worker = make()
@@ -364,14 +362,20 @@ class SupervisedShare:
         self._obs = None
         lost.ask_to_end()
         lost.end()
-        self.worker.receive(self._wrong_at_start())
+        self.worker.receive(arriving(self.worker.name, self._timeout))
         self.worker.ask("begin", steps, self._standing["episodes"])
-        self.worker.receive(self._wrong_at_start())
+        self.worker.receive(arriving(self.worker.name, self._timeout))
 
-    def _wrong_at_start(self) -> Callable[[], str | None]:
-        """Returns what says whether a worker that takes another's place comes up."""
-        until = time.monotonic() + max(_START_SECONDS, self._pace.timeout)
-        return lambda: "did not come up" if time.monotonic() > until else None
+    def arrive(self) -> None:
+        """Waits until the first worker has made its environments.
+
+        Raises:
+            ClipperError: What went wrong in the worker, or that it is dead or hangs.
+        """
+        try:
+            self.worker.receive(arriving(self.worker.name, self._timeout))
+        except WorkerLost as lost:
+            raise self.worker.as_error(lost) from lost
 
     def _after(
         self, lost: WorkerLost, policy: ActorCritic, steps: int, num_steps: int

@@ -16,7 +16,7 @@ from clipper.algorithms import build_algorithm
 from clipper.checkpoint import Checkpoint, CheckpointRules, without_prefix
 from clipper.checkpoint_check import check_memory, check_parts, check_sampler, check_state
 from clipper.config_acer import ACERConfig
-from clipper.errors import ConfigError, FileError, FolderTaken
+from clipper.errors import ConfigError, EnvironmentFault, FileError, FolderTaken
 from clipper.evaluation import SELECTION
 from clipper.faults import Fault
 from clipper.identity import Identity
@@ -60,6 +60,7 @@ class TrainingRun:
         self._store: RunKeeper | None = None
         self._left: tuple[Path, dict[str, int]] | None = None
         self._is_training = False
+        self._replay: str | None = None
 
     def begin_at_policy(self) -> None:
         """Begins with the weights that the policy has now, which some algorithms keep copies of."""
@@ -77,7 +78,7 @@ class TrainingRun:
         self, rules: StopRules, observers: Sequence[Callback], profiler: Profiler = NO_STOPWATCH
     ) -> Outcome:
         """Trains until a rule ends it; the folder, if there is one, is written."""
-        self._is_training = True
+        self._is_training, self._replay = True, None
         try:
             return self._train(rules, observers, profiler)
         finally:
@@ -132,6 +133,13 @@ class TrainingRun:
         sampler.count_time(profiler)
         try:
             outcome = trainer.run(rules)
+        except EnvironmentFault as error:
+            # the one that ends the run is often the third of its kind
+            with suppress(FileError):
+                self._keep_faults()
+            if self._replay is not None:
+                error.add_note(self._replay)
+            raise
         finally:
             self.algorithm.profiler = NO_STOPWATCH
             sampler.count_time(NO_STOPWATCH)
@@ -178,7 +186,8 @@ class TrainingRun:
                 _LOG.warning("%s", fault)
             if self._store is not None:
                 try:
-                    self._store.write_fault(fault)
+                    self._replay = f"to see it again: {self._store.write_fault(fault)}"
+                    _LOG.warning("%s", self._replay)
                 except FileError as error:  # the run has outlived the fault, and does this too
                     _LOG.warning("%s The fault's file is missing.", error.message)
         return faults

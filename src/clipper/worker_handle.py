@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +19,13 @@ import cloudpickle  # type: ignore[import-untyped]
 from clipper import errors
 from clipper.board import Board
 from clipper.errors import ClipperError, ConfigError, EnvironmentFault
-from clipper.mailbox import mailbox
-from clipper.worker_process import START
+from clipper.mailbox import mailbox, unnamed_file
+from clipper.worker_process import START, TELL
 
 # a worker that was asked to end gets this long
 _PATIENCE_SECONDS = 2.0
+# a worker that hangs gets this long to say where, and so many bytes
+_TELLING_SECONDS, _MOST_WORDS = 0.5, 8_000
 
 
 class WorkerLost(Exception):
@@ -59,13 +63,17 @@ class Worker:
         self._questions, there = mailbox()
         back, self._answers = mailbox()
         self.board = Board()
-        descriptors = (there.file, there.pipe, back.file, back.pipe, self.board.file)
+        self._last_words = unnamed_file()
+        descriptors = (
+            there.file, there.pipe, back.file, back.pipe, self.board.file, self._last_words
+        )  # fmt: skip
         # not by multiprocessing, whose children run an unguarded script a second time; in a session
         # of its own, so that Ctrl-C reaches the parent alone
+        is_main = threading.current_thread() is threading.main_thread()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, json.dumps(sys.path)]
-                + [str(word) for word in (*descriptors, os.getpid())],
+                + [str(word) for word in (*descriptors, os.getpid(), int(is_main))],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -113,9 +121,10 @@ class Worker:
         while is_well is not None and not self._answers.wait(0.1):
             wrong = is_well()
             if wrong is not None:
+                report = self._where_it_is()
                 self._process.kill()
                 self._process.wait()
-                raise WorkerLost(wrong)
+                raise WorkerLost(wrong, report)
         try:
             _, content = self._answers.read(self._number)
         except EOFError as error:
@@ -135,7 +144,22 @@ class Worker:
         except subprocess.TimeoutExpired:
             return WorkerLost("does not answer any more")
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return WorkerLost(f"ended with {name}")
+        return WorkerLost(f"ended with {name}", self._said())
+
+    def _where_it_is(self) -> str:
+        """Returns the lines of Python that a hanging worker is in, which it says even from within C."""
+        before = self._said()
+        with contextlib.suppress(OSError):
+            self._process.send_signal(TELL)
+        until = time.monotonic() + _TELLING_SECONDS
+        while self._said() == before and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.02)  # it writes line by line
+        return self._said()[len(before) :]
+
+    def _said(self) -> str:
+        """Returns what the worker's fault handler has written."""
+        return os.pread(self._last_words, _MOST_WORDS, 0).decode(errors="replace")
 
     def as_error(self, lost: WorkerLost) -> ClipperError:
         """Returns the error that ends a run for want of this worker."""
@@ -152,6 +176,7 @@ class Worker:
         self._questions.close()
         self._answers.close()
         self.board.close()
+        os.close(self._last_words)
 
     def end(self, until: float | None = None) -> None:
         """Waits a moment for the process, then kills it; `until` is by the monotonic clock."""

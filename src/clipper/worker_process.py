@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import os
 import pickle
+import signal
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +30,13 @@ START = (
     # not ignored, which what an environment starts would inherit: the parent says when it ends
     "import json, signal, sys; signal.signal(signal.SIGINT, lambda *_: None); "
     "signal.signal(signal.SIGTERM, lambda *_: None); sys.path[:] = json.loads(sys.argv[1]); "
-    "from clipper.mailbox import end_with; end_with(int(sys.argv[-1])); "
+    "from clipper.mailbox import end_with; end_with(int(sys.argv[-2]), sys.argv[-1] == '1'); "
     "from clipper.worker_process import main; main([int(word) for word in sys.argv[2:]])"
 )
+
+
+# asks a worker that hangs where it is
+TELL = signal.SIGUSR2
 
 
 class ShownBlocks:
@@ -150,8 +156,12 @@ def main(words: list[int]) -> None:
     """Answers until nobody asks any more.
 
     Args:
-        words: Descriptors of the questions' file and pipe, of the answers'; more is not read.
+        words: Descriptors of the questions' file and pipe, of the answers', of the board and of the
+            file for last words; more is not read.
     """
+    # a crash, or the parent's question where it hangs, leaves the lines of Python it was in
+    faulthandler.enable(words[5])
+    faulthandler.register(TELL, words[5])
     questions, answers, board = Mailbox(*words[:2]), Mailbox(*words[2:4]), Board(words[4])
     share: Share | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):

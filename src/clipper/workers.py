@@ -28,7 +28,7 @@ from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import LocalSampler, Rollout, SamplerMark
 from clipper.scoring import Score
 from clipper.supervision import SupervisedShare
-from clipper.worker_handle import Worker, WorkerLost, end_all, portable
+from clipper.worker_handle import Worker, end_all, portable
 
 # what `ReplayableEnvs.state_dict` has one row of for every environment
 _PER_ENV = ("episodes", "lengths", "replayed", "returns", "obs")
@@ -97,7 +97,7 @@ class ProcessSampler:
                 make = partial(Worker, number, share, portable(payload))
                 self._workers.append(SupervisedShare(make, share, num_envs, seed, timeout, ledger))
             for supervised in self._workers:
-                _answer(supervised.worker)  # its environments are built
+                supervised.arrive()
         except BaseException:
             self.close()
             raise
@@ -224,18 +224,6 @@ class ProcessSampler:
         self._workers = []
         if self._local is not None:
             self._local.close()
-
-
-def _answer(worker: Worker) -> Any:
-    """Returns a worker's answer.
-
-    Raises:
-        ClipperError: What went wrong in the worker, or that it is dead.
-    """
-    try:
-        return worker.receive()
-    except WorkerLost as lost:
-        raise worker.as_error(lost) from lost
 
 
 def share_out(num_envs: int, num_workers: int, is_isolated: bool = False) -> list[range]:

@@ -211,6 +211,33 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert shared_memory() <= before
 
 
+DEAF = """
+import ctypes
+from gymnasium.envs.classic_control import CartPoleEnv
+class Deaf(CartPoleEnv):
+    steps = 0
+    def step(self, action):
+        Deaf.steps += 1
+        if Deaf.steps > 500:
+            open("deaf", "w").close()
+            ctypes.PyDLL(None).sleep(600)  # a call in C that keeps all other threads from running
+        return super().step(action)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends the process on Linux alone")
+def test_a_worker_deep_in_a_call_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    """No thread of its own can see to it while an environment's C code keeps Python's lock."""
+    (tmp_path / "deaf_env.py").write_text(DEAF)
+    words = ["train", "deaf_env:Deaf", *TINY, *LONG, "--isolate", "--env-timeout=600"]
+    with started(tmp_path, *words) as process:
+        until(lambda: (tmp_path / "deaf").exists(), "the environment did not come so far")
+        workers = tree(process)
+        process.kill()
+        process.wait()
+        until(lambda: gone(workers), "a worker stayed", SECONDS_OF_KILL)
+
+
 ENDLESS = """
 import sys, time
 import gymnasium

@@ -6,7 +6,10 @@ import json
 import logging
 import math
 import os
+import re
+import shlex
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -103,13 +106,48 @@ def test_the_run_goes_on(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert fault.index in (2, 3)
     assert fault.seed == EpisodeSeeds(1).of(fault.index, fault.episode)
     assert 1 <= fault.step == len(fault.actions) <= 30
-    log = (tmp_path / "run" / "log.txt").read_text()
-    assert f"clipper replay {file}" in log
+    command = f"to see it again: clipper replay {file} --env MODULE:ENV"
+    assert command in (tmp_path / "run" / "log.txt").read_text()
+    assert command in caplog.text
+    # the lines of Python that it was in, also where C code crashed or waits
+    report = json.loads(file.read_text())["report"]
+    assert ("in step" in report) == (way in ("raise", "segfault", "hang"))
+    assert report.rstrip() in caplog.text
     rows = read_rows(tmp_path / "run" / "metrics.csv")
     assert [float(row["rollout/env_faults"] or 0) for row in rows] == [0, 1, 0, 0]
     # both environments of the worker lost an open episode, no episode is played twice
     episodes = [(r["env"], r["episode"]) for r in read_rows(tmp_path / "run" / "episodes.csv")]
     assert len(set(episodes)) == len(episodes)
+
+
+BRITTLE = """
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Brittle(CartPoleEnv):
+    def reset(self, **options):
+        self.count = 0
+        return super().reset(**options)
+    def step(self, action):
+        self.count += 1
+        if self.count == 8:
+            raise OSError("the cable is out")
+        return super().step(action)
+"""
+
+
+def test_the_command_that_is_printed_shows_the_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the error of the third fault, which ends the run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "brittle_env.py").write_text(BRITTLE)
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SMALL.items() if k != "hidden_sizes"]
+    assert main(["train", "brittle_env:Brittle", "--isolate", "--hidden-sizes=8", *flags]) == 3
+    said = capsys.readouterr().err
+    (command,) = re.findall("to see it again: (clipper replay .*)", said)
+    assert main(shlex.split(command)[1:]) == 3
+    assert "the cable is out" in capsys.readouterr().out
 
 
 def test_what_was_collected_before_is_kept(tmp_path: Path) -> None:
@@ -274,6 +312,26 @@ def test_a_rollout_that_ends_with_its_worker_leaves_the_new_episode_known(tmp_pa
     agent.close()
     assert "a worker was replaced" in str(agent.inexact)
     assert "could not be replayed" not in str(agent.inexact)
+
+
+def test_environments_that_are_never_made_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A constructor that hangs in a worker is spoken of, and ends the run."""
+    monkeypatch.setattr("clipper.pace._ARRIVAL_SECONDS", 6.0)
+    monkeypatch.setattr("clipper.pace._SLOW_ARRIVAL_SECONDS", 1.0)
+    home = os.getpid()
+
+    def stuck() -> DictEnv:
+        if os.getpid() != home:
+            time.sleep(600)
+        return DictEnv()
+
+    agent = clipper.PPO(stuck, workers=1, isolate=True, **SMALL)
+    with pytest.raises(EnvironmentFault, match="must stay alive, but made no environments in 6 s"):
+        agent.train(progress=False)
+    assert "is still making its environments after" in caplog.text
+    agent.close()
 
 
 @pytest.mark.parametrize("way", ["segfault", "hang"])
