@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +70,8 @@ __all__ = [
 _MANIFEST = "manifest.json"
 _MEMBERS = ("agent.safetensors", "state.json", "training.safetensors")
 _NAME = re.compile(r"step-([0-9]{12,19})")
+# compared with it, a whole number too large for a float is no error of Python's
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,14 @@ class CheckpointRules:
         if unknown:
             raise ConfigError(f"checkpoints must have no other rules, but have {unknown[:5]}.")
         rules = cls(**data)
-        for name, least, kinds in (
-            ("checkpoint_every", 0, int),
-            ("checkpoint_minutes", 0, (int, float)),
-            ("keep", 1, int),
+        for name, least, is_whole in (
+            ("checkpoint_every", 0, True),
+            ("checkpoint_minutes", 0, False),
+            ("keep", 1, True),
         ):
-            value, is_whole = getattr(rules, name), kinds is int
-            is_number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not (is_number and math.isfinite(value) and value >= least):
+            value = getattr(rules, name)
+            is_kind = isinstance(value, int if is_whole else (int, float))
+            if not (is_kind and not isinstance(value, bool) and least <= value <= _LARGEST):
                 raise ConfigError(
                     f"{name} must be a {'whole ' * is_whole}number from {least}, but is {value!r}."
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -585,6 +586,13 @@ def _counter(name: str, to: Any) -> Callable[..., None]:
     return change
 
 
+def _alarm(name: str, to: Any) -> Callable[..., None]:
+    def change(training: Any, state: dict[str, Any], agent: Any) -> None:
+        state["training"]["alarms"][name] = to
+
+    return change
+
+
 CHANGES: dict[str, Callable[..., Any]] = {
     "moments of another size": _training("engine.m", lambda a: a[:-1].copy()),
     "moments of another type": _training("engine.m", lambda a: a.astype(np.float64)),
@@ -612,6 +620,10 @@ CHANGES: dict[str, Callable[..., Any]] = {
     "a negative iteration": _counter("iteration", -1),
     "a time that is text": _counter("wall_seconds", "long"),
     "a best that is a list": _counter("best", [1]),
+    "a best beyond all floats": _counter("best", 10**400),
+    "a time beyond all floats": _counter("wall_seconds", 10**400),
+    "a fault beyond all floats": _counter("faults", {"0": [10**400]}),
+    "an alarm beyond all floats": _alarm("largest_reward", 10**400),
     "a reason that is a number": _counter("inexact", 3),
     "an unknown counter": _counter("surprise", 1),
     "no counters": lambda t, s, a: s.pop("training"),
@@ -625,6 +637,13 @@ CHANGES: dict[str, Callable[..., Any]] = {
     ),
     "fewer episodes than shown": _counter(
         "recent", {"count": 0, "episodes": [[0, 0, 1.0, 1, True, 1, {}]]}
+    ),
+    "episodes beyond all counts": _counter("recent", {"count": 2**63, "episodes": []}),
+    "an episode beyond all counts": _counter(
+        "recent", {"count": 1, "episodes": [[0, 2**63, 1.0, 1, True, 1, {}]]}
+    ),
+    "an extra beyond all floats": _counter(
+        "recent", {"count": 1, "episodes": [[0, 0, 1.0, 1, True, 1, {"a": 10**400}]]}
     ),
     "a thousand episodes": _counter(
         "recent", {"count": 1000, "episodes": [[0, 0, 1.0, 1, True, 1, {}]] * 1000}
@@ -696,6 +715,17 @@ def test_actions_that_are_none_are_not_played(
     (tmp_path / "fault.json").write_text(fault({}, actions=actions))
     assert main(["replay", str(tmp_path / "fault.json")]) == 5
     assert "actions that the environment takes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("minutes", ["1" + "0" * 400, "1" + "0" * 5000], ids=["400", "5,000"])
+def test_rules_with_a_number_beyond_all_floats_are_refused(minutes: str, run: Path) -> None:
+    """Whole numbers have no end in JSON: one of so many zeros is one error of ours, and not Python's."""
+    config = run / "config.json"
+    honest = json.loads(config.read_text())
+    honest["checkpoints"]["checkpoint_minutes"] = "HERE"
+    config.write_text(dump_json(honest).replace('"HERE"', minutes))
+    with pytest.raises(FileError, match=re.escape(str(config))):
+        clipper.resume(run)
 
 
 def test_a_disk_that_says_no_is_not_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
