@@ -20,10 +20,12 @@ from typing import Any, Self
 from clipper.errors import ConfigError, FileError, FormatError
 from clipper.files import (
     FORMAT,
+    MAX_JSON_BYTES,
     dump_json,
     file_error,
     parse_json,
     read_json,
+    read_plain,
     refuse_links,
     sync_folder,
     write,
@@ -37,12 +39,14 @@ from clipper.tensor_files import (
     file_sha256,
     parameters_sha256,
     prefixed,
+    read_head,
     read_tensors,
     tensor_bytes,
     with_sum,
     without_prefix,
     write_tensors,
 )
+from clipper.tensor_limits import check_size, most_agent_bytes, most_training_bytes, num_bytes
 
 # the readers and writers of all formats are found here
 __all__ = [
@@ -256,16 +260,32 @@ def _read_one(path: Path) -> Checkpoint:
         raise FileError(f"{path / _MANIFEST} must name the members {list(_MEMBERS)}.")
     if set(manifest) - {"format", "members", "step"} or manifest.get("step", step) != step:
         raise FileError(f"{path / _MANIFEST} must be that of step {step}, but is not.")
+    most = _check_sizes(path, step)
     for name, expected in members.items():
         if not (path / name).is_file() or file_sha256(path / name) != expected:
             raise FileError(f"{path / name} must have the SHA-256 of the manifest, but differs.")
     agent, agent_meta = read_tensors(path / "agent.safetensors")
-    training, training_meta = read_tensors(path / "training.safetensors")
+    training, training_meta = read_tensors(path / "training.safetensors", most)
     if set(training_meta) != {"format"}:
         raise FileError(f"{path / 'training.safetensors'} must have no metadata but its format.")
     state = read_json(path / "state.json")
     check_format(state, str(path / "state.json"))
     return Checkpoint(step, agent, agent_meta, training, state)
+
+
+def _check_sizes(path: Path, step: int) -> int:
+    """Returns how many bytes a checkpoint's tensors beside the agent may have.
+
+    Raises:
+        FileError: A member has more than it may; nothing but their starts was read.
+    """
+    agent, state, training = (path / name for name in _MEMBERS)
+    meta, table = read_head(agent)
+    check_size(table, most_agent_bytes(meta, table), str(agent))
+    most = most_training_bytes(meta, table, num_bytes(table, str(agent)), step)
+    check_size(read_head(training)[1], most, str(training))
+    read_plain(state, MAX_JSON_BYTES)
+    return most
 
 
 def _sum(manifest: Mapping[str, Any]) -> str:

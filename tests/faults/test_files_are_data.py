@@ -459,6 +459,77 @@ def huge_tensor(path: Path) -> Path:
     return header(path, text.encode(), body=size)
 
 
+def sparse(path: Path, honest: Path, name: str, kind: str = "U8", **changes: Any) -> Path:
+    """Writes a file of tensors with one more or larger, 4 GB of zeros of which the disk has none."""
+    content = honest.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    table = json.loads(content[8 : 8 + size])
+    meta = json.loads(table["__metadata__"]["clipper"])
+    table["__metadata__"]["clipper"] = dump_json({**meta, **changes})
+    begin = len(content) - 8 - size
+    large = 4 << 30
+    width = {"U8": 1, "F32": 4, "F64": 8}[kind]
+    shape = [8, large // width // 8]
+    table[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, begin + large]}
+    text = json.dumps(table).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+    os.truncate(path, path.stat().st_size + large)
+    return path
+
+
+SPARSE: dict[str, tuple[str, dict[str, Any]]] = {
+    "an unknown tensor": ("surprise", {}),
+    "an unknown one of a policy": ("policy.network.surprise", {}),
+    "a large layer": ("policy.network.actor.0.weight", {}),
+    "a large space": ("space.obs.low", {}),
+    "large examples": ("example.obs", {}),
+    "no settings": ("policy.w", {"config": {}, "algorithm": []}),
+    "a space of a user's module": ("space.obs.low", {"module": "user"}),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
+@pytest.mark.parametrize("name", SPARSE)
+def test_an_agent_larger_than_what_it_describes_is_not_read(
+    name: str, honest: Path, tmp_path: Path
+) -> None:
+    """Refused by the start of the file, whoever reads it: the tensors are neither read nor hashed."""
+    tensor, changes = SPARSE[name]
+    path = sparse(tmp_path / "a.safetensors", honest / "agent.safetensors", tensor, **changes)
+    try:
+        assert bounded(refused(lambda: clipper.load(path))) == 0
+        assert bounded(refused(lambda: read_tensors(path))) == 0
+    finally:
+        path.unlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
+@pytest.mark.parametrize(
+    ("member", "tensor"),
+    [
+        ("agent.safetensors", "surprise"),
+        ("training.safetensors", "surprise"),
+        ("training.safetensors", "engine.m"),
+        ("training.safetensors", "sampler.actions"),
+        ("state.json", ""),
+    ],
+)
+def test_a_checkpoint_larger_than_its_agent_needs_is_not_read(
+    member: str, tensor: str, run: Path
+) -> None:
+    """The same for each member, whatever the manifest says: it is refused before it is hashed."""
+    for checkpoint in (run / "checkpoints").iterdir():
+        file = checkpoint / member
+        if tensor:
+            sparse(file, file, tensor)
+        else:
+            os.truncate(file, 4 << 30)
+    try:
+        assert bounded(refused(lambda: clipper.resume(run))) == 0
+    finally:
+        shutil.rmtree(run)
+
+
 BIG_AGENTS: dict[str, Callable[[Path], Path]] = {
     "a header of 2^63 bytes": lambda p: header(p, b"{}", size=2**63),
     "a header of 100 MB": lambda p: header(p, b"", size=100 << 20, body=100 << 20),
