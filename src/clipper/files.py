@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ FORMAT = 1
 
 # a text of so many bytes takes at most 100 MB when it is parsed; ours have a few thousand
 MAX_JSON_BYTES = 4 << 20
+# a line of a table has some ten bytes for each of at most some hundred columns
+MAX_LINE_BYTES = 1 << 20
 # an empty list takes two characters and 64 bytes; ours have more in them
 _CHARACTERS_PER_PART = 32
 # the largest whole number that is a finite float too has so many; in a text all digits are looked at
@@ -227,6 +229,31 @@ def read_plain(path: Path, most: int, *, start: int | None = None) -> bytes:
         raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
     finally:
         os.close(descriptor)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yields the lines of a plain file with their ends, one in memory at a time.
+
+    A table may have any number of lines, but none that is longer than a table's ever are: a file
+    that claims to be enormous has no line ends.
+
+    Raises:
+        FileError: As `read_plain`, or a line is too long.
+    """
+    read_plain(path, 0, start=0)  # no pipe or device, which would wait
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    raise FileError(
+                        f"{path} must have lines of less than {MAX_LINE_BYTES:,} bytes, "
+                        "but has a longer one."
+                    )
+                yield line
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
 
 
 def read_json(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any]:

@@ -530,6 +530,32 @@ def test_a_checkpoint_larger_than_its_agent_needs_is_not_read(
         shutil.rmtree(run)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
+@pytest.mark.parametrize("name", ["config.json", "metrics.csv", "episodes.csv"])
+def test_a_run_with_an_enormous_file_is_refused_at_once(name: str, run: Path) -> None:
+    """What looks at a run's curves, and what goes on with it, reads no gigabytes of zeros."""
+    os.truncate(run / name, 4 << 30)
+    try:
+        assert bounded(refused(lambda: read_curve(run))) == 0
+        assert bounded(refused(lambda: clipper.resume(run))) == 0
+    finally:
+        shutil.rmtree(run)
+
+
+def test_tables_of_many_megabytes_are_read(run: Path) -> None:
+    """Negative control: a long run has long tables, of which only the lines are short."""
+    episodes = run / "episodes.csv"
+    head = episodes.read_text().splitlines(keepends=True)[0]
+    lines = "".join(f"{i},0,{i},1.5,2,0,0.125\r\n" for i in range(1, 400_001))
+    episodes.write_text(head + lines, newline="")
+    assert episodes.stat().st_size > 10 << 20
+    curve = read_curve(run)
+    assert (len(curve.returns), curve.steps[-1], set(curve.returns)) == (400_000, 400_000.0, {1.5})
+    folder = RunFolder(run)
+    assert folder.num_rows["episodes"] == 400_000
+    folder.close()
+
+
 BIG_AGENTS: dict[str, Callable[[Path], Path]] = {
     "a header of 2^63 bytes": lambda p: header(p, b"{}", size=2**63),
     "a header of 100 MB": lambda p: header(p, b"", size=100 << 20, body=100 << 20),
