@@ -34,7 +34,11 @@ class GrowingCsv:
                 write_atomically(path, _csv_text(rows))
         self._open()
         if not self._num_written and self._columns and path.stat().st_size == 0:
-            self._write(_csv_text([self._columns]))
+            try:
+                self._write(_csv_text([self._columns]))
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def num_rows(self) -> int:

@@ -172,8 +172,14 @@ class RunFolder:
         for leftover in path.glob(".*.tmp-*"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
-        self._metrics = GrowingCsv(path / "metrics.csv")
-        self._episodes = GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+        with contextlib.ExitStack() as opened:
+            opened.callback(
+                self._lock.close
+            )  # whoever holds an error would hold the folder with it
+            self._metrics = GrowingCsv(path / "metrics.csv")
+            opened.callback(self._metrics.close)
+            self._episodes = GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+            opened.pop_all()
 
     def _is_ours(self) -> bool:
         """Takes the lock; False if another process has it, or removed the file just now.
