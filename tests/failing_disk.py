@@ -1,11 +1,14 @@
 """A disk that fails on purpose: one of the calls that change it is not done, or the process dies in it.
 
-Every such call of Clipper's writers is one of `os`, which is what is wrapped here.
+Every such call of Clipper's writers is one of `os`, or `open` for the files that grow and the lock;
+both are wrapped here.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import functools
 import os
 import signal
 import warnings
@@ -30,26 +33,34 @@ def failing_disk(fail: Failure, *, first: int, last: int | None = None) -> Itera
         last: The last one.
     """
     made: list[str] = []
-    originals = {name: getattr(os, name) for name in CALLS}
+    originals = {(os, name): getattr(os, name) for name in CALLS}
+    originals[builtins, "open"] = builtins.open
 
-    def wrapped(name: str) -> Callable[..., Any]:
+    def wrapped(module: Any, name: str) -> Callable[..., Any]:
+        original = originals[module, name]
+
         def call(*args: Any, **kwargs: Any) -> Any:
-            if name == "open" and not args[1] & _WRITING:
-                return originals[name](*args, **kwargs)
+            if name == "open" and not _is_to_write(args[1] if len(args) > 1 else "r"):
+                return original(*args, **kwargs)
             made.append(name)
             if first and first <= len(made) <= (last or len(made)):
-                return fail(name, originals[name], args)
-            return originals[name](*args, **kwargs)
+                return fail(name, functools.partial(original, **kwargs), args)
+            return original(*args, **kwargs)
 
         return call
 
     try:
-        for name in CALLS:
-            setattr(os, name, wrapped(name))
+        for module, name in originals:
+            setattr(module, name, wrapped(module, name))
         yield made
     finally:
-        for name, original in originals.items():
-            setattr(os, name, original)
+        for (module, name), original in originals.items():
+            setattr(module, name, original)
+
+
+def _is_to_write(how: int | str) -> bool:
+    """True if a file is opened to be changed: flags of `os.open`, or the mode of `open`."""
+    return bool(how & _WRITING if isinstance(how, int) else set(how) & set("wax+"))
 
 
 def refusing(number: int) -> Failure:

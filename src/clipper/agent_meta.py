@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from clipper.configs import CONFIGS
 from clipper.errors import FileError
@@ -93,7 +93,7 @@ def _is_reason(reason: Any, is_exact: bool) -> bool:
     return reason is None or (is_plain(reason) and not is_exact)
 
 
-def is_plain(text: Any) -> bool:
+def is_plain(text: Any) -> TypeGuard[str]:
     """Returns True for a short text that a terminal shows as it is, without control characters."""
     return isinstance(text, str) and text.isprintable() and len(text) <= _MOST_CHARACTERS
 

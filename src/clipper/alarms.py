@@ -14,6 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 from clipper.errors import FileError
+from clipper.files import is_count, is_number
 
 Row = Mapping[str, float]
 
@@ -341,15 +342,15 @@ def _is_watch(data: Any) -> bool:
             name in KEPT
             and isinstance(series, list)
             and 0 < len(series) <= WINDOW
-            and all(map(_is_number, series))
+            and all(map(is_number, series))
             for name, series in data["series"].items()
         )
         and (data["first"] is None or _is_row(data["first"]))
         and (data["base"] is None or _is_row(data["base"], _BASE))
-        and _is_number(data["largest_reward"])
-        and _is_count(data["num_rows"])
+        and is_number(data["largest_reward"])
+        and is_count(data["num_rows"])
         and isinstance(data["last_on"], Mapping)
-        and all(map(_is_count, data["last_on"].values()))
+        and all(map(is_count, data["last_on"].values()))
         and isinstance(data["raised"], list)
         and len(data["raised"]) <= _MOST_TOLD
         and all(_is_told(each) for each in data["raised"])
@@ -360,18 +361,10 @@ def _is_row(row: Any, needed: Sequence[str] = ()) -> bool:
     return (
         isinstance(row, Mapping)
         and set(needed) <= set(row) <= set(KEPT)
-        and all(map(_is_number, row.values()))
+        and all(map(is_number, row.values()))
     )
 
 
 def _is_told(each: Any) -> bool:
     is_pair = isinstance(each, list) and len(each) == 2
-    return is_pair and _is_count(each[0]) and isinstance(each[1], str)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+    return is_pair and is_count(each[0]) and isinstance(each[1], str)

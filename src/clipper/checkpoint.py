@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ from typing import Any, Self
 from clipper.errors import ConfigError, FileError, FormatError
 from clipper.files import (
     FORMAT,
+    MAX_JSON_BYTES,
     dump_json,
     file_error,
     parse_json,
     read_json,
+    read_plain,
     refuse_links,
     sync_folder,
     write,
@@ -37,12 +39,14 @@ from clipper.tensor_files import (
     file_sha256,
     parameters_sha256,
     prefixed,
+    read_head,
     read_tensors,
     tensor_bytes,
     with_sum,
     without_prefix,
     write_tensors,
 )
+from clipper.tensor_limits import check_size, most_agent_bytes, most_training_bytes, num_bytes
 
 # the readers and writers of all formats are found here
 __all__ = [
@@ -73,6 +77,8 @@ _SHARE, _LONGEST_WAIT = 100, 600.0
 _MANIFEST = "manifest.json"
 _MEMBERS = ("agent.safetensors", "state.json", "training.safetensors")
 _NAME = re.compile(r"step-([0-9]{12,19})")
+# compared with it, a whole number too large for a float is no error of Python's
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -148,14 +154,14 @@ class CheckpointRules:
         if unknown:
             raise ConfigError(f"checkpoints must have no other rules, but have {unknown[:5]}.")
         rules = cls(**data)
-        for name, least, kinds in (
-            ("checkpoint_every", 0, int),
-            ("checkpoint_minutes", 0, (int, float)),
-            ("keep", 1, int),
+        for name, least, is_whole in (
+            ("checkpoint_every", 0, True),
+            ("checkpoint_minutes", 0, False),
+            ("keep", 1, True),
         ):
-            value, is_whole = getattr(rules, name), kinds is int
-            is_number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not (is_number and math.isfinite(value) and value >= least):
+            value = getattr(rules, name)
+            is_kind = isinstance(value, int if is_whole else (int, float))
+            if not (is_kind and not isinstance(value, bool) and least <= value <= _LARGEST):
                 raise ConfigError(
                     f"{name} must be a {'whole ' * is_whole}number from {least}, but is {value!r}."
                 )
@@ -262,16 +268,32 @@ def _read_one(path: Path) -> Checkpoint:
         raise FileError(f"{path / _MANIFEST} must name the members {list(_MEMBERS)}.")
     if set(manifest) - {"format", "members", "step"} or manifest.get("step", step) != step:
         raise FileError(f"{path / _MANIFEST} must be that of step {step}, but is not.")
+    most = _check_sizes(path, step)
     for name, expected in members.items():
         if not (path / name).is_file() or file_sha256(path / name) != expected:
             raise FileError(f"{path / name} must have the SHA-256 of the manifest, but differs.")
     agent, agent_meta = read_tensors(path / "agent.safetensors")
-    training, training_meta = read_tensors(path / "training.safetensors")
+    training, training_meta = read_tensors(path / "training.safetensors", most)
     if set(training_meta) != {"format"}:
         raise FileError(f"{path / 'training.safetensors'} must have no metadata but its format.")
     state = read_json(path / "state.json")
     check_format(state, str(path / "state.json"))
     return Checkpoint(step, agent, agent_meta, training, state)
+
+
+def _check_sizes(path: Path, step: int) -> int:
+    """Returns how many bytes a checkpoint's tensors beside the agent may have.
+
+    Raises:
+        FileError: A member has more than it may; nothing but their starts was read.
+    """
+    agent, state, training = (path / name for name in _MEMBERS)
+    meta, table = read_head(agent)
+    check_size(table, most_agent_bytes(meta, table), str(agent))
+    most = most_training_bytes(meta, table, num_bytes(table, str(agent)), step)
+    check_size(read_head(training)[1], most, str(training))
+    read_plain(state, MAX_JSON_BYTES)
+    return most
 
 
 def _sum(manifest: Mapping[str, Any]) -> str:

@@ -6,16 +6,18 @@ import csv
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper.agent_meta import is_plain
 from clipper.errors import FileError
-from clipper.files import parse_json, refuse_links
+from clipper.files import MAX_JSON_BYTES, lines_of, parse_json, read_plain, refuse_links
 
 Array = NDArray[np.float64]
 
@@ -93,17 +95,13 @@ def read_curve(run_dir: str | Path) -> Curve:
     if os.path.isdir(folder):
         refuse_links(folder)
     file = folder / "config.json"
-    text = _read_text(file)
-    try:
-        config = parse_json(text, str(file))
-        env, name, seed = config["env"], config["name"], config["seed"]
-        if not is_plain(env) or not is_plain(name) or type(seed) is not int:
-            raise ValueError
-    except (FileError, ValueError, KeyError):
+    config = _read_config(file)
+    env, name, seed = (config.get(key) for key in ("env", "name", "seed"))
+    if not is_plain(env) or not is_plain(name) or type(seed) is not int:
         raise FileError(
             f"{file} must be a JSON object with env, name and seed, but is not.",
             hint="give the folder of a run of this version of Clipper.",
-        ) from None
+        )
     episodes = _read_columns(folder / "episodes.csv")
     needed = ("step", "wall_seconds", "episode_return")
     missing = [column for column in needed if column not in episodes]
@@ -161,38 +159,63 @@ def _natural(text: str) -> list[tuple[int, str]]:
     return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"([0-9]+)", text)]
 
 
-def _read_text(file: Path) -> str:
+def _read_config(file: Path) -> dict[str, Any]:
+    """Returns what a `config.json` holds.
+
+    Raises:
+        FileError: It cannot be read, is no text, or is no strict JSON.
+    """
     try:
-        return file.read_bytes().decode()  # as it is: half of a "\r\n" is no line end
+        text = read_plain(file, MAX_JSON_BYTES).decode()
     except UnicodeDecodeError:
         raise FileError(f"{file} must be text, but is not UTF-8.") from None
-    except OSError as error:
-        raise FileError(f"{file} must be readable, but {error.strerror or error}.") from error
+    try:
+        return parse_json(text, str(file))
+    except FileError:
+        return {}  # said with what it must hold
 
 
 def _read_columns(file: Path) -> dict[str, Array]:
     """Returns the columns of a CSV file of numbers, NaN for empty cells; {} for an empty file."""
-    text = _read_text(file)
-    lines = text[: text.rfind("\n") + 1]  # a run still going may be in the middle of a line
+    header: list[str] | None = None
+    table = array("d")
+    short: list[str] | None = None  # the last line, if a kill cut it off
     try:
-        rows = list(csv.reader(lines.splitlines()))
+        for number, row in enumerate(csv.reader(_whole_lines(file)), start=1):
+            if header is None:
+                header = row
+                continue
+            if short is not None:
+                raise _bad_line(file, len(header), number - 1, short)
+            if len(row) < len(header):
+                short = row
+                continue
+            try:
+                if len(row) != len(header):
+                    raise ValueError
+                table.extend([float(cell) if cell else math.nan for cell in row])
+            except ValueError:
+                raise _bad_line(file, len(header), number, row) from None
+    except UnicodeDecodeError:
+        raise FileError(f"{file} must be text, but is not UTF-8.") from None
     except csv.Error as error:
         raise FileError(f"{file} must be a CSV file, but {error}.") from None
-    if not rows:
+    if not header:
         return {}
-    header, body = rows[0], rows[1:]
-    if body and len(body[-1]) < len(header):
-        del body[-1]  # cut off by a kill
-    table = np.empty((len(body), len(header)))
-    for number, row in enumerate(body):
-        try:
-            if len(row) != len(header):
-                raise ValueError
-            table[number] = [float(cell) if cell else math.nan for cell in row]
-        except ValueError:
-            raise FileError(
-                f"{file} must have {len(header)} numbers in every line, "
-                f"but line {number + 2} is {','.join(row)[:80]!r}.",
-                hint="restore the file or delete the line.",
-            ) from None
-    return {column: table[:, i] for i, column in enumerate(header)}
+    columns = np.array(table).reshape(-1, len(header))
+    return {column: columns[:, i] for i, column in enumerate(header)}
+
+
+def _whole_lines(file: Path) -> Iterator[str]:
+    """Yields the lines of a file but the last if it has no end: a run still going may be in it."""
+    for line in lines_of(file):
+        if line.endswith(b"\n"):
+            yield line.decode()
+
+
+def _bad_line(file: Path, num_columns: int, number: int, row: Sequence[str]) -> FileError:
+    return FileError(
+        f"{file} must have {num_columns} numbers in every line, "
+        f"but line {number} is {','.join(row)[:80]!r}.",
+        hint="restore the file or delete the line.",
+    )

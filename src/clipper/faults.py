@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from clipper.errors import FileError
+from clipper.files import is_number
 
 # so many faults of one environment within an hour end the run
 MOST_FAULTS = 3
@@ -106,5 +106,5 @@ def _are_times(item: tuple[str, Any]) -> bool:
         and len(env) < 10
         and isinstance(times, list)
         and len(times) <= MOST_FAULTS
-        and all(type(t) in (int, float) and math.isfinite(t) for t in times)
+        and all(map(is_number, times))
     )

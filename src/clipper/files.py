@@ -11,7 +11,8 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,14 @@ FORMAT = 1
 
 # a text of so many bytes takes at most 100 MB when it is parsed; ours have a few thousand
 MAX_JSON_BYTES = 4 << 20
+# a line of a table has some ten bytes for each of at most some hundred columns
+MAX_LINE_BYTES = 1 << 20
 # an empty list takes two characters and 64 bytes; ours have more in them
 _CHARACTERS_PER_PART = 32
+# the largest whole number that is a finite float too has so many; in a text all digits are looked at
+# as if they were 0, which takes a hundredth of the time of looking at each number
+_MOST_DIGITS = 309
+_AS_ZEROS = bytes(48 if 48 <= byte < 58 else 32 for byte in range(256))
 # absent on Windows
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -48,7 +55,8 @@ def parse_json(text: str, where: str, most: int = MAX_JSON_BYTES) -> dict[str, A
         most: Characters it may have; what it is parsed into takes up to 25 times the memory.
 
     Raises:
-        FileError: It is too long, is not an object, repeats a key, or has a NaN or infinity.
+        FileError: It is too long, is not an object, repeats a key, or has a NaN or infinity, or a
+            whole number that is infinite as a float.
     """
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -64,16 +72,45 @@ def parse_json(text: str, where: str, most: int = MAX_JSON_BYTES) -> dict[str, A
         number = float(digits)
         return number if math.isfinite(number) else refuse(digits)
 
+    def whole(digits: str) -> int:
+        num_digits = len(digits.removeprefix("-"))
+        if num_digits > _MOST_DIGITS or not is_number(number := int(digits)):
+            raise ValueError(f"a number of {num_digits:,} digits is too large")
+        return number
+
     num_parts = text.count("[") + text.count("{")
     if len(text) > most or num_parts > most // _CHARACTERS_PER_PART:
         raise FileError(f"{where} must have at most {most:,} characters of JSON, but has more.")
     try:
-        data = json.loads(text, object_pairs_hook=once, parse_constant=refuse, parse_float=finite)
+        data = json.loads(
+            text,
+            object_pairs_hook=once,
+            parse_constant=refuse,
+            parse_float=finite,
+            parse_int=whole if _has_long_number(text) else None,
+        )
     except (ValueError, RecursionError) as error:
         raise FileError(f"{where} must hold strict JSON, but {error}.") from None
     if not isinstance(data, dict):
         raise FileError(f"{where} must hold a JSON object, but holds {type(data).__name__}.")
     return data
+
+
+def _has_long_number(text: str) -> bool:
+    """Returns True if a text has as many digits in a row, in a number or elsewhere, as are too many."""
+    zeros = text.encode("utf-8", "surrogatepass").translate(_AS_ZEROS)
+    return b"0" * _MOST_DIGITS in zeros
+
+
+def is_number(value: Any) -> bool:
+    """Returns True for a finite number; a whole one may have no more digits than a float can hold."""
+    # compared and not converted: a whole number beyond that is an error of its own
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def is_count(value: Any) -> bool:
+    """Returns True for a whole number from 0 to 2^63 - 1."""
+    return type(value) is int and 0 <= value < 2**63
 
 
 def write_atomically(path: Path, content: bytes, *, is_named_at_once: bool = True) -> None:
@@ -192,6 +229,31 @@ def read_plain(path: Path, most: int, *, start: int | None = None) -> bytes:
         raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
     finally:
         os.close(descriptor)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yields the lines of a plain file with their ends, one in memory at a time.
+
+    A table may have any number of lines, but none that is longer than a table's ever are: a file
+    that claims to be enormous has no line ends.
+
+    Raises:
+        FileError: As `read_plain`, or a line is too long.
+    """
+    read_plain(path, 0, start=0)  # no pipe or device, which would wait
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    raise FileError(
+                        f"{path} must have lines of less than {MAX_LINE_BYTES:,} bytes, "
+                        "but has a longer one."
+                    )
+                yield line
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
 
 
 def read_json(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any]:

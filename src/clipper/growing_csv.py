@@ -12,7 +12,7 @@ from typing import Any
 
 from clipper.checkpoint import write_atomically
 from clipper.errors import FileError
-from clipper.files import file_error, write_all
+from clipper.files import file_error, lines_of, write_all
 
 
 class GrowingCsv:
@@ -34,7 +34,11 @@ class GrowingCsv:
                 write_atomically(path, _csv_text(rows))
         self._open()
         if not self._num_written and self._columns and path.stat().st_size == 0:
-            self._write(_csv_text([self._columns]))
+            try:
+                self._write(_csv_text([self._columns]))
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def num_rows(self) -> int:
@@ -112,18 +116,20 @@ class GrowingCsv:
         if not self._path.exists():
             return []
         # a power cut can leave bytes at the end that are no text
+        lines = (line.decode(errors="replace") for line in lines_of(self._path))
         try:
-            with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
-                rows = list(csv.reader(file))
-        except (OSError, csv.Error) as error:
+            rows = list(csv.reader(lines))
+        except csv.Error as error:
             raise FileError(f"{self._path} must be a CSV file, but {error}.") from error
         # a line cut off by a kill has too few cells, and the checkpoint does not count it
         return [row for row in rows if len(row) == len(rows[0])]
 
     def _ends_whole(self, rows: list[list[str]]) -> bool:
         """True unless a kill cut the last line, which would run into the next row."""
-        text = self._path.read_text(encoding="utf-8", errors="replace")
-        return text.endswith("\n") and text.count("\n") == len(rows)
+        count, is_whole = 0, False
+        for line in lines_of(self._path):
+            count, is_whole = count + 1, line.endswith(b"\n")
+        return is_whole and count == len(rows)
 
     def _replace(self, columns: list[str], body: Sequence[Sequence[Any]]) -> None:
         """Writes the file anew; all rows that wait must be among these."""

@@ -10,8 +10,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from clipper.errors import FileError
+from clipper.files import is_count, is_number
 
 Metrics = dict[str, float]
 
@@ -243,8 +245,8 @@ class RecentEpisodes:
                 "the recent episodes of a run must be a count and at most 100 episodes."
             )
         recent.extend(Episode(*row) for row in rows)
-        count = data["count"]
-        if type(count) is not int or count < recent.count:
+        count: Any = data["count"]
+        if not is_count(count) or count < recent.count:
             raise FileError(
                 f"the count of episodes must be at least {recent.count}, but is {count!r:.80}."
             )
@@ -256,17 +258,21 @@ _WINDOW_KEYS = {"count", "episodes"}
 _EPISODE_KINDS = (int, int, float, int, bool, int, dict)
 
 
-def _is_episode(row: object) -> bool:
+def _is_episode(row: Any) -> bool:
     """True for the values of an `Episode` as JSON."""
     if not isinstance(row, list) or len(row) != len(_EPISODE_KINDS):
         return False
     if not all(type(x) is kind for x, kind in zip(row, _EPISODE_KINDS, strict=True)):
         return False
-    return all(type(x) in (int, float) for x in row[-1].values())
+    env, index, _, length, _, step, extras = row
+    return all(map(is_count, (env, index, length, step))) and all(map(is_number, extras.values()))
 
 
 def _mean(numbers: list[float]) -> float:
-    return math.fsum(numbers) / len(numbers)
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except OverflowError:  # their sum is beyond what a float holds, their mean is not
+        return math.fsum([x / len(numbers) for x in numbers])
 
 
 def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
@@ -277,5 +283,9 @@ def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
     mean = _mean(numbers)
     if len(numbers) == 1:
         return mean, 0.0
-    # a list, because a generator takes twice as long, and this is done in every iteration
-    return mean, math.sqrt(math.fsum([(x - mean) ** 2 for x in numbers]) / (len(numbers) - 1))
+    try:
+        # a list, because a generator takes twice as long, and this is done in every iteration
+        return mean, math.sqrt(math.fsum([(x - mean) ** 2 for x in numbers]) / (len(numbers) - 1))
+    except OverflowError:  # a square is beyond what a float holds
+        largest = max(map(abs, numbers))
+        return mean, largest * mean_and_std([x / largest for x in numbers])[1]

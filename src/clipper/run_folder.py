@@ -8,6 +8,7 @@ agents, `log.txt` what was said. One process writes a folder at a time.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -18,14 +19,11 @@ from typing import Any
 
 from clipper.checkpoint import FORMAT, check_format, dump_json, write_atomically
 from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
-from clipper.files import file_error, read_json, read_plain, refuse_links, write_all
+from clipper.files import file_error, read_json, refuse_links, write_all
+from clipper.folder_lock import UNLOCKED, lock_file, sign, taken
+from clipper.folder_lock import check_free as check_free
 from clipper.growing_csv import GrowingCsv
 from clipper.metrics import Episode, Metrics
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; the folder is then not guarded
-    fcntl = None  # type: ignore[assignment]
 
 EPISODE_COLUMNS = (
     "step",
@@ -38,6 +36,7 @@ EPISODE_COLUMNS = (
 )
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _LONGEST = 100
+_LOG = logging.getLogger("clipper")
 
 
 def folder_name(name: str) -> str:
@@ -144,7 +143,7 @@ class RunFolder:
         path: The folder; it is made if there is none.
 
     Raises:
-        FileError: Another process writes it, or it cannot be written.
+        FileError: Another process writes it, or it cannot be written or locked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -160,31 +159,44 @@ class RunFolder:
                 f"{path} must be a folder that can be written, "
                 f"but {getattr(error, 'strerror', None) or error}."
             ) from error
-        if not self._is_ours():
+        self._unlogged: list[str] = []
+        try:
+            is_ours = self._is_ours()
+        except FileError:
             self._lock.close()
-            raise _taken(path)
-        self._sign()
+            raise
+        if not is_ours:
+            self._lock.close()
+            raise taken(path)
+        sign(self._lock.fileno())
         for leftover in path.glob(".*.tmp-*"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
-        self._unlogged: list[str] = []
-        self._metrics = GrowingCsv(path / "metrics.csv")
-        self._episodes = GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+        with contextlib.ExitStack() as opened:
+            opened.callback(
+                self._lock.close
+            )  # whoever holds an error would hold the folder with it
+            self._metrics = GrowingCsv(path / "metrics.csv")
+            opened.callback(self._metrics.close)
+            self._episodes = GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+            opened.pop_all()
 
     def _is_ours(self) -> bool:
-        """Takes the lock; False if another process has it, or removed the file just now."""
+        """Takes the lock; False if another process has it, or removed the file just now.
+
+        Raises:
+            FileError: It cannot be locked.
+        """
+        is_taken = lock_file(self._lock.fileno(), self.path)
+        if is_taken is None:
+            self._note(UNLOCKED)
+            _LOG.warning("%s: %s", self.path, UNLOCKED)
+        if is_taken is False:
+            return False
         try:
-            if fcntl is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "lock"))
         except OSError:
             return False
-
-    def _sign(self) -> None:
-        """Writes into the lock whose it is, for messages alone; the lock is the system's."""
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._lock.fileno(), 0)
-            write_all(self._lock.fileno(), f"{os.getpid()}\n".encode())
 
     @property
     def checkpoints(self) -> Path:
@@ -245,8 +257,7 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Appends a line with the time to `log.txt`."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._unlogged.append(f"{stamp} {line}\n")
+        self._note(line)
         try:
             with open(self.path / "log.txt", "ab", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -258,6 +269,11 @@ class RunFolder:
         except OSError as error:  # the line is written with the next one
             raise FileError(file_error(self.path / "log.txt", error)) from error
         self._unlogged.clear()
+
+    def _note(self, line: str) -> None:
+        """Has a line written to `log.txt` with the next one that is."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._unlogged.append(f"{stamp} {line}\n")
 
     def close(self) -> None:
         """Closes the files and lets go of the lock."""
@@ -293,36 +309,6 @@ def opened_again(path: Path, rows: Mapping[str, int]) -> tuple[RunFolder, str | 
             hint=f"`clipper.resume({str(path)!r})` goes on from there.",
         )
     return folder, folder.cut_back(rows)
-
-
-def check_free(path: Path) -> None:
-    """Raises if another process is writing a run folder; a lock of a dead one does not count.
-
-    Raises:
-        FolderTaken: It is.
-    """
-    try:
-        lock = open(path / "lock", "rb")  # noqa: SIM115 - closed below
-    except OSError:
-        return
-    with lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            raise _taken(path) from None
-
-
-def _taken(path: Path) -> FolderTaken:
-    """Returns the error of a folder that another process writes, which its lock names."""
-    whose = ""
-    with contextlib.suppress(FileError):
-        text = read_plain(path / "lock", 20, start=20).strip()
-        whose = f" (its number is {text.decode()})" if text.isdigit() else ""
-    return FolderTaken(
-        f"{path} must not be in use, but another process is writing it{whose}.",
-        hint="wait until it has ended, or stop it.",
-    )
 
 
 def read_config(path: Path) -> dict[str, Any]:

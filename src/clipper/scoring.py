@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,6 +140,7 @@ def _score(
     moments = RunningMoments((obs_layout.num_vector,))
     episodes: list[Episode] = []
     num_steps = 0
+    older: list[NDArray[Any]] = []  # blocks of actions since the reset, if a fault would need them
     while len(episodes) < contest.episodes and num_steps < most_steps:
         count, ending = 0, None
         for t in range(int(min(_BLOCK, most_steps - num_steps))):
@@ -149,14 +151,20 @@ def _score(
                 reward, ending = envs.step_one(i, actions[t])
             except NotFinite as bad:
                 assert envs.dropper is not None
-                cut = envs.dropper.drop(i, bad.reward, actions[: t + 1, 0])
+                since_reset = np.concatenate([*older, actions[: t + 1, 0]])
+                cut = envs.dropper.drop(i, bad.reward, since_reset)
                 episodes += [cut] if cut is not None else []
+                older.clear()
                 break
             count += 1
             rewards[t] = reward
             if ending is not None:
                 episodes.append(ending.episode)
+                older.clear()
                 break
+        else:
+            if envs.dropper is not None:
+                older.append(actions[:count, 0].copy())
         num_steps += count
         seen = obs[:count, 0] if ending is None else np.vstack([obs[:count, 0], ending.final_obs])
         with np.errstate(over="ignore"):  # one too large for float32 is infinite, as in rollouts

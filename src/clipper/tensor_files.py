@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from clipper import __version__
 from clipper.errors import FileError, FormatError
 from clipper.files import FORMAT, dump_json, parse_json, read_plain, write_atomically
+from clipper.tensor_limits import check_size, most_agent_bytes, num_bytes
 
 Arrays = dict[str, NDArray[Any]]
 TENSOR_FORMAT = 2
@@ -50,19 +51,19 @@ def tensor_bytes(arrays: Arrays, meta: Mapping[str, Any]) -> bytes:
     return save(tensors, metadata={_KEY: dump_json(meta)})
 
 
-def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
+def read_tensors(path: Path, most: int | None = None) -> tuple[Arrays, dict[str, Any]]:
     """Returns the arrays and the metadata that `write_tensors` wrote.
+
+    Args:
+        path: The file.
+        most: Bytes that all arrays may have; None for what an agent of its metadata may.
 
     Raises:
         FormatError: Its format is a newer one.
-        FileError: It is missing, a folder, damaged, or not one of Clipper's files.
+        FileError: It is missing, a folder, damaged, too large, or not one of Clipper's files.
     """
-    if os.path.isdir(path):
-        raise FileError(
-            f"{path} must be a file, but is a folder.",
-            hint="give the agent.safetensors in it, or a run folder where one is meant.",
-        )
-    meta = _read_meta(path)
+    meta, table = read_head(path)
+    check_size(table, most_agent_bytes(meta, table) if most is None else most, str(path))
     expected = meta.pop(_SUM, None)
     try:
         with safe_open(path, framework="np") as file:
@@ -80,8 +81,20 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, meta
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
-    """Returns the metadata of a file whose table of tensors is strict JSON without anything else."""
+def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the metadata of a file and its table of tensors, which are strict JSON and nothing else.
+
+    The tensors are not read, and may have any size.
+
+    Raises:
+        FormatError: Its format is a newer one.
+        FileError: It is missing, a folder, or not one of Clipper's files.
+    """
+    if os.path.isdir(path):
+        raise FileError(
+            f"{path} must be a file, but is a folder.",
+            hint="give the agent.safetensors in it, or a run folder where one is meant.",
+        )
     start = read_plain(path, 8, start=8)
     size = int.from_bytes(start, "little")
     if len(start) < 8 or size > _MAX_HEADER_BYTES:
@@ -93,14 +106,20 @@ def _read_meta(path: Path) -> dict[str, Any]:
         table = parse_json(header.decode(), "its header", _MAX_HEADER_BYTES)
     except (FileError, UnicodeDecodeError) as error:
         raise _no_tensors(path, str(error)) from None
-    meta = table.get("__metadata__", {})
+    meta = table.pop("__metadata__", {})
     if not isinstance(meta, dict) or not isinstance(meta.get(_KEY), str):
         raise FileError(f"{path} must be written by Clipper, but its metadata has no {_KEY!r} key.")
     if len(meta) > 1:
         raise FileError(f"{path} must have no metadata but {_KEY!r}, but has {sorted(meta)[:5]}.")
     data = parse_json(meta[_KEY], str(path))
     check_format(data, str(path), TENSOR_FORMAT)
-    return data
+    try:
+        size_on_disk = path.stat().st_size
+    except OSError as error:
+        raise FileError(f"{path} must be readable, but {error.strerror or error}.") from error
+    if 8 + size + num_bytes(table, str(path)) != size_on_disk:
+        raise _no_tensors(path, "it is not as long as its header says")
+    return data, table
 
 
 def _no_tensors(path: Path, found: str) -> FileError:

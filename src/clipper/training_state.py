@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from clipper.alarms import AlarmWatch
 from clipper.errors import FileError
 from clipper.faults import FaultLedger
+from clipper.files import is_count, is_number
 from clipper.metrics import RecentEpisodes
 
 _PARTS: Mapping[str, Any] = {
@@ -78,24 +78,14 @@ class TrainingState:
                 f"the counters of a run must be {', '.join(cls.__dataclass_fields__)} and no others."
             )
         for name, is_good in (
-            ("step", _is_count(data["step"])),
-            ("iteration", _is_count(data["iteration"])),
-            ("wall_seconds", _is_number(data["wall_seconds"]) and data["wall_seconds"] >= 0),
-            ("best", data["best"] is None or _is_number(data["best"])),
-            ("next_evaluation", _is_count(data["next_evaluation"])),
+            ("step", is_count(data["step"])),
+            ("iteration", is_count(data["iteration"])),
+            ("wall_seconds", is_number(data["wall_seconds"]) and data["wall_seconds"] >= 0),
+            ("best", data["best"] is None or is_number(data["best"])),
+            ("next_evaluation", is_count(data["next_evaluation"])),
             ("inexact", data["inexact"] is None or isinstance(data["inexact"], str)),
         ):
             if not is_good:
                 raise FileError(f"{name} must be a counter of a run, but is {data[name]!r:.80}.")
         parts = {k: kind.from_json(data[k]) for k, kind in _PARTS.items() if k in data}
         return cls(**{**data, **parts})
-
-
-def _is_count(value: Any) -> bool:
-    """True for a whole number from 0 to 2^63 - 1."""
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    """True for a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)

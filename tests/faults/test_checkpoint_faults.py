@@ -1,6 +1,7 @@
 """Laws of a save that fails at any call to the system, and of a checkpoint that is damaged later.
 
-A checkpoint is written by some twenty calls, all that a save of a run does by some fifty. Each of them
+A checkpoint is written by some twenty calls, all that a run does to be gone on with and saved by some
+seventy. Each of them
 is refused in turn, by a full disk, a used up quota and a broken disk, and in each the process is killed.
 """
 
@@ -198,13 +199,14 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go_on(run: Path, fail: Any, first: int, last: int | None = None) -> list[str]:
-    """Goes on for an iteration with failing calls; returns the calls that were made."""
-    agent = clipper.resume(run)
-    try:
-        with failing_disk(fail, first=first, last=last) as made:
+    """Goes on for an iteration with failing calls, that of taking the folder's lock the first of them;
+    returns the calls that were made."""
+    with failing_disk(fail, first=first, last=last) as made:
+        agent = clipper.resume(run)
+        try:
             agent.train(progress=False, callback=until(96), checkpoint_every=32)
-    finally:
-        agent.close()
+        finally:
+            agent.close()
     return made
 
 
@@ -228,8 +230,24 @@ def calls_of(half: Path, tmp_path: Path) -> list[str]:
     run = Path(shutil.copytree(half, tmp_path / "counted"))
     made = go_on(run, dying, 0)
     assert len(made) > 40
+    assert made[:2] == ["mkdir", "open"], "the lock, before anything is changed"
     assert made.count("rename") >= 2
     return made
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_every_file_of_a_run_is_among_those_that_fail(half: Path, tmp_path: Path) -> None:
+    """Negative control: the calls in which a disk fails are those of all files that a run writes."""
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    opened: set[str] = set()
+
+    def note(name: str, original: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if name == "open":
+            opened.add(Path(args[0]).name.removeprefix(".").partition(".tmp-")[0])
+        return original(*args)
+
+    go_on(run, note, 1)
+    assert opened >= {"lock", "log.txt", "config.json", "metrics.csv", "episodes.csv", *MEMBERS}
 
 
 @pytest.mark.usefixtures("no_pictures")

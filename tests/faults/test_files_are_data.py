@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -488,6 +489,103 @@ def huge_tensor(path: Path) -> Path:
     return header(path, text.encode(), body=size)
 
 
+def sparse(path: Path, honest: Path, name: str, kind: str = "U8", **changes: Any) -> Path:
+    """Writes a file of tensors with one more or larger, 4 GB of zeros of which the disk has none."""
+    content = honest.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    table = json.loads(content[8 : 8 + size])
+    meta = json.loads(table["__metadata__"]["clipper"])
+    table["__metadata__"]["clipper"] = dump_json({**meta, **changes})
+    begin = len(content) - 8 - size
+    large = 4 << 30
+    width = {"U8": 1, "F32": 4, "F64": 8}[kind]
+    shape = [8, large // width // 8]
+    table[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, begin + large]}
+    text = json.dumps(table).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+    os.truncate(path, path.stat().st_size + large)
+    return path
+
+
+SPARSE: dict[str, tuple[str, dict[str, Any]]] = {
+    "an unknown tensor": ("surprise", {}),
+    "an unknown one of a policy": ("policy.network.surprise", {}),
+    "a large layer": ("policy.network.actor.0.weight", {}),
+    "a large space": ("space.obs.low", {}),
+    "large examples": ("example.obs", {}),
+    "no settings": ("policy.w", {"config": {}, "algorithm": []}),
+    "a space of a user's module": ("space.obs.low", {"module": "user"}),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
+@pytest.mark.parametrize("name", SPARSE)
+def test_an_agent_larger_than_what_it_describes_is_not_read(
+    name: str, honest: Path, tmp_path: Path
+) -> None:
+    """Refused by the start of the file, whoever reads it: the tensors are neither read nor hashed."""
+    tensor, changes = SPARSE[name]
+    path = sparse(tmp_path / "a.safetensors", honest / "agent.safetensors", tensor, **changes)
+    try:
+        assert bounded(refused(lambda: clipper.load(path))) == 0
+        assert bounded(refused(lambda: read_tensors(path))) == 0
+    finally:
+        path.unlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
+@pytest.mark.parametrize(
+    ("member", "tensor"),
+    [
+        ("agent.safetensors", "surprise"),
+        ("training.safetensors", "surprise"),
+        ("training.safetensors", "engine.m"),
+        ("training.safetensors", "sampler.actions"),
+        ("state.json", ""),
+    ],
+)
+def test_a_checkpoint_larger_than_its_agent_needs_is_not_read(
+    member: str, tensor: str, run: Path
+) -> None:
+    """The same for each member, whatever the manifest says: it is refused before it is hashed."""
+    for checkpoint in (run / "checkpoints").iterdir():
+        file = checkpoint / member
+        if tensor:
+            sparse(file, file, tensor)
+        else:
+            os.truncate(file, 4 << 30)
+    try:
+        assert bounded(refused(lambda: clipper.resume(run))) == 0
+    finally:
+        shutil.rmtree(run)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
+@pytest.mark.parametrize("name", ["config.json", "metrics.csv", "episodes.csv"])
+def test_a_run_with_an_enormous_file_is_refused_at_once(name: str, run: Path) -> None:
+    """What looks at a run's curves, and what goes on with it, reads no gigabytes of zeros."""
+    os.truncate(run / name, 4 << 30)
+    try:
+        assert bounded(refused(lambda: read_curve(run))) == 0
+        assert bounded(refused(lambda: clipper.resume(run))) == 0
+    finally:
+        shutil.rmtree(run)
+
+
+def test_tables_of_many_megabytes_are_read(run: Path) -> None:
+    """Negative control: a long run has long tables, of which only the lines are short."""
+    episodes = run / "episodes.csv"
+    head = episodes.read_text().splitlines(keepends=True)[0]
+    lines = "".join(f"{i},0,{i},1.5,2,0,0.125\r\n" for i in range(1, 400_001))
+    episodes.write_text(head + lines, newline="")
+    assert episodes.stat().st_size > 10 << 20
+    curve = read_curve(run)
+    assert (len(curve.returns), curve.steps[-1], set(curve.returns)) == (400_000, 400_000.0, {1.5})
+    folder = RunFolder(run)
+    assert folder.num_rows["episodes"] == 400_000
+    folder.close()
+
+
 BIG_AGENTS: dict[str, Callable[[Path], Path]] = {
     "a header of 2^63 bytes": lambda p: header(p, b"{}", size=2**63),
     "a header of 100 MB": lambda p: header(p, b"", size=100 << 20, body=100 << 20),
@@ -615,6 +713,13 @@ def _counter(name: str, to: Any) -> Callable[..., None]:
     return change
 
 
+def _alarm(name: str, to: Any) -> Callable[..., None]:
+    def change(training: Any, state: dict[str, Any], agent: Any) -> None:
+        state["training"]["alarms"][name] = to
+
+    return change
+
+
 CHANGES: dict[str, Callable[..., Any]] = {
     "moments of another size": _training("engine.m", lambda a: a[:-1].copy()),
     "moments of another type": _training("engine.m", lambda a: a.astype(np.float64)),
@@ -642,6 +747,10 @@ CHANGES: dict[str, Callable[..., Any]] = {
     "a negative iteration": _counter("iteration", -1),
     "a time that is text": _counter("wall_seconds", "long"),
     "a best that is a list": _counter("best", [1]),
+    "a best beyond all floats": _counter("best", 10**400),
+    "a time beyond all floats": _counter("wall_seconds", 10**400),
+    "a fault beyond all floats": _counter("faults", {"0": [10**400]}),
+    "an alarm beyond all floats": _alarm("largest_reward", 10**400),
     "a reason that is a number": _counter("inexact", 3),
     "an unknown counter": _counter("surprise", 1),
     "no counters": lambda t, s, a: s.pop("training"),
@@ -655,6 +764,13 @@ CHANGES: dict[str, Callable[..., Any]] = {
     ),
     "fewer episodes than shown": _counter(
         "recent", {"count": 0, "episodes": [[0, 0, 1.0, 1, True, 1, {}]]}
+    ),
+    "episodes beyond all counts": _counter("recent", {"count": 2**63, "episodes": []}),
+    "an episode beyond all counts": _counter(
+        "recent", {"count": 1, "episodes": [[0, 2**63, 1.0, 1, True, 1, {}]]}
+    ),
+    "an extra beyond all floats": _counter(
+        "recent", {"count": 1, "episodes": [[0, 0, 1.0, 1, True, 1, {"a": 10**400}]]}
     ),
     "a thousand episodes": _counter(
         "recent", {"count": 1000, "episodes": [[0, 0, 1.0, 1, True, 1, {}]] * 1000}
@@ -726,6 +842,17 @@ def test_actions_that_are_none_are_not_played(
     (tmp_path / "fault.json").write_text(fault({}, actions=actions))
     assert main(["replay", str(tmp_path / "fault.json")]) == 5
     assert "actions that the environment takes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("minutes", ["1" + "0" * 400, "1" + "0" * 5000], ids=["400", "5,000"])
+def test_rules_with_a_number_beyond_all_floats_are_refused(minutes: str, run: Path) -> None:
+    """Whole numbers have no end in JSON: one of so many zeros is one error of ours, and not Python's."""
+    config = run / "config.json"
+    honest = json.loads(config.read_text())
+    honest["checkpoints"]["checkpoint_minutes"] = "HERE"
+    config.write_text(dump_json(honest).replace('"HERE"', minutes))
+    with pytest.raises(FileError, match=re.escape(str(config))):
+        clipper.resume(run)
 
 
 def test_a_disk_that_says_no_is_not_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

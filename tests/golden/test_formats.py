@@ -29,6 +29,8 @@ from clipper.checkpoint import (
 from clipper.cli.main import main
 from clipper.curves import read_curve
 from clipper.errors import FormatError
+from clipper.experiments import RunSpec, run_sweep
+from clipper.experiments.results import described_settings
 from clipper.fault_file import read_fault
 from clipper.run_folder import read_config
 
@@ -63,6 +65,8 @@ def test_every_format_has_its_golden_files() -> None:
         assert json.loads((FORMATS / name / "config.json").read_text())["format"] == 1
     assert max(TENSOR_FORMATS.values()) == TENSOR_FORMAT
     assert FORMAT == 1
+    sweeps = sorted(p.name for p in (FORMATS / "sweep").iterdir())
+    assert sweeps == [f"v{number}.json" for number in range(1, FORMAT + 1)]
     total = sum(p.stat().st_size for p in FORMATS.rglob("*") if p.is_file())
     assert total < 100_000, "golden files are small"
 
@@ -117,6 +121,26 @@ def test_faults_of_all_versions_are_played(run: Path) -> None:
     assert main(["replay", str(file)]) == 0
 
 
+@pytest.mark.parametrize("name", [f"v{number}" for number in range(1, FORMAT + 1)])
+def test_sweeps_of_all_versions_are_read(name: str) -> None:
+    """The settings are those of then, in their order, and make the configs that they made."""
+    entries = described_settings(FORMATS / "sweep" / f"{name}.json")
+    assert [(entry["setting"], entry["env"]) for entry in entries] == [
+        ("clip=0.1", "CartPole-v1"),
+        ("clip=0.3", "CartPole-v1"),
+    ]
+    configs = [clipper.PPOConfig.from_json(entry["config"]) for entry in entries]
+    assert [config.clip_range.at(0.0) for config in configs] == [0.1, 0.3]
+    assert all(config.hidden_sizes == (2,) for config in configs)
+    assert [entry["config_hash"] for entry in entries] == wanted()["sweep"]["config_hashes"]
+
+
+def sweep_file(run: Path, number: int) -> Path:
+    """Puts the description of a sweep of another format number into a folder."""
+    shutil.copy(FORMATS / "sweep" / "v1.json", run / "sweep.json")
+    return json_file("sweep.json")(run, number)
+
+
 def json_file(name: str) -> Callable[[Path, int], Path]:
     """Returns what gives a file of JSON another format number."""
 
@@ -136,6 +160,7 @@ def agent_file(run: Path, number: int) -> Path:
     return run / "agent.safetensors"
 
 
+SPEC = RunSpec(setting="a", env="CartPole-v1", seed=0)
 NEWER = {"clipper-rl": "9.8.7"}
 STEP = "checkpoints/step-000000000032"
 NEWER_FILES: dict[str, tuple[Any, int, Callable[[Path], Any]]] = {
@@ -154,6 +179,12 @@ NEWER_FILES: dict[str, tuple[Any, int, Callable[[Path], Any]]] = {
         json_file("faults/fault-3-41.json"),
         FORMAT + 1,
         lambda run: read_fault(run / "faults/fault-3-41.json"),
+    ),
+    "sweep": (sweep_file, FORMAT + 1, lambda run: described_settings(run / "sweep.json")),
+    "sweep that is gone on with": (
+        sweep_file,
+        FORMAT + 1,
+        lambda run: run_sweep([SPEC], run, jobs=1),
     ),
 }
 

@@ -116,6 +116,13 @@ ESTIMATES = [
         "        return Estimates(advantages, scaled + values, None)",
     ),
     mutant(
+        "value targets come from zeroed advantages",
+        "advantages.py",
+        f"{ADVANTAGES}::test_value_targets_of_every_estimator",
+        "return Estimates(advantages, advantages + values, None)",
+        "return Estimates(advantages, torch.zeros_like(advantages) + values, None)",
+    ),
+    mutant(
         "a single advantage is divided by its own deviation",
         "advantages.py",
         f"{ADVANTAGES}::test_one_advantage_is_not_normalized",

@@ -22,8 +22,9 @@ FEW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 ODD = st.sampled_from(
-    [None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**40, 0.5, -0.0, 1e308, "", "x", "1", "\0",
-     "../x", "/etc/passwd", "x" * 1000, "none", "linear:1:0", [], [[]], [0], {}, {"a": 1}, [1, "a"]]
+    [None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**40, 10**308, 10**400, 10**4000, 0.5, -0.0,
+     1e308, "", "x", "1", "\0", "../x", "/etc/passwd", "x" * 1000, "none", "linear:1:0", [], [[]], [0],
+     {}, {"a": 1}, [1, "a"]]
 )  # fmt: skip
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from clipper import checkpoint as module
 from clipper.checkpoint import (
     FORMAT,
     Checkpoint,
+    CheckpointRules,
     checkpoints_in,
     dump_json,
     parameters_sha256,
@@ -34,7 +37,7 @@ from clipper.checkpoint import (
     write_checkpoint,
     write_tensors,
 )
-from clipper.errors import ClipperError, FileError, FormatError
+from clipper.errors import ClipperError, ConfigError, FileError, FormatError
 
 MEMBERS = ("agent.safetensors", "training.safetensors", "state.json")
 
@@ -497,7 +500,10 @@ def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ('{"a": 1} {}', "JSON"),
         ("{'a': 1}", "JSON"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON"),
-        ('{"a": ' + "9" * 5000 + "}", "JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "5,000 digits"),
+        ('{"a": 1' + "0" * 400 + "}", "401 digits"),
+        ('{"a": -1' + "0" * 309 + "}", "is too large"),
+        (f'{{"a": {2**1024}}}', "is too large"),
         ("\ufeff{}", "JSON"),
     ],
 )
@@ -506,6 +512,35 @@ def test_json_that_is_not_strict_is_refused(text: str, words: str) -> None:
     with pytest.raises(FileError, match=words) as caught:
         parse_json(text, "the file")
     assert "the file" in caught.value.message
+
+
+def test_whole_numbers_that_a_float_can_hold_are_taken() -> None:
+    """Seeds and counters need 63 bits, arguments of environments may have more; all digits are kept."""
+    for number in (2**63, 2**64 - 1, -(2**63), 2**100 + 1, int(sys.float_info.max)):
+        assert parse_json(f'{{"a": {number}}}', "x") == {"a": number}
+    text = "9" * 400 + "\ud800"
+    assert parse_json(dump_json({"a": text, "b": 1}), "x") == {"a": text, "b": 1}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"checkpoint_minutes": 10**400},
+        {"checkpoint_minutes": math.nan},
+        {"checkpoint_minutes": math.inf},
+        {"checkpoint_minutes": -0.1},
+        {"checkpoint_minutes": True},
+        {"checkpoint_every": 0.5},
+        {"checkpoint_every": 10**400},
+        {"keep": 0},
+    ],
+    ids=lambda given: "".join(given),
+)
+def test_rules_that_are_none_are_refused(given: dict[str, Any]) -> None:
+    """Too large for a float, no number, not whole or too small: one error of ours with the name."""
+    with pytest.raises(ConfigError, match="".join(given)):
+        CheckpointRules().replaced(**given)
+    assert CheckpointRules().replaced(checkpoint_minutes=np.float64(0.5)) == CheckpointRules()
 
 
 json_values = st.recursive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from clipper.agent import AGENTS
 from clipper.alarms import RULES
-from clipper.metrics import DESCRIPTIONS
+from clipper.metrics import DESCRIPTIONS, mean_and_std
 from helpers import DictEnv
 
 NAMES = Path(__file__).parents[2] / "docs" / "reference" / "names.md"
@@ -49,6 +50,17 @@ def test_every_metric_is_described_and_every_description_is_of_one() -> None:
     assert {algorithm for algorithm, _, _ in RUNS} == set(AGENTS)
     found = FAULTS.union(*(emitted(name, env, **settings) for name, env, settings in RUNS))
     assert {name for name in found if not name.startswith("info/")} == set(DESCRIPTIONS)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e160, 1e307])
+def test_mean_and_deviation_of_numbers_of_any_size(size: float) -> None:
+    """Of 3, 5, 7 and 9 the mean is 6 and the deviation sqrt((9 + 1 + 1 + 9) / 3), times any factor.
+
+    Sums and squares of the largest are beyond what a float holds.
+    """
+    mean, std = mean_and_std([3.0 * size, 5.0 * size, 7.0 * size, 9.0 * size])
+    assert mean == pytest.approx(6.0 * size, rel=1e-12)
+    assert std == pytest.approx(math.sqrt(20.0 / 3.0) * size, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)

@@ -102,8 +102,8 @@ def test_a_run_that_has_just_begun_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", None, "config.json must be readable, but No such file"),
-        ("episodes.csv", None, "episodes.csv must be readable, but No such file"),
+        ("config.json", None, "config.json must be a file, but there is none"),
+        ("episodes.csv", None, "episodes.csv must be a file, but there is none"),
         ("config.json", "{", "must be a JSON object with env, name and seed"),
         ("config.json", "[1]", "must be a JSON object with env, name and seed"),
         ("config.json", '{"env": "A", "name": "b"}', "must be a JSON object"),
@@ -112,7 +112,7 @@ def test_a_run_that_has_just_begun_is_read(tmp_path: Path) -> None:
         ("episodes.csv", f"{EPISODES}\n1,0,0\n2,0,1,5,9,0,1\n", "but line 2 is '1,0,0'"),
         ("episodes.csv", f"{EPISODES}\n1\n2,0,1,5,9,0,1\n", "but line 2 is '1'"),
         ("metrics.csv", "step,policy/entropy\n1,2,3\n1,2\n", "2 numbers in every line"),
-        ("metrics.csv", b"\xff\xfe\x00", "must be text, but is not UTF-8"),
+        ("metrics.csv", b"\xff\xfe\x00\n", "must be text, but is not UTF-8"),
     ],
 )
 def test_a_missing_or_garbled_file_is_named(

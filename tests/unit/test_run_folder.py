@@ -47,6 +47,17 @@ def episode(step: int, value: float = 1.5) -> Episode:
     )
 
 
+def test_a_folder_that_could_not_be_opened_is_free(tmp_path: Path) -> None:
+    """A table that is damaged or cannot be written is an error, which does not keep the lock."""
+    RunFolder(tmp_path / "run").close()
+    (tmp_path / "run/metrics.csv").write_bytes(b"x" * (2 << 20))
+    with pytest.raises(FileError, match=r"metrics\.csv") as caught:
+        RunFolder(tmp_path / "run")
+    (tmp_path / "run/metrics.csv").unlink()
+    RunFolder(tmp_path / "run").close()
+    assert caught.value.__traceback__ is not None, "the error is still there, and what it refers to"
+
+
 def write(folder: RunFolder, *steps: int, **metrics: float) -> None:
     """Writes an iteration of one episode for every step."""
     for step in steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -15,6 +15,7 @@ from clipper.engine.native_envs import local_sampler
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
 from clipper.errors import EnvironmentFault, NumericsError
+from clipper.faults import FaultLedger
 from clipper.policies.vectors import mode_parameters, read_vector, write_vector
 from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler
@@ -222,6 +223,50 @@ def test_a_fault_names_the_environment_and_gives_the_policy_back(
     with pytest.raises(error, match="environment 0"):
         sampler.score(policy, vectors_for(policy, 9), 1)
     assert torch.equal(flat_parameters(policy), before)
+
+
+class Long(gymnasium.Env[Any, Any]):
+    """Shows the sum of its actions; gives NaN as the reward in each episode's step 2,500."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    taken: ClassVar[list[list[int]]] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.taken.append([])
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        actions = self.taken[-1]
+        actions.append(int(action))
+        obs = np.sin([len(actions), sum(actions)]).astype(np.float32)
+        return obs, math.nan if len(actions) == 2500 else 1.0, False, False, {}
+
+
+class Patient(FaultLedger):
+    """Never has enough."""
+
+    def count(self, env: int) -> bool:
+        return False
+
+
+def test_a_fault_late_in_an_episode_has_all_of_its_actions() -> None:
+    """Steps are scored 1,024 at a time; what plays the fault again begins at the reset.
+
+    Two dropped episodes of 2,499 good steps each, one after the other.
+    """
+    Long.taken.clear()
+    policy = policy_for(Long)
+    envs = VectorEnv(env_source(Long), 1, EpisodeSeeds(0))
+    envs.drop_episodes(Patient())
+    found = LocalSampler(envs, 0).score(policy, vectors_for(policy, 1, seed=10), 2)
+    assert [e.episode_length for e in found[0].episodes] == [2499, 2499]
+    faults = envs.take_faults()
+    assert [fault.step for fault in faults] == [2500, 2500]
+    for fault, taken in zip(faults, [t for t in Long.taken if t], strict=True):
+        assert 0 < sum(taken) < 2500
+        assert fault.actions[:, 0].tolist() == taken
 
 
 def test_shares_and_candidates_are_dealt_out_whole() -> None:

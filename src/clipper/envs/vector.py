@@ -267,8 +267,14 @@ def numeric_extras(info: Any) -> dict[str, float]:
             is_number = isinstance(value, (numbers.Real, np.bool_)) or (
                 isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
             )
-            if is_number and key not in skipped and math.isfinite(float(value)):
-                found[re.sub(r"[^\w .:/%()+-]", "_", str(key))] = float(value)
+            if not is_number or key in skipped:
+                continue
+            try:
+                number = float(value)
+            except OverflowError:  # a whole number that no float holds
+                continue
+            if math.isfinite(number):
+                found[re.sub(r"[^\w .:/%()+-]", "_", str(key))] = number
     return found
 
 

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipper.agent_meta import is_plain
-from clipper.checkpoint import read_json
 from clipper.configs import CONFIGS
 from clipper.curves import find_runs, read_curve
 from clipper.errors import ConfigError, FileError
-from clipper.experiments.results import CURVES, RESULTS, read_curve_points, read_rows
+from clipper.experiments.results import (
+    CURVES,
+    RESULTS,
+    SETTINGS,
+    described_settings,
+    read_curve_points,
+    read_rows,
+)
 from clipper.experiments.rows import CurvePoint, Row, curve_points
 from clipper.experiments.runs import config_hash
 from clipper.metrics import RecentEpisodes
@@ -155,7 +160,7 @@ def _from_results(file: Path) -> Collection:
     curves = file.with_name(CURVES)
     keys = {row.key for row in rows}
     points = [p for p in read_curve_points(curves) if p.key in keys]
-    entries = _described(file.with_name("sweep.json"))
+    entries = described_settings(file.with_name(SETTINGS))
     settings = _in_order({row.setting for row in rows}, [entry["setting"] for entry in entries])
     envs = _in_order({row.env for row in rows}, [entry["env"] for entry in entries])
     return _complete(
@@ -170,22 +175,6 @@ def _from_results(file: Path) -> Collection:
         },
         [],
     )
-
-
-def _described(file: Path) -> list[dict[str, Any]]:
-    """Returns the settings that a sweep's folder describes, in their order; [] without the file."""
-    if not file.is_file():
-        return []
-    entries = read_json(file).get("settings")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("config"), dict)
-        and is_plain(entry.get("setting"))
-        and is_plain(entry.get("env"))
-        for entry in entries
-    ):
-        raise FileError(f"{file} must describe the settings of a sweep, but does not.")
-    return entries
 
 
 def _in_order(found: set[str], order: Sequence[str]) -> list[str]:

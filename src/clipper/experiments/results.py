@@ -12,14 +12,19 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from clipper.checkpoint import dump_json, read_json, write_atomically
+from clipper.agent_meta import is_plain
+from clipper.checkpoint import check_format, dump_json, read_json, write_atomically
 from clipper.errors import FileError
 from clipper.experiments.rows import COLUMNS, CURVE_COLUMNS, CurvePoint, Row
 
 RESULTS = "results.csv"
 CURVES = "curves.csv"
+SETTINGS = "sweep.json"
 _RESULT = "result.json"
+# a setting on a task has one or two thousand bytes
+_MAX_SETTINGS_BYTES = 16 << 20
 
 
 def read_rows(file: str | Path) -> list[Row]:
@@ -124,6 +129,32 @@ def read_result(folder: Path) -> tuple[Row, list[CurvePoint]] | None:
         raise FileError(
             f"{file} must be the result of a run, but is not.", hint="remove it; the run is kept."
         ) from None
+
+
+def described_settings(file: Path) -> list[dict[str, Any]]:
+    """Returns the settings that a sweep's `sweep.json` describes, in their order; [] without the file.
+
+    Raises:
+        FormatError: It is of a newer format.
+        FileError: It is damaged.
+    """
+    if not file.exists():
+        return []
+    data = read_json(file, _MAX_SETTINGS_BYTES)
+    check_format(data, str(file))
+    entries = data.get("settings")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("config"), dict)
+        and is_plain(entry.get("setting"))
+        and is_plain(entry.get("env"))
+        for entry in entries
+    ):
+        raise FileError(
+            f"{file} must describe the settings of a sweep, but does not.",
+            hint="restore it, or remove it: the rows stay, and it is written for the runs asked for.",
+        )
+    return entries
 
 
 class ResultsFiles:

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clipper.checkpoint import FORMAT, check_format, dump_json, parse_json, write_atomically
+from clipper.checkpoint import FORMAT, dump_json, write_atomically
 from clipper.errors import ConfigError, FileError
 from clipper.experiments.processes import Processes
-from clipper.experiments.results import ResultsFiles, read_result
+from clipper.experiments.results import SETTINGS, ResultsFiles, described_settings, read_result
 from clipper.experiments.rows import Row
 from clipper.experiments.runs import RunSpec, check_runs
 from clipper.experiments.scheduler import Scheduler
@@ -137,7 +137,7 @@ def check_row(run: RunState, row: Row, place: Path) -> None:
             f"{place / 'results.csv'} must hold runs with the settings that are asked for, but "
             f"{run.spec} was made with others (hash {row.config_hash}, not {run.config_hash}).",
             hint="choose another --out, give the setting another name, or delete its rows; "
-            f"{place / 'sweep.json'} has the settings of before.",
+            f"{place / SETTINGS} has the settings of before.",
         )
     if row.eval_episodes != run.spec.evaluate:
         raise ConfigError(
@@ -149,12 +149,10 @@ def check_row(run: RunState, row: Row, place: Path) -> None:
 
 def _write_description(runs: Sequence[RunState], place: Path) -> None:
     """Writes every setting in full on every task; those of earlier calls are kept."""
-    file = place / "sweep.json"
-    found: dict[tuple[str, str], Any] = {}
-    if file.exists():
-        old = parse_json(file.read_text(encoding="utf-8"), str(file))
-        check_format(old, str(file))
-        found = {(entry["setting"], entry["env"]): entry for entry in old["settings"]}
+    file = place / SETTINGS
+    found: dict[tuple[str, str], Any] = {
+        (entry["setting"], entry["env"]): entry for entry in described_settings(file)
+    }
     for run in runs:
         spec = run.spec.to_json()
         del spec["seed"]

@@ -3,6 +3,7 @@
 Run once per format, by the version that wrote it, and committed; nothing here is ever made anew:
 
     python tests/golden/formats/make.py v2
+    python tests/golden/formats/make.py sweep v1
 
 What they must hold is written down in `test_formats.py`.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import clipper
+from clipper.experiments import RunSpec, run_sweep
 from clipper.fault_file import write_fault
 from clipper.faults import Fault
 
@@ -58,5 +60,24 @@ def make(name: str) -> None:
         shutil.copytree(run, HERE / name)
 
 
+def make_sweep(name: str) -> None:
+    """Writes the description of a sweep of two settings, `sweep/NAME.json`."""
+    short = {key: value for key, value in SETTINGS.items() if key != "preset"}
+    specs = [
+        RunSpec(
+            setting=f"clip={clip_range}",
+            env="CartPole-v1",
+            seed=0,
+            preset="none",
+            settings={**short, "clip_range": clip_range},
+        )
+        for clip_range in (0.1, 0.3)
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        run_sweep(specs, place, jobs=1)
+        (HERE / "sweep").mkdir(exist_ok=True)
+        shutil.copy(Path(place) / "sweep.json", HERE / "sweep" / f"{name}.json")
+
+
 if __name__ == "__main__":
-    make(sys.argv[1])
+    (make_sweep if sys.argv[1] == "sweep" else make)(sys.argv[-1])

@@ -887,7 +887,7 @@ def test_names_of_extras_can_head_a_column() -> None:
     assert numeric_extras(info) == {"a_b__c_": 1.0, "__2J": 2.0, "Höhe (m/s)": 3.0, "7": 4.0}
 
 
-@pytest.mark.parametrize("info", [None, [], 3, {}])
+@pytest.mark.parametrize("info", [None, [], 3, {}, {"x": 10**400}, {"x": float("nan")}])
 def test_an_info_without_numbers_gives_none(info: Any) -> None:
     """An odd info is no fault: there is nothing to record in it."""
     assert numeric_extras(info) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 from clipper.curves import Curve
 from clipper.errors import FileError
+from clipper.experiments import RunSpec, run_sweep
 from clipper.experiments.results import (
     ResultsFiles,
+    described_settings,
     read_curve_points,
     read_result,
     read_rows,
@@ -166,3 +169,21 @@ def test_short_runs_have_fewer_points() -> None:
     found = curve_points(("s", "A-v0", 0), curve, 40)
     assert [p.step for p in found] == list(range(25, 41))
     assert [p.mean_return for p in found] == [3.0] * 15 + [4.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"format":1}', '{"format":1,"settings":{}}', '{"format":1,"settings":[{}]}', "[]", "{", "\xff",
+     '{"format":1,"settings":[{"setting":"a","env":"E","config":1}]}',
+     '{"format":1,"settings":[{"setting":["a"],"env":"E","config":{}}]}',
+     '{"format":true,"settings":[]}', '{"format":1,"settings":[],"settings":[]}'],
+)  # fmt: skip
+def test_settings_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    """One error of ours with the file's name, for the sweep that goes on and for all that look."""
+    file = tmp_path / "sweep.json"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(FileError, match=re.escape(str(file))):
+        described_settings(file)
+    with pytest.raises(FileError, match=re.escape(str(file))):
+        run_sweep([RunSpec(setting="a", env="CartPole-v1", seed=0)], tmp_path, jobs=1)
+    assert file.read_bytes() == text.encode("latin-1"), "what cannot be read is not written over"
