@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -368,6 +369,51 @@ def test_a_report_replaces_a_report_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="is a file"):
         write_report(found, tmp_path / "file", "x")
+
+
+def test_pictures_of_others_are_not_removed(tmp_path: Path) -> None:
+    """A folder of pictures is no report, nor is one that has a picture of another name beside it."""
+    found = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0]}})
+    target = tmp_path / "figs"
+    target.mkdir()
+    for name in ("holiday.png", "scores.png"):
+        mine = target / name
+        mine.write_bytes(b"mine")
+        with pytest.raises(FileError, match=f"holds {name}"):
+            write_report(found, target, "x")
+        assert mine.read_bytes() == b"mine"
+        mine.unlink()
+    write_report(found, target, "empty before")
+    (target / "holiday.png").write_bytes(b"mine")
+    with pytest.raises(FileError, match=r"holds holiday\.png"):
+        write_report(found, target, "x")
+    assert (target / "holiday.png").read_bytes() == b"mine"
+
+
+def test_a_report_is_written_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out .`: the working directory stays the one it was, and gets the files; so does a link."""
+    scores = {"a": {"E-v0": NORMAL[0]}, "b": {"E-v0": NORMAL[1]}}
+    found = compared(tmp_path / "s", scores)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    paths = write_report(found, ".", "first")
+    assert "report.html" in os.listdir()  # of the same directory: a new one is not seen from here
+    assert (here / "improvement.png").exists()
+    assert [path.is_absolute() for path in paths] == [False] * 8
+    alone = compared(tmp_path / "t", {"a": {"E-v0": NORMAL[0]}})
+    write_report(alone, Path(), "second")
+    assert "<h1>second</h1>" in Path("report.html").read_text()
+    assert sorted(os.listdir()) == sorted(path.name for path in write_report(alone, ".", "third"))
+    assert not {"improvement.png", "pairs.csv"} & set(os.listdir())
+    (tmp_path / "link").symlink_to("report", target_is_directory=True)
+    for _ in range(2):
+        write_report(found, tmp_path / "link", "linked")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "report/report.html").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_interrupted_report_leaves_the_old_one(
