@@ -208,6 +208,46 @@ def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     assert "nan" not in "".join(str(table) for table in tables_of(found))
 
 
+def test_seeds_that_agree_exactly_do_not_tell(tmp_path: Path) -> None:
+    """[500, 500] against [499, 499]: the interval of the difference has no width, and shows nothing.
+
+    Ranks tell it from 4 seeds each on, 1/70 being below 0.025; so says the verdict of 2 and 3. The
+    same holds where one setting alone has no spread, as at the highest return there is.
+    """
+    for n, verdict in (
+        (2, "not distinguishable with these seeds, about 2 more would tell"),
+        (3, "not distinguishable with these seeds, about 1 more would tell"),
+        (4, "better"),
+    ):
+        scores = {"low": {"E-v0": [499.0] * n}, "top": {"E-v0": [500.0] * n}}
+        (pair,) = compared(tmp_path / f"both{n}", scores).pairs
+        assert pair.verdict == verdict
+        assert (pair.improvement.low > 0.5) == (verdict == "better")
+        scores["low"]["E-v0"] = [480.0 + k for k in range(n)]
+        assert compared(tmp_path / f"one{n}", scores).pairs[0].verdict == verdict
+        (mirrored,) = compared(tmp_path / f"one{n}", {}, baseline="top").pairs
+        assert mirrored.verdict == verdict.replace("better", "worse")
+    spread = {"low": {"E-v0": [480.0, 481, 482]}, "top": {"E-v0": [499.0, 500, 500]}}
+    assert compared(tmp_path / "spread", spread).pairs[0].verdict == "better"
+    wins = {
+        "a": {e: [1.0] * 3 for e in "EFG"},
+        "b": {"E": [2.0] * 3, "F": [2.0] * 3, "G": [0.0] * 3},
+    }
+    assert "not disting" in compared(tmp_path / "mixed", wins).pairs[0].verdict
+
+
+def test_few_seeds_of_many_tasks_are_noted(tmp_path: Path) -> None:
+    """Tables of single tasks have three seeds each, however many tasks there are; five are enough."""
+    tasks = [f"T{k}-v0" for k in range(4)]
+    few = {"a": {task: NORMAL[k, :3] for k, task in enumerate(tasks)}}
+    (note,) = compared(tmp_path / "few", few).notes
+    assert note.startswith("3 seeds of a task: the intervals of each task by itself")
+    (note,) = compared(tmp_path / "one", {"a": {"E-v0": NORMAL[0, :3]}}).notes
+    assert note.startswith("3 seeds of a task: intervals of so few")
+    enough = {"a": {task: NORMAL[k, :5] for k, task in enumerate(tasks)}}
+    assert compared(tmp_path / "enough", enough).notes == []
+
+
 def test_unequal_lengths_are_noted(tmp_path: Path) -> None:
     """Settings trained for different numbers of steps are compared with a warning."""
     first = write_sweep(tmp_path / "one", {"a": {"E-v0": [1, 2]}})
