@@ -161,6 +161,11 @@ def compare(
             hint=nearest(metric, METRICS),
         )
     notes = list(collection.notes)
+    _note_runs(
+        "not exact, so that training again gives other bits",
+        notes,
+        [row for row in collection.rows if not row.exact],
+    )
     grouped = _grouped(collection, METRICS[metric][0], notes)
     settings = [s for s in collection.settings if any((s, e) in grouped for e in collection.envs)]
     common = [e for e in collection.envs if all((s, e) in grouped for s in settings)]
@@ -214,7 +219,7 @@ def _grouped(
     without = []
     for row in collection.rows:
         if math.isnan(getattr(row, column)):
-            without.append(f"{row.setting}, {row.env}, seed {row.seed}")
+            without.append(row)
         else:
             grouped.setdefault((row.setting, row.env), []).append(row)
     if not grouped:
@@ -224,12 +229,16 @@ def _grouped(
             if column == "eval_mean"
             else "no training episode has ended: train longer.",
         )
-    if without:
-        notes.append(
-            f"left out, without a score: {'; '.join(without[:3])}"
-            + (f" and {len(without) - 3} more" if len(without) > 3 else "")
-        )
+    _note_runs("left out, without a score", notes, without)
     return grouped
+
+
+def _note_runs(what: str, notes: list[str], rows: Sequence[Row]) -> None:
+    """Adds what is to be said of some runs, with the names of the first three."""
+    names = [f"{row.setting}, {row.env}, seed {row.seed}" for row in rows]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.append(f"{what}: {'; '.join(names[:3])}{more}")
 
 
 def _tasks_of(setting: str, grouped: Mapping[tuple[str, str], object]) -> str:

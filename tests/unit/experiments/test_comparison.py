@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import clipper
+from clipper.checkpoint import parameters_sha256, read_tensors
 from clipper.errors import ClipperError, ConfigError, FileError
 from clipper.experiments.collection import collect
 from clipper.experiments.comparison import Comparison, compare, read_ranges
@@ -307,6 +308,27 @@ def test_run_folders_are_compared_too(tmp_path: Path) -> None:
         collect([tmp_path / "empty"])
     with pytest.raises(FileError, match="does not exist"):
         collect([tmp_path / "nowhere"])
+
+
+def test_runs_that_are_not_exact_are_named(tmp_path: Path) -> None:
+    """A run that was given more steps later is not the straight run: its row and a note say so."""
+    run = tmp_path / "x-0"
+    agent = clipper.PPO("CartPole-v1", seed=0, total_timesteps=256, **SMALL)
+    agent.train(progress=False, run_dir=run)
+    (row,) = collect([run]).rows
+    assert row.exact
+    agent = clipper.resume(run)
+    agent.train(total_timesteps=512, progress=False)
+    agent.close()
+    (row,) = collect([run]).rows
+    assert (row.exact, row.steps) == (False, 512)
+    assert row.parameters_sha256 == parameters_sha256(read_tensors(run / "agent.safetensors")[0])
+    (note,) = (note for note in compare(collect([run])).notes if "exact" in note)
+    assert note == "not exact, so that training again gives other bits: x, CartPole-v1, seed 0"
+    (run / "agent.safetensors").unlink()
+    assert collect([run]).rows[0].parameters_sha256 == ""
+    rows = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0]}}).notes
+    assert not any("exact" in note for note in rows)
 
 
 @pytest.mark.parametrize(
