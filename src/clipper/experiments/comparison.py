@@ -273,11 +273,13 @@ def _note_seeds(
 ) -> None:
     """Adds what is to be said of few seeds and of runs that are not alike."""
     fewest = min(len(s.scores) for s in summaries.values())
-    if fewest < FEW_SEEDS:
+    if fewest == 1:
+        notes.append("1 seed of a task: one tells nothing of the spread; run 5 or more")
+    elif fewest < FEW_SEEDS:
         those = "intervals of so few" if len(common) < 3 else "the intervals of each task by itself"
         notes.append(
-            f"{fewest} seed{'s' * (fewest != 1)} of a task: {those} take scores to be normal, and "
-            "hold the truth less often than 95 times in 100 where some runs fail; run 5 or more"
+            f"{fewest} seeds of a task: {those} take scores to be normal, and hold the truth less "
+            "often than 95 times in 100 where some runs fail; run 5 or more"
         )
     for env in {s.env for s in summaries.values()}:
         steps = {s.steps for s in summaries.values() if s.env == env}
