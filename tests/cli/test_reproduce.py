@@ -15,7 +15,7 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.experiments import read_rows
-from clipper.experiments.paper import TABLE1
+from clipper.experiments.paper import FIGURE3, TABLE1
 from commands import Clip, Said, assert_refused
 from commands import read_rows as read_cells
 
@@ -216,6 +216,28 @@ def test_what_cannot_be_run_is_refused(
 ) -> None:
     """An unknown study, scale or game ends in one error that says what there is."""
     assert_refused(clip("reproduce", *words), 2, *parts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_figure3_is_run_and_shown(clip: Clip) -> None:
+    """One command trains the six algorithms, each by its own code, and draws their curves."""
+    said = clip("reproduce", "figure3", "--scale=smoke", "--quiet", "--out=study")
+    assert said.code == 0, said.err
+    assert f"{len(FIGURE3)} of {len(FIGURE3)} runs have finished" in said.out
+    runs = read_rows(Path("study/results.csv"))
+    assert {run.setting: run.algo for run in runs} == {s: one.algo for s, one in FIGURE3.items()}
+    assert all(run.steps >= 4096 and run.exact for run in runs)
+    table = {row["setting"]: row for row in read_cells(Path("study/table.csv"))}
+    assert list(table) == list(FIGURE3)
+    for run in runs:
+        assert float(table[run.setting]["score"]) == pytest.approx(run.score)
+    assert table["TRPO"]["read"] == "1000"
+    curves = {row["setting"] for row in read_cells(Path("study/curves.csv"))}
+    assert curves == set(FIGURE3)
+    assert "not as in the paper:" in said.out
+    assert Path("study/figure3.png").read_bytes().startswith(b"\x89PNG")
+    assert "Figure 3" in Path("study/report/report.html").read_text()
 
 
 @pytest.mark.slow

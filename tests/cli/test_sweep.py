@@ -87,9 +87,12 @@ def test_from_a_file_to_a_page(clip: Clip) -> None:
     folders = clip("compare", *sorted(Path("sweeps/s/runs/CartPole-v1").iterdir()))
     assert folders.code == 0
     assert re.search(r"^  plain +3 ", folders.out, re.MULTILINE)  # seeds of one setting, as before
-    hashes = {row.key: row.config_hash for row in collect(["sweeps/s"]).rows}
-    again = {row.key: row.config_hash for row in collect(["sweeps/s/runs"]).rows}
-    assert again == hashes
+    for column in ("config_hash", "parameters_sha256", "exact"):
+        before, after = (
+            {row.key: getattr(row, column) for row in collect([folder]).rows}
+            for folder in ("sweeps/s", "sweeps/s/runs")
+        )
+        assert after == before, column
 
 
 def test_flags_are_a_study_too(clip: Clip) -> None:

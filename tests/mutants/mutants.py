@@ -638,8 +638,8 @@ RELATIVES = [
         "VPG: a short episode counts for more",
         "algorithms/vpg.py",
         "unit/test_vpg.py",
-        "return gain.sum() / config.num_steps if config.one_episode else gain.mean()",
-        "return gain.mean()",
+        "return rows.sum() / config.num_steps if config.one_episode else rows.mean()",
+        "return rows.mean()",
     ),
     mutant(
         "VPG: the step size follows the divergence the wrong way",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -51,7 +52,7 @@ def tabular_policy() -> ActorCritic:
     ).double()
 
 
-def expected_return(policy: ActorCritic) -> Tensor:
+def expected_return(policy: ActorCritic, gamma: float = 1.0) -> Tensor:
     """Returns J, differentiable: the value of state 0 with four steps to go, by backward induction."""
     logits = policy.distribution_params(torch.eye(5, dtype=torch.float64))
     chances = torch.softmax(logits, -1)
@@ -60,7 +61,7 @@ def expected_return(policy: ActorCritic) -> Tensor:
         values = [
             sum(
                 chances[s, a]
-                * (REWARDS[s, a] + (0.0 if next_state(s, a) == 4 else values[next_state(s, a)]))
+                * (REWARDS[s, a] + gamma * (next_state(s, a) != 4) * values[next_state(s, a)])
                 for a in range(2)
             )
             for s in range(5)
@@ -108,12 +109,25 @@ def rollout_of(policy: ActorCritic, states: list[int], actions: list[int]) -> Ro
     )
 
 
-@pytest.mark.parametrize("advantage", ["total_return", "reward_to_go", "reward_to_go_baseline"])
-def test_the_expected_gradient_of_reinforce_is_that_of_the_return(advantage: str) -> None:
+@pytest.mark.parametrize(
+    ("advantage", "gamma", "is_exact"),
+    [
+        ("total_return", 1.0, True),
+        ("reward_to_go", 1.0, True),
+        ("reward_to_go_baseline", 1.0, True),
+        ("total_return", 0.5, True),
+        ("reward_to_go", 0.5, False),
+        ("reward_to_go_baseline", 0.5, False),
+    ],
+)
+def test_the_expected_gradient_of_reinforce_is_that_of_the_return(
+    advantage: str, gamma: float, is_exact: bool
+) -> None:
     """Over all episodes that can happen, each with its probability: the exact gradient, over T.
 
     The exact one is the derivative of the value of the first state by backward induction, which
     knows nothing of log-probabilities. T is `num_steps`; the baseline V is any function of the state.
+    Rewards-to-go leave out gamma^t, and so are another direction for gamma < 1: as documented.
     """
     policy = tabular_policy()
     config = VPGConfig().replace(
@@ -122,11 +136,11 @@ def test_the_expected_gradient_of_reinforce_is_that_of_the_return(advantage: str
         one_episode=True,
         advantage=advantage,
         normalize_advantage="none",
-        gamma=1.0,
+        gamma=gamma,
     )
     vpg = VPG(policy, config, 1, 0)
     actor = vpg.policy_optimizer.group
-    exact = actor.gradient(expected_return(policy))
+    exact = actor.gradient(expected_return(policy, gamma))
     found = torch.zeros_like(exact)
     total = 0.0
     for states, actions in trajectories():
@@ -138,7 +152,45 @@ def test_the_expected_gradient_of_reinforce_is_that_of_the_return(advantage: str
         log_probs = policy.distribution.log_prob(params, batch.actions)
         found += probability * actor.gradient(vpg.objective(log_probs, batch))
     assert total == pytest.approx(1.0)
-    torch.testing.assert_close(LIMIT * found, exact, rtol=1e-6, atol=1e-6)
+    if is_exact:
+        torch.testing.assert_close(LIMIT * found, exact, rtol=1e-6, atol=1e-6)
+    else:
+        assert float((LIMIT * found - exact).norm()) > 0.05 * float(exact.norm())
+
+
+@pytest.mark.parametrize("is_one_episode", [True, False])
+def test_entropy_counts_for_the_same_at_every_step(is_one_episode: bool) -> None:
+    """Where nothing is to be gained the loss is the entropy's: a step of a short episode weighs no more.
+
+    Of REINFORCE that is -c sum H / T, T being `num_steps`; of a rollout of fixed length -c mean H.
+    """
+    policy = tabular_policy()
+    config = VPGConfig().replace(
+        num_envs=1,
+        num_steps=LIMIT,
+        one_episode=is_one_episode,
+        normalize_advantage="none",
+        adaptive_kl_target=None,
+        ent_coef=0.5,
+    )
+    vpg = VPG(policy, config, 1, 0)
+    actor = vpg.policy_optimizer.group
+    for states, actions in trajectories():
+        batch = vpg.judge(rollout_of(policy, states, actions))
+        batch = dataclasses.replace(batch, advantages=torch.zeros_like(batch.advantages))
+        entropies = [
+            -(chance * chance.log()).sum()
+            for chance in torch.softmax(policy.distribution_params(batch.obs), -1)
+        ]
+        share = 0.5 / (LIMIT if is_one_episode else len(states))
+        expected = float(actor.gradient(share * sum(entropies)).norm())
+        before = flat_parameters(policy)
+        metrics = vpg.improve(batch)
+        assert metrics["loss/grad_norm"] == pytest.approx(expected, rel=1e-9)
+        assert metrics["policy/entropy"] == pytest.approx(
+            float(torch.stack(entropies).mean().detach())
+        )
+        assert not torch.equal(before, flat_parameters(policy))
 
 
 def test_a_mean_over_the_steps_of_each_episode_would_not_be() -> None:

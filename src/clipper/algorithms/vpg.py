@@ -128,8 +128,8 @@ class VPG:
         if not self.policy.is_bf16:  # which rounds further
             check_first_ratio(ratio_error, FIRST_RATIO_TOLERANCE)
         policy_loss = -self.objective(log_probs, batch)
-        entropy = distribution.entropy(params).mean()
-        loss = policy_loss - self.config.ent_coef * entropy
+        entropy = distribution.entropy(params)
+        loss = policy_loss - self.config.ent_coef * self._average(entropy)
         grad_norm = self.policy_optimizer.minimise(loss, self._learning_rate)
 
         with torch.no_grad():
@@ -144,18 +144,17 @@ class VPG:
         return {
             "loss/policy": float(policy_loss.detach()),
             "loss/grad_norm": grad_norm,
-            "policy/entropy": float(entropy.detach()),
+            "policy/entropy": float(entropy.detach().mean()),
             "policy/kl": kl,
             "policy/approx_kl": float(kl_k3(log_ratio)),
             "policy/first_ratio_error": ratio_error,
         }
 
     def objective(self, log_probs: Tensor, batch: Batch) -> Tensor:
-        """Returns what the policy climbs: mean[log pi(a|s) A], whose gradient is that of the return.
+        """Returns what the policy climbs beside the entropy: the average of log pi(a|s) A.
 
-        The mean is over the time steps of a rollout; one over trajectories would count the steps of
-        short ones for more. Where a rollout is one episode, the sum is divided by `num_steps`, the
-        same for all, or short episodes would again count for more.
+        Its expected gradient is that of the return for gamma = 1 and an advantage without bias; below
+        1 the factor gamma^t of the discounted return's gradient is left out, as everybody does.
 
         Args:
             log_probs: log pi(a|s) of every row, differentiable, [B].
@@ -164,8 +163,16 @@ class VPG:
         config, advantages = self.config, batch.advantages
         if config.normalize_advantage == "rollout":
             advantages = normalize_advantages(advantages, batch.counted)
-        gain = log_probs * advantages
-        return gain.sum() / config.num_steps if config.one_episode else gain.mean()
+        return self._average(log_probs * advantages)
+
+    def _average(self, rows: Tensor) -> Tensor:
+        """Returns the mean over the time steps of a rollout, so that each step counts the same.
+
+        A mean over trajectories would count the steps of short ones for more. Where a rollout is one
+        episode, the sum is divided by `num_steps`, the same for all, for the same reason.
+        """
+        config = self.config
+        return rows.sum() / config.num_steps if config.one_episode else rows.mean()
 
     def _metrics(self, rollout: Rollout, batch: Batch) -> Metrics:
         metrics = rollout_metrics([rollout], self.policy)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipper.agent_meta import check_meta
+from clipper.checkpoint import parameters_sha256, read_tensors
 from clipper.configs import CONFIGS
 from clipper.curves import find_runs, read_curve
 from clipper.errors import ConfigError, FileError
@@ -230,8 +232,13 @@ def _has_ended(folder: Path) -> bool:
 
 
 def _row_of(folder: Path, config: Mapping[str, Any]) -> Row:
-    """Returns the row of a run folder that no sweep made one of."""
+    """Returns the row of a run folder that no sweep made one of.
+
+    Without its last agent nothing is known of its parameters, and nothing said against its exactness.
+    """
     curve = read_curve(folder)
+    file = folder / "agent.safetensors"
+    arrays, meta = read_tensors(file) if file.exists() else ({}, None)
     algo = config.get("algorithm", "ppo")
     steps, seconds = curve.measured("time/wall_seconds")
     cpu = curve.measured("time/cpu_seconds")[1]
@@ -251,9 +258,9 @@ def _row_of(folder: Path, config: Mapping[str, Any]) -> Row:
         wall_seconds=float(seconds[-1]) if len(seconds) else math.nan,
         cpu_seconds=float(cpu[-1]) if len(cpu) else math.nan,
         config_hash=config_hash(algo, config, CONFIGS[algo].from_json(config["config"])),
-        parameters_sha256="",
+        parameters_sha256="" if meta is None else parameters_sha256(arrays),
         engine=str(config.get("engine", "")),
-        exact=True,
+        exact=meta is None or check_meta(meta, str(file))["exact"],
         version=str(config.get("versions", {}).get("clipper-rl", "")),
         commit=str(git.get("commit", "")) + "+" * bool(git.get("dirty")),
     )

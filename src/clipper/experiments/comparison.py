@@ -20,6 +20,7 @@ from clipper.experiments.statistics import (
     difference_interval,
     further_seeds,
     improvement_interval,
+    seeds_to_part,
 )
 
 # what a run is judged by: the name, the column of its row, and what it is called
@@ -28,7 +29,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "all": ("score_all", "mean return of all training episodes"),
     "eval": ("eval_mean", "mean return of the final evaluation"),
 }
-# below so many seeds of a single task intervals hold less often than they say
+# below so many seeds of a task its interval rests on how scores are taken to be distributed
 FEW_SEEDS = 5
 
 
@@ -160,6 +161,11 @@ def compare(
             hint=nearest(metric, METRICS),
         )
     notes = list(collection.notes)
+    _note_runs(
+        "not exact, so that training again gives other bits",
+        notes,
+        [row for row in collection.rows if not row.exact],
+    )
     grouped = _grouped(collection, METRICS[metric][0], notes)
     settings = [s for s in collection.settings if any((s, e) in grouped for e in collection.envs)]
     common = [e for e in collection.envs if all((s, e) in grouped for s in settings)]
@@ -213,7 +219,7 @@ def _grouped(
     without = []
     for row in collection.rows:
         if math.isnan(getattr(row, column)):
-            without.append(f"{row.setting}, {row.env}, seed {row.seed}")
+            without.append(row)
         else:
             grouped.setdefault((row.setting, row.env), []).append(row)
     if not grouped:
@@ -223,12 +229,16 @@ def _grouped(
             if column == "eval_mean"
             else "no training episode has ended: train longer.",
         )
-    if without:
-        notes.append(
-            f"left out, without a score: {'; '.join(without[:3])}"
-            + (f" and {len(without) - 3} more" if len(without) > 3 else "")
-        )
+    _note_runs("left out, without a score", notes, without)
     return grouped
+
+
+def _note_runs(what: str, notes: list[str], rows: Sequence[Row]) -> None:
+    """Adds what is to be said of some runs, with the names of the first three."""
+    names = [f"{row.setting}, {row.env}, seed {row.seed}" for row in rows]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.append(f"{what}: {'; '.join(names[:3])}{more}")
 
 
 def _tasks_of(setting: str, grouped: Mapping[tuple[str, str], object]) -> str:
@@ -263,10 +273,13 @@ def _note_seeds(
 ) -> None:
     """Adds what is to be said of few seeds and of runs that are not alike."""
     fewest = min(len(s.scores) for s in summaries.values())
-    if fewest < FEW_SEEDS and len(common) < 3:
+    if fewest == 1:
+        notes.append("1 seed of a task: one tells nothing of the spread; run 5 or more")
+    elif fewest < FEW_SEEDS:
+        those = "intervals of so few" if len(common) < 3 else "the intervals of each task by itself"
         notes.append(
-            f"{fewest} seed{'s' * (fewest != 1)} of a task: intervals of so few hold the truth less "
-            "often than 95 times in 100; run 5 or more"
+            f"{fewest} seeds of a task: {those} take scores to be normal, and hold the truth less "
+            "often than 95 times in 100 where some runs fail; run 5 or more"
         )
     for env in {s.env for s in summaries.values()}:
         steps = {s.steps for s in summaries.values() if s.env == env}
@@ -320,15 +333,26 @@ def _pair(
         first = [summaries[setting, common[0]].scores]
         second = [summaries[baseline, common[0]].scores]
     difference, error = difference_interval(first, second, confidence=confidence)
+    improvement = improvement_interval(first, second, confidence=confidence)
     fewest = min(len(scores) for scores in (*first, *second))
     is_told = not math.isnan(difference.low) and 0 not in difference
+    further = further_seeds(difference.value, error, fewest, confidence)
+    if fewest > 1 and not (_has_spread(first) and _has_spread(second)):
+        # seeds that agree exactly do not show that others would: ranks have to tell it too
+        is_told = is_told and 0.5 not in improvement
+        further = max(further, seeds_to_part(len(common), confidence) - fewest)
     return Pair(
         setting=setting,
         baseline=baseline,
         difference=difference,
-        improvement=improvement_interval(first, second, confidence=confidence),
-        further=0 if is_told else further_seeds(difference.value, error, fewest, confidence),
+        improvement=improvement,
+        further=0 if is_told else further,
     )
+
+
+def _has_spread(scores: Sequence[Array]) -> bool:
+    """True if the seeds of some task differ."""
+    return any(np.ptp(task) > 0 for task in scores)
 
 
 def read_ranges(file: str | Path) -> dict[str, tuple[float, float]]:

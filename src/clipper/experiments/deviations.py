@@ -42,8 +42,8 @@ FIGURE3_DEVIATIONS = (
     "The paper gives no hyperparameters for A2C, TRPO, CEM and the vanilla policy gradient. Here they "
     "have Clipper's presets, all with the discount 0.99.",
     "Seeds: the paper does not say how many runs a curve is the mean of; here 3 (smoke: 1).",
-    "PPO, A2C, TRPO and the vanilla gradient normalise observations and scale rewards as their presets "
-    "say; the paper does not speak of it.",
+    "PPO, A2C, TRPO and the vanilla gradient normalise observations and scale rewards, and CEM "
+    "normalises observations, as their presets say; the paper does not speak of it.",
     "CEM's curve is the mean return of the candidates it tried, not of the mean of its distribution.",
     "What is said of PPO's clip 0.2 under table1 holds here too.",
 )

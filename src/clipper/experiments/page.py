@@ -206,9 +206,4 @@ def _how(comparison: Comparison) -> str:
         "chance of 80 %.",
         f"Made by Clipper {'; '.join(made_by)}.",
     ]
-    inexact = sum(not row.exact for row in rows)
-    if inexact:
-        lines.append(
-            f"{inexact} runs were resumed in a way that is not bit for bit the straight run."
-        )
     return "<h2>How</h2>\n<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"

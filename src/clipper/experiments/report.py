@@ -15,7 +15,8 @@ from clipper.experiments.page import Preface, page_of
 from clipper.experiments.tables import pairs_csv, summary_csv
 
 PAGE = "report.html"
-_OURS = (PAGE, "summary.csv", "pairs.csv")
+_PICTURES = ("scores.png", "curves_steps.png", "curves_time.png", "profiles.png", "improvement.png")
+_OURS = (PAGE, "summary.csv", "pairs.csv", *_PICTURES)
 
 
 def write_report(
@@ -27,14 +28,14 @@ def write_report(
 
     Args:
         comparison: What is reported.
-        folder: Where; a new folder, or one of an older report.
+        folder: Where; a new folder, an empty one, or one of an older report.
         title: Heading of the page.
         preface: What stands on the page before the comparison, or None.
 
     Raises:
         FileError: The folder holds something else, or cannot be written.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()  # "." has no name beside which to write
     _tidy(target)
     _check_replaceable(target)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
@@ -50,14 +51,30 @@ def write_report(
             (temporary / "pairs.csv").write_text(pairs_csv(comparison), encoding="utf-8")
         page = page_of(comparison, pictures, title, preface)
         (temporary / PAGE).write_text(page, encoding="utf-8")
-        if target.exists():
-            os.rename(target, old)
-        os.rename(temporary, target)
+        if target == Path.cwd():
+            _move_into(temporary, target)
+        else:
+            if target.exists():
+                os.rename(target, old)
+            os.rename(temporary, target)
     except OSError as error:
         raise FileError(f"{target} must be writable, but {error.strerror or error}.") from error
     finally:
         _tidy(target)
-    return sorted(target.iterdir(), key=lambda path: (path.name != PAGE, path.name))
+    return sorted(Path(folder).iterdir(), key=lambda path: (path.name != PAGE, path.name))
+
+
+def _move_into(temporary: Path, target: Path) -> None:
+    """Puts a report's files into the working directory, which must not be renamed under the user.
+
+    The page, which needs no other file, comes first: it is whole at any moment.
+    """
+    os.replace(temporary / PAGE, target / PAGE)
+    for name in _OURS[1:]:
+        if (temporary / name).exists():
+            os.replace(temporary / name, target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def _tidy(target: Path) -> None:
@@ -73,12 +90,13 @@ def _tidy(target: Path) -> None:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Raises unless a folder is new, empty or holds a report alone."""
+    """Raises unless a folder is new, empty or holds a report alone, for all in it is replaced."""
     if not target.exists():
         return
     if not target.is_dir():
         raise FileError(f"{target} must be a folder, but is a file.", hint="choose another --out.")
-    others = [p.name for p in target.iterdir() if p.name not in _OURS and p.suffix != ".png"]
+    names = sorted(path.name for path in target.iterdir())
+    others = names if PAGE not in names else [name for name in names if name not in _OURS]
     if others:
         raise FileError(
             f"{target} must be a new folder or that of a report, but holds {others[0]}.",
@@ -88,19 +106,18 @@ def _check_replaceable(target: Path) -> None:
 
 def _pictures(comparison: Comparison) -> dict[str, tuple[str, bytes]]:
     """Returns the PNG files by name, each with what it shows."""
-    drawn = {
-        "scores.png": ("Scores", draw_scores(comparison)),
-        "curves_steps.png": ("Learning curves against steps", draw_curves(comparison, "steps")),
-        "curves_time.png": (
-            "Learning curves against training time",
-            draw_curves(comparison, "wall"),
+    drawn = [
+        ("Scores", draw_scores(comparison)),
+        ("Learning curves against steps", draw_curves(comparison, "steps")),
+        ("Learning curves against training time", draw_curves(comparison, "wall")),
+        ("Performance profiles", draw_profiles(comparison)),
+        (
+            "Probability of improvement",
+            draw_improvement(comparison) if comparison.pairs else None,
         ),
-        "profiles.png": ("Performance profiles", draw_profiles(comparison)),
-    }
-    if comparison.pairs:
-        drawn["improvement.png"] = ("Probability of improvement", draw_improvement(comparison))
+    ]
     found = {}
-    for name, (text, figure) in drawn.items():
+    for name, (text, figure) in zip(_PICTURES, drawn, strict=True):
         if figure is not None:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")

@@ -4,9 +4,13 @@ A setting's scores are one array per task, a number per seed. Tasks weigh the sa
 they have. Intervals are stratified bootstraps: seeds are drawn anew within every task, as in Agarwal et
 al. 2021, "Deep RL at the edge of the statistical precipice" (arXiv 2108.13264); their percentiles are
 moved outwards for the few seeds there are, as in Hesterberg 2015, "What teachers should know about the
-bootstrap" (arXiv 1411.5279), for the plain ones are too narrow. In simulations of normal
-scores 95 % intervals held the truth in 94 to 96 of 100 studies of 10 seeds or of several tasks; of a
-single task in 90 with 5 seeds, 87 with 4 and 75 with 3.
+bootstrap" (arXiv 1411.5279), for the plain ones are too narrow. Where they lie beyond what can be drawn,
+as with five seeds of a task and fewer, the interval is that of Student's t.
+
+In simulations of normal scores 95 % intervals held the truth in 93 to 98 of 100 studies, with 2 seeds of
+a task or more, of one task or several. The mean of scores with a long tail (gamma of shape 2) was in 91
+to 93 with 3 to 10 seeds of a task, their IQM and median in 96 to 98. Where one run in five fails wholly
+the mean was in 44 with 3 seeds, 68 with 5, 87 with 10: a few seeds may miss that some fail.
 
 Dimension key: R resamples, K runs of all tasks.
 """
@@ -21,6 +25,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.experiments.student import student_quantile
+
 Array = NDArray[np.float64]
 Scores = Sequence[Array]
 Statistic = Callable[[Array, Array], Array]
@@ -31,6 +37,8 @@ _POWER = 0.8
 _NORMAL = NormalDist()
 # resamples beyond an end that say where it is; with two or three seeds there are none
 _FEWEST_BEYOND = 10
+# of probabilities, but for rounding
+_NO_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,8 @@ def bootstrap_interval(
     values, weights = _pooled(scores)
     compute = STATISTICS[statistic]
     drawn = _resampled(scores, np.random.default_rng(seed), resamples)
-    return _interval(float(compute(values, weights)), compute(drawn, weights), [scores], confidence)
+    reach = _reach([scores], confidence, _values_freedom([scores]))
+    return _interval(float(compute(values, weights)), compute(drawn, weights), reach, confidence)
 
 
 def difference_interval(
@@ -176,7 +185,8 @@ def difference_interval(
         drawn += sign * compute(_resampled(scores, rng, resamples), weights)
     fewest = _fewest([first, second])
     error = math.nan if fewest < 2 else float(drawn.std()) * math.sqrt(fewest / (fewest - 1))
-    return _interval(values, drawn, [first, second], confidence), error
+    reach = _reach([first, second], confidence, _values_freedom([first, second]))
+    return _interval(values, drawn, reach, confidence), error
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> float:
@@ -201,9 +211,10 @@ def improvement_interval(
 ) -> Interval:
     """Returns the probability of improvement and its stratified bootstrap interval.
 
-    Where all runs of one lie above all of the other, resampling sees no doubt. The end of the
-    interval is then the probability p at which runs would part so with a chance of the tail,
-    taken to be p^k, with k so that p = 1/2 has the chance of the rank test, 1 / (n + m over n).
+    Where on every task all runs of one lie above all of the other, resampling sees no doubt. The
+    end of the interval is then the probability p at which runs would part so with a chance of the
+    tail, taken to be p^k, with k so that p = 1/2 has the chance of the rank test, the product of
+    1 / (n + m over n) over those tasks. It lies within 0 and 1.
 
     Args:
         first: One array a task.
@@ -221,15 +232,29 @@ def improvement_interval(
         of_y = rng.multinomial(len(y), np.full(len(y), 1 / len(y)), size=resamples) / len(y)
         drawn += ((of_x @ above) * of_y).sum(1) / len(first)
     value = probability_of_improvement(first, second)
-    interval = _interval(value, drawn, [first, second], confidence)
-    if 0 < value < 1 or math.isnan(interval.low):
-        return interval
-    power = sum(
-        math.log2(math.comb(len(x) + len(y), len(x))) for x, y in zip(first, second, strict=True)
-    )
-    furthest = ((1 - confidence) / 2) ** (1 / power)
-    low, high = (0.0, 1 - furthest) if value == 0 else (furthest, 1.0)
+    if drawn.std() < _NO_SPREAD and _fewest([first, second]) > 1:
+        return _parted_interval(value, first, second, confidence)
+    reach = _reach([first, second], confidence, _ranks_freedom([first, second]))
+    interval = _interval(value, drawn, reach, confidence)
+    low, high = (float(np.clip(end, 0, 1)) for end in (interval.low, interval.high))
     return Interval(value, low, high, confidence)
+
+
+def _parted_interval(value: float, first: Scores, second: Scores, confidence: float) -> Interval:
+    """Returns the interval where every task's runs are parted wholly, or all equal."""
+    tail = (1 - confidence) / 2
+    shares = [_share_above(x, y) for x, y in zip(first, second, strict=True)]
+    doubt = []
+    for side in (1.0, 0.0):
+        tasks = [k for k, share in enumerate(shares) if share == side]
+        power = sum(log2_partings(len(first[k]), len(second[k])) for k in tasks)
+        doubt.append((1 - tail ** (1 / power)) * len(tasks) / len(shares) if tasks else 0.0)
+    return Interval(value, value - doubt[0], value + doubt[1], confidence)
+
+
+def log2_partings(n: int, m: int) -> float:
+    """Returns log2 of in how many ways n runs of one and m of another can be ranked."""
+    return math.log2(math.comb(n + m, n))
 
 
 def performance_profile(scores: Scores, thresholds: Array) -> Array:
@@ -254,7 +279,10 @@ def profile_band(
     _, weights = _pooled(scores)
     drawn = _resampled(scores, np.random.default_rng(seed), resamples)
     shares = np.stack([(drawn > threshold) @ weights for threshold in thresholds])
-    tail = _NORMAL.cdf(-_reach([scores], confidence))
+    reach = _reach([scores], confidence, _ranks_freedom([scores]))
+    if math.isnan(reach):  # one seed of some task: the spread of the others alone is shown
+        reach = _NORMAL.inv_cdf(0.5 + confidence / 2)
+    tail = _NORMAL.cdf(-reach)
     low, high = np.quantile(shares, (tail, 1 - tail), axis=1)
     return low, high
 
@@ -281,12 +309,25 @@ def further_seeds(
     return max(math.ceil(needed) - num_seeds, 1)
 
 
-def _interval(
-    value: float, drawn: Array, all_scores: Sequence[Scores], confidence: float
-) -> Interval:
-    if _fewest(all_scores) < 2:
+def seeds_to_part(num_tasks: int, confidence: float = 0.95) -> int:
+    """Returns how many seeds a task tell settings apart by their ranks alone, as one is above always.
+
+    The fewest n with (1 / (2n over n))^num_tasks below the tail: 4 of one task at 95 %.
+
+    Args:
+        num_tasks: Tasks, on each of which all runs of one lie above all of the other.
+        confidence: Of the interval of the probability of improvement that is to leave out 1/2.
+    """
+    n = 2
+    while num_tasks * log2_partings(n, n) <= -math.log2((1 - confidence) / 2):
+        n += 1
+    return n
+
+
+def _interval(value: float, drawn: Array, reach: float, confidence: float) -> Interval:
+    """Returns the interval that reaches so many standard deviations of the resamples to each side."""
+    if math.isnan(reach):
         return Interval(value, math.nan, math.nan, confidence)
-    reach = _reach(all_scores, confidence)
     tail = _NORMAL.cdf(-reach)
     if tail * len(drawn) < _FEWEST_BEYOND:  # as if the statistic were normal
         spread = reach * float(drawn.std())
@@ -299,52 +340,40 @@ def _fewest(all_scores: Sequence[Scores]) -> int:
     return min(len(task) for scores in all_scores for task in scores)
 
 
-def _reach(all_scores: Sequence[Scores], confidence: float) -> float:
-    """Returns how many standard deviations of the resamples an interval reaches to each side.
+def _reach(all_scores: Sequence[Scores], confidence: float, freedom: float) -> float:
+    """Returns how many standard deviations of the resamples an interval reaches; NaN for one seed.
 
     A resample of n values spreads less than n values do, by sqrt((n-1)/n), and knows nothing of
     how ill n values know their spread: sqrt(n/(n-1)) t in place of the normal quantile gives the mean
     of normal values the interval of Student's t. Of other statistics the share Phi(-reach) of the
     resamples lies beyond each end.
     """
-    n = max(_fewest(all_scores), 2)
-    freedom = sum(len(task) - 1 for scores in all_scores for task in scores)
-    t = student_quantile(0.5 + confidence / 2, max(freedom, 1))
-    return math.sqrt(n / (n - 1)) * t
+    n = _fewest(all_scores)
+    if n < 2:
+        return math.nan
+    return math.sqrt(n / (n - 1)) * student_quantile(0.5 + confidence / 2, freedom)
 
 
-def student_quantile(probability: float, freedom: int) -> float:
-    """Returns the quantile of Student's t distribution.
+def _values_freedom(all_scores: Sequence[Scores]) -> float:
+    """Returns the degrees of freedom of means: few where most of the spread is in a few tasks.
 
-    Args:
-        probability: 0.5 to 1, both excluded.
-        freedom: Degrees of freedom, from 1.
+    (sum v)^2 / sum(v^2 / (n - 1)), v = variance / n of every task (Welch 1947; Satterthwaite 1946),
+    or as if all spread alike where nothing does.
     """
-    low, high = 0.0, 1.0
-    while student_cdf(high, freedom) < probability:
-        low, high = high, 2 * high
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        below = student_cdf(middle, freedom) < probability
-        low, high = (middle, high) if below else (low, middle)
-    return 0.5 * (low + high)
+    if _fewest(all_scores) < 2:
+        return math.nan
+    parts = [
+        (task.var(ddof=1) / len(task) / len(scores) ** 2, len(task) - 1)
+        for scores in all_scores
+        for task in scores
+    ]
+    most = max(v for v, _ in parts)
+    if most == 0:
+        return _ranks_freedom(all_scores)
+    shares = [(v / most, f) for v, f in parts]
+    return float(sum(v for v, _ in shares) ** 2 / sum(v * v / f for v, f in shares))
 
 
-def student_cdf(t: float, freedom: int) -> float:
-    """Returns the share of Student's t distribution below `t` >= 0, by its finite series.
-
-    Abramowitz and Stegun, 26.7.3 (odd degrees of freedom) and 26.7.4 (even).
-    """
-    angle = math.atan2(t, math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    if freedom % 2:
-        term, total = cosine, cosine if freedom > 1 else 0.0
-        for k in range(3, freedom - 1, 2):
-            term *= cosine * cosine * (k - 1) / k
-            total += term
-        return 0.5 + (angle + sine * total) / math.pi
-    term, total = 1.0, 1.0
-    for k in range(2, freedom - 1, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    return 0.5 + 0.5 * sine * total
+def _ranks_freedom(all_scores: Sequence[Scores]) -> float:
+    """Returns the degrees of freedom of what depends on ranks, which have the same spread everywhere."""
+    return sum(len(task) - 1 for scores in all_scores for task in scores)

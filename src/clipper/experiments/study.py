@@ -8,6 +8,7 @@ A named setting is run in every combination of the grid.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import tomllib
 import typing
@@ -39,6 +40,9 @@ _BESIDE: Mapping[str, Any] = {
     "env_kwargs": dict,
     "max_episode_steps": int,
 }
+
+# a comma outside of brackets
+_COMMA = re.compile(r",(?![^\[]*\])(?![^(]*\))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,13 @@ class Study:
         )
 
     def _check_keys(self) -> None:
-        """Raises unless every key is known and stands in one place."""
+        """Raises unless every key is known and stands in one place, the grid's with its values."""
+        for key, values in self.grid.items():
+            if not isinstance(values, list | tuple) or not values:
+                raise ConfigError(
+                    f"the grid must have a list of values for {key}, but has {values!r}.",
+                    hint=f"write {key} = [{_toml(values)}]." if _toml(values) else None,
+                )
         algos = {str(v) for v in self.grid.get("algo", ())}
         algos |= {str(part.get("algo", "ppo")) for part in (self.shared, *self.named.values())}
         known: set[str] = set(_BESIDE)
@@ -126,11 +136,7 @@ class Study:
                         f"there is no setting {key!r}.",
                         hint=name_hint(key, known) or "`clipper train --help` lists the settings.",
                     )
-        for key, values in self.grid.items():
-            if not isinstance(values, list | tuple) or not values:
-                raise ConfigError(
-                    f"the grid must have a list of values for {key}, but has {values!r}."
-                )
+        for key in self.grid:
             places = [f"the setting {n!r}" for n, part in self.named.items() if key in part]
             places += ["what all runs share"] * (key in self.shared)
             if places:
@@ -138,6 +144,11 @@ class Study:
                     f"{key} must be given once, but stands in the grid and in {places[0]}.",
                     hint=f"leave {key} out of one of them.",
                 )
+
+
+def _toml(value: object) -> str:
+    """Returns a text or a number as TOML has it; "" for anything else."""
+    return json.dumps(value) if isinstance(value, str | int | float) else ""
 
 
 def _shown(config: Any, key: str, value: Any) -> str:
@@ -167,8 +178,13 @@ def read_grid(words: Iterable[str]) -> dict[str, list[str]]:
     for word in words:
         key, equals, text = word.partition("=")
         key = key.strip().removeprefix("--").replace("-", "_")
-        values = [v.strip() for v in re.findall(r"\[[^\]]*\]|\([^)]*\)|[^,]+", text)]
-        if not equals or not key or not all(values) or not values:
+        values = [v.strip() for v in _COMMA.split(text)]
+        if equals and key and text.strip(" ,") and not all(values):
+            raise ConfigError(
+                f"--grid must have a value on both sides of every comma, but is {word!r}.",
+                hint=f"write --grid {key}={','.join(v for v in values if v)}, or what is missing.",
+            )
+        if not equals or not key or not all(values):
             raise ConfigError(
                 f"--grid must be KEY=A,B,C, but is {word!r}.",
                 hint="for example --grid clip_range=0.1,0.2,0.3; lists go in brackets: "
@@ -240,9 +256,15 @@ def _envs(data: Mapping[str, Any], of_grid: Any, path: Path) -> list[str]:
 
 def _named(data: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
     """Returns the `[[setting]]` tables by their names."""
-    tables = data.get("setting", [])
+    found = data.get("setting", [])
+    tables = [found] if isinstance(found, dict) else found
+    if not isinstance(tables, list):
+        raise ConfigError(
+            f"{path} must have a table [[setting]] for every named setting, but setting is {found!r}.",
+            hint='write [[setting]], and name = "..." and its values below it.',
+        )
     named: dict[str, dict[str, Any]] = {}
-    for table in [tables] if isinstance(tables, dict) else tables:
+    for table in tables:
         if not isinstance(table, dict) or not isinstance(table.get("name"), str):
             raise ConfigError(
                 f"every [[setting]] of {path} must have a name, but one has none.",

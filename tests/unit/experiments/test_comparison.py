@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import clipper
+from clipper.checkpoint import parameters_sha256, read_tensors
 from clipper.errors import ClipperError, ConfigError, FileError
 from clipper.experiments.collection import collect
 from clipper.experiments.comparison import Comparison, compare, read_ranges
@@ -207,6 +209,46 @@ def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     assert "nan" not in "".join(str(table) for table in tables_of(found))
 
 
+def test_seeds_that_agree_exactly_do_not_tell(tmp_path: Path) -> None:
+    """[500, 500] against [499, 499]: the interval of the difference has no width, and shows nothing.
+
+    Ranks tell it from 4 seeds each on, 1/70 being below 0.025; so says the verdict of 2 and 3. The
+    same holds where one setting alone has no spread, as at the highest return there is.
+    """
+    for n, verdict in (
+        (2, "not distinguishable with these seeds, about 2 more would tell"),
+        (3, "not distinguishable with these seeds, about 1 more would tell"),
+        (4, "better"),
+    ):
+        scores = {"low": {"E-v0": [499.0] * n}, "top": {"E-v0": [500.0] * n}}
+        (pair,) = compared(tmp_path / f"both{n}", scores).pairs
+        assert pair.verdict == verdict
+        assert (pair.improvement.low > 0.5) == (verdict == "better")
+        scores["low"]["E-v0"] = [480.0 + k for k in range(n)]
+        assert compared(tmp_path / f"one{n}", scores).pairs[0].verdict == verdict
+        (mirrored,) = compared(tmp_path / f"one{n}", {}, baseline="top").pairs
+        assert mirrored.verdict == verdict.replace("better", "worse")
+    spread = {"low": {"E-v0": [480.0, 481, 482]}, "top": {"E-v0": [499.0, 500, 500]}}
+    assert compared(tmp_path / "spread", spread).pairs[0].verdict == "better"
+    wins = {
+        "a": {e: [1.0] * 3 for e in "EFG"},
+        "b": {"E": [2.0] * 3, "F": [2.0] * 3, "G": [0.0] * 3},
+    }
+    assert "not disting" in compared(tmp_path / "mixed", wins).pairs[0].verdict
+
+
+def test_few_seeds_of_many_tasks_are_noted(tmp_path: Path) -> None:
+    """Tables of single tasks have three seeds each, however many tasks there are; five are enough."""
+    tasks = [f"T{k}-v0" for k in range(4)]
+    few = {"a": {task: NORMAL[k, :3] for k, task in enumerate(tasks)}}
+    (note,) = compared(tmp_path / "few", few).notes
+    assert note.startswith("3 seeds of a task: the intervals of each task by itself")
+    (note,) = compared(tmp_path / "one", {"a": {"E-v0": NORMAL[0, :3]}}).notes
+    assert note.startswith("3 seeds of a task: intervals of so few")
+    enough = {"a": {task: NORMAL[k, :5] for k, task in enumerate(tasks)}}
+    assert compared(tmp_path / "enough", enough).notes == []
+
+
 def test_unequal_lengths_are_noted(tmp_path: Path) -> None:
     """Settings trained for different numbers of steps are compared with a warning."""
     first = write_sweep(tmp_path / "one", {"a": {"E-v0": [1, 2]}})
@@ -266,6 +308,27 @@ def test_run_folders_are_compared_too(tmp_path: Path) -> None:
         collect([tmp_path / "empty"])
     with pytest.raises(FileError, match="does not exist"):
         collect([tmp_path / "nowhere"])
+
+
+def test_runs_that_are_not_exact_are_named(tmp_path: Path) -> None:
+    """A run that was given more steps later is not the straight run: its row and a note say so."""
+    run = tmp_path / "x-0"
+    agent = clipper.PPO("CartPole-v1", seed=0, total_timesteps=256, **SMALL)
+    agent.train(progress=False, run_dir=run)
+    (row,) = collect([run]).rows
+    assert row.exact
+    agent = clipper.resume(run)
+    agent.train(total_timesteps=512, progress=False)
+    agent.close()
+    (row,) = collect([run]).rows
+    assert (row.exact, row.steps) == (False, 512)
+    assert row.parameters_sha256 == parameters_sha256(read_tensors(run / "agent.safetensors")[0])
+    (note,) = (note for note in compare(collect([run])).notes if "exact" in note)
+    assert note == "not exact, so that training again gives other bits: x, CartPole-v1, seed 0"
+    (run / "agent.safetensors").unlink()
+    assert collect([run]).rows[0].parameters_sha256 == ""
+    rows = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0]}}).notes
+    assert not any("exact" in note for note in rows)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +431,51 @@ def test_a_report_replaces_a_report_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="is a file"):
         write_report(found, tmp_path / "file", "x")
+
+
+def test_pictures_of_others_are_not_removed(tmp_path: Path) -> None:
+    """A folder of pictures is no report, nor is one that has a picture of another name beside it."""
+    found = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0]}})
+    target = tmp_path / "figs"
+    target.mkdir()
+    for name in ("holiday.png", "scores.png"):
+        mine = target / name
+        mine.write_bytes(b"mine")
+        with pytest.raises(FileError, match=f"holds {name}"):
+            write_report(found, target, "x")
+        assert mine.read_bytes() == b"mine"
+        mine.unlink()
+    write_report(found, target, "empty before")
+    (target / "holiday.png").write_bytes(b"mine")
+    with pytest.raises(FileError, match=r"holds holiday\.png"):
+        write_report(found, target, "x")
+    assert (target / "holiday.png").read_bytes() == b"mine"
+
+
+def test_a_report_is_written_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out .`: the working directory stays the one it was, and gets the files; so does a link."""
+    scores = {"a": {"E-v0": NORMAL[0]}, "b": {"E-v0": NORMAL[1]}}
+    found = compared(tmp_path / "s", scores)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    paths = write_report(found, ".", "first")
+    assert "report.html" in os.listdir()  # of the same directory: a new one is not seen from here
+    assert (here / "improvement.png").exists()
+    assert [path.is_absolute() for path in paths] == [False] * 8
+    alone = compared(tmp_path / "t", {"a": {"E-v0": NORMAL[0]}})
+    write_report(alone, Path(), "second")
+    assert "<h1>second</h1>" in Path("report.html").read_text()
+    assert sorted(os.listdir()) == sorted(path.name for path in write_report(alone, ".", "third"))
+    assert not {"improvement.png", "pairs.csv"} & set(os.listdir())
+    (tmp_path / "link").symlink_to("report", target_is_directory=True)
+    for _ in range(2):
+        write_report(found, tmp_path / "link", "linked")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "report/report.html").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_interrupted_report_leaves_the_old_one(

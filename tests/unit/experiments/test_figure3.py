@@ -12,6 +12,7 @@ from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError
 from clipper.experiments import paper
 from clipper.experiments.collection import Collection
+from clipper.experiments.deviations import FIGURE3_DEVIATIONS
 from clipper.experiments.figure3 import readings, reproduce_figure3
 from clipper.experiments.paper import FIGURE3, Contender, figure3_runs
 from clipper.experiments.rows import CurvePoint
@@ -100,3 +101,16 @@ def test_the_settings_of_every_algorithm_are_its_own() -> None:
             preset = PRESETS.get(f"{one.family}/{task}", Preset("none", {}, "", one.algo))
             config = preset.config(**one.settings)
             assert config.to_json().get("gamma", 0.99) == 0.99
+
+
+def test_those_who_normalise_observations_are_listed() -> None:
+    """The remark of what the paper does not speak of names every algorithm whose presets do it."""
+    (remark,) = (r for r in FIGURE3_DEVIATIONS if "normalise observations" in r)
+    names = {"a2c": "A2C", "cem": "CEM", "ppo": "PPO", "trpo": "TRPO", "vpg": "vanilla gradient"}
+    doing = {
+        names[one.algo]
+        for one in FIGURE3.values()
+        for task in MUJOCO_TASKS
+        if PRESETS[f"{one.family}/{task}"].config(**one.settings).to_json()["normalize_obs"]
+    }
+    assert doing == {name for name in names.values() if name in remark}

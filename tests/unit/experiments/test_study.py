@@ -132,6 +132,11 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
         ("[settings]\nalgo = 'pppo'\n", "did you mean ppo"),
         ("[settings]\npreset = 3\n", "preset must be a name"),
         ("settings = 3\n", "a table [settings]"),
+        ("setting = 3\n", "a table [[setting]] for every named setting, but setting is 3"),
+        ("setting = 'abc'\n", "but setting is 'abc'"),
+        ("[grid]\nalgo = 3\n", "a list of values for algo, but has 3"),
+        ("[grid]\nalgo = 'a2c'\n", 'write algo = ["a2c"].'),
+        ("[grid]\ngamma = {}\n", "a list of values for gamma, but has {}"),
         ("x = [", "must be TOML"),
     ],
 )
@@ -159,6 +164,14 @@ def test_grid_words() -> None:
     for wrong in (["gamma"], ["gamma="], ["=1"], ["gamma=1", "gamma=2"]):
         with pytest.raises(ConfigError):
             read_grid(wrong)
+
+
+@pytest.mark.parametrize("word", ["gamma=0.9,,0.99", "gamma=0.9,0.99,", "gamma=,0.9, 0.99"])
+def test_a_grid_has_no_empty_values(word: str) -> None:
+    """A comma too many may be a value forgotten: it is said, with what would be taken."""
+    with pytest.raises(ConfigError, match=r"write --grid gamma=0\.9,0\.99") as caught:
+        read_grid([word])
+    assert repr(word) in str(caught.value)
 
 
 def test_the_hash_is_of_what_is_learnt() -> None:
