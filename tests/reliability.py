@@ -78,8 +78,8 @@ SECTIONS: dict[str, list[Promise]] = {
                 "golden/test_exact_everywhere.py::test_most_of_what_is_shipped_is_tried",
             ),
             "{registry[exact]:.0f} environments; {registry[left_out]:.0f} more that are registered "
-            "cannot be made with the packages here or no longer exist; not tried: three `phys2d/` and two "
-            "`tabular/`, which need JAX, and the two doors to the old gym",
+            "cannot be made with the packages here or no longer exist; not tried: three "
+            "`phys2d/` and two `tabular/`, which need JAX, and the two doors to the old gym",
         ),
         Promise(
             "An environment that no seed decides (global generators, the clock) goes on from new "
@@ -274,8 +274,8 @@ SECTIONS: dict[str, list[Promise]] = {
                 "unit/envs/test_check.py::test_nothing_is_found_in_a_sound_environment",
                 "unit/envs/test_check.py::test_no_false_alarm_on_gymnasiums_own",
             ),
-            "{defects[records]:.0f} defects, {sound[records]:.0f} of the 44 environments that Gymnasium has "
-            "itself (five need JAX, Pusher-v4 a MuJoCo before 3)",
+            "{defects[records]:.0f} defects, {sound[records]:.0f} of the 44 environments that "
+            "Gymnasium has itself (five need JAX, Pusher-v4 a MuJoCo before 3)",
         ),
         Promise(
             "A constructor that hangs in a worker is spoken of after 30 s, and ends the run after ten "

@@ -481,10 +481,7 @@ class Agent:
         layouts = agent_file.layouts(meta, arrays, where)
         agent = cls.__new__(cls)
         if meta["module"] == "user" and module is None:
-            raise ConfigError(
-                f"{where} was trained with a module of the user's, which must be given to load it.",
-                hint="load(path, module=MyModule(...)).",
-            )
+            raise needs_module(where)
         identity = Identity(
             env=meta["env"],
             preset=meta["preset"],
@@ -505,6 +502,14 @@ class Agent:
             agent._run.state.inexact = f"the run that the agent was saved from was not exact{why}"
         agent._run.origin = f"training went on from {where}, which holds no optimiser state"
         return agent
+
+
+def needs_module(where: str) -> ConfigError:
+    """Returns the error of an agent whose network is the user's and was not given."""
+    return ConfigError(
+        f"{where} was trained with a module of the user's, which must be given to load it.",
+        hint="load(path, module=MyModule(...)).",
+    )
 
 
 class PPO(Agent):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper import agent_file
-from clipper.agent import AGENTS, Agent
+from clipper.agent import AGENTS, Agent, needs_module
 from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source, needs_trust
 from clipper.envs.vector import spaces_of
@@ -18,6 +18,7 @@ from clipper.run_folder import RunFolder
 from clipper.run_keeper import stepping_of
 from clipper.spaces import describe_space
 from clipper.stepping import Stepping
+from clipper.tensor_files import read_head
 
 _LOG = logging.getLogger("clipper")
 
@@ -49,6 +50,9 @@ def load(
         ConfigError: The agent needs a module that was not given.
     """
     file = agent_file.last_agent(Path(path))
+    if module is None and read_head(file)[0].get("module") == "user":
+        # before its tensors are read: nobody knows how large a network of the user's may be
+        raise needs_module(str(file))
     arrays, meta = agent_file.read(file)
     source = _source_of(meta, env, trust_env)
     agent = AGENTS[meta["algorithm"]].restored(

@@ -533,6 +533,20 @@ def test_an_agent_larger_than_what_it_describes_is_not_read(
         path.unlink()
 
 
+def test_a_network_of_the_users_is_not_read_without_it(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows how large it may be: it is asked for before anything of it is read."""
+    honest = honest / "agent.safetensors"
+    path = sparse(tmp_path / "a.safetensors", honest, "policy.network.w", module="user")
+    monkeypatch.setattr("clipper.agent_file.read_tensors", lambda _: pytest.fail("it was read"))
+    try:
+        with pytest.raises(ConfigError, match="a module of the user's, which must be given"):
+            clipper.load(path)
+    finally:
+        path.unlink()
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit memory")
 @pytest.mark.parametrize(
     ("member", "tensor"),
