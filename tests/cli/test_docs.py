@@ -331,8 +331,8 @@ LEARNERS = ("a2c", "acer", "vpg", "trpo", "cem")
 SHORT: dict[str, dict[str, Any]] = {
     "a2c": {"num_steps": 40, "rollouts_per_iteration": 2, "trust_region": True},
     "acer": {"num_steps": 40, "replay_start": 0, "trust_region": True},
-    "vpg": {"num_steps": 40},
-    "trpo": {"num_steps": 40},
+    "vpg": {"num_steps": 40, "advantage": "total_return"},
+    "trpo": {"num_steps": 40, "advantage": "total_return"},
     "cem": {"population_size": 4},
 }
 
