@@ -98,7 +98,7 @@ class Improver {
   double estimate_seconds_ = 0;
   Floats obs_;
   Floats grad_;
-  bool is_shared_;
+  bool is_shared_ = false;  // within a partnership
   int num_stalls_ = 0;
   std::vector<float> old_params_, old_log_std_;
   std::vector<float> values_, next_values_, final_values_, last_values_, advantages_, targets_;

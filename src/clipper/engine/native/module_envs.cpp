@@ -13,7 +13,6 @@ namespace {
 // Step, env, episode, length, return, terminated.
 using Ending = std::tuple<int64_t, int64_t, int64_t, int64_t, double, bool>;
 
-// Steps after which a signal's handler in Python may run.
 // so long a signal waits to be heard, or one row of steps if that takes longer
 constexpr std::chrono::milliseconds kUnheard{50};
 
@@ -85,6 +84,7 @@ class NativeEnvs {
                 truncated.size() == rows,
             "columns must be [T, N]");
     require(position.size() == 2, "the position must be step and environment");
+    position_ = position;  // later steps write there too
     batch_->position = position.data();
     begin_block();
     nb::gil_scoped_release released;
@@ -169,7 +169,7 @@ class NativeEnvs {
 
   nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> obs_;
   Out<double> returns_;
-  Out<int64_t> lengths_, episodes_;
+  Out<int64_t> lengths_, episodes_, position_;
   bool is_box_ = false;
   std::unique_ptr<clipper::EnvBatch> batch_;
 };
