@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -99,7 +100,7 @@ def test_no_fault_under_address_and_undefined_behaviour_sanitizers(tmp_path: Pat
     needs("cmake", "g++")
     build = tmp_path / "build"
     call(
-        "cmake", "-S", SOURCES, "-B", build, "-DCLIPPER_SANITIZE=ON",
+        "cmake", "-S", SOURCES, "-B", build, "-DCLIPPER_SANITIZE=ON", "-DCLIPPER_WERROR=ON",
         f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_COMPILER=g++",
     )  # fmt: skip
     call("cmake", "--build", build, "--parallel", "2")
@@ -157,6 +158,22 @@ def test_every_source_is_compiled() -> None:
     assert [task.stem for task in TASKS] == sorted(
         re.findall(r"\w+", BUILD.split("foreach(task ")[1].split(")")[0])
     )
+
+
+@pytest.mark.parametrize("option", [(), ("-DCLIPPER_WERROR=ON",)])
+def test_warnings_are_errors_where_they_are_asked_to_be(
+    tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    """A user's new compiler may warn of what ours does not, and must not cost the engine."""
+    needs("cmake", "g++")
+    call(
+        "cmake", "-S", SOURCES, "-B", tmp_path, f"-DPython_EXECUTABLE={sys.executable}",
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", *option,
+    )  # fmt: skip
+    steps = json.loads((tmp_path / "compile_commands.json").read_text())
+    ours = [step["command"] for step in steps if Path(step["file"]).is_relative_to(SOURCES)]
+    assert len(ours) > len(PLAIN) + len(TASKS)
+    assert {"-Werror" in command for command in ours} == {bool(option)}
 
 
 def test_without_a_compiler_the_install_succeeds(tmp_path: Path) -> None:
