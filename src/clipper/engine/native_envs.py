@@ -171,7 +171,7 @@ class NativeEnvs(ReplayableEnvs):
     ) -> list[tuple[int, Ending]]:
         """Acts and steps until blocks are full; as `ReplayableEnvs.collect`.
 
-        With the native engine that is one call, which the profile counts as `env`.
+        With the native engine that is one call; the profile is told what of it was acting.
         """
         if until_end or not isinstance(act, kernels.Stepper):
             return super().collect(act, obs, actions, rewards, terminated, truncated, until_end)
@@ -203,6 +203,7 @@ class NativeEnvs(ReplayableEnvs):
             ):
                 raise self._fault()
             found += self._endings()
+        self._profiler.move(self._batch.acting_seconds, "env", "act")
         return found if dropper is None else in_order(found)
 
     def close(self) -> None:

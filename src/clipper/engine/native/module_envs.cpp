@@ -13,6 +13,8 @@ namespace {
 // Step, env, episode, length, return, terminated.
 using Ending = std::tuple<int64_t, int64_t, int64_t, int64_t, double, bool>;
 
+using Clock = std::chrono::steady_clock;
+
 // so long a signal waits to be heard, or one row of steps if that takes longer
 constexpr std::chrono::milliseconds kUnheard{50};
 
@@ -87,8 +89,9 @@ class NativeEnvs {
     position_ = position;  // later steps write there too
     batch_->position = position.data();
     begin_block();
+    acting_ = {};
     nb::gil_scoped_release released;
-    auto heard = std::chrono::steady_clock::time_point{};
+    auto heard = Clock::time_point{};
     for (int64_t t = 0; t < num_steps; ++t) {
       const int64_t row = t * num_envs, cell = row * batch_->action_size();
       const float* const now = batch_->states().obs;
@@ -96,12 +99,13 @@ class NativeEnvs {
       {
         // the policy has one workspace, which whoever asks it from another thread uses too
         nb::gil_scoped_acquire acquired;
-        const auto now_is = std::chrono::steady_clock::now();
-        if (now_is - heard >= kUnheard) {
-          heard = now_is;
+        const Clock::time_point begin = Clock::now();
+        if (begin - heard >= kUnheard) {
+          heard = begin;
           if (PyErr_CheckSignals() != 0) throw nb::python_error();
         }
         stepper.step(t);
+        acting_ += Clock::now() - begin;
       }
       position.data()[0] = t;
       const Actions& actions = stepper.actions();
@@ -120,6 +124,9 @@ class NativeEnvs {
     }
     return true;
   }
+
+  // Of the last `collect`, what the policy took.
+  double acting_seconds() const { return std::chrono::duration<double>(acting_).count(); }
 
   void refuse_not_finite() { batch_->refuses_not_finite = true; }
 
@@ -171,6 +178,7 @@ class NativeEnvs {
   Out<double> returns_;
   Out<int64_t> lengths_, episodes_, position_;
   bool is_box_ = false;
+  Clock::duration acting_{};
   std::unique_ptr<clipper::EnvBatch> batch_;
 };
 
@@ -191,6 +199,7 @@ void bind_environments(nb::module_& m) {
            "truncated"_a)
       .def("collect", &NativeEnvs::collect, "stepper"_a, "obs"_a, "rewards"_a, "terminated"_a,
            "truncated"_a, "position"_a, "drop"_a.none())
+      .def_prop_ro("acting_seconds", &NativeEnvs::acting_seconds)
       .def("refuse_not_finite", &NativeEnvs::refuse_not_finite)
       .def("begin_block", &NativeEnvs::begin_block)
       .def("replay", &NativeEnvs::replay, "env"_a, "actions"_a)
