@@ -95,6 +95,22 @@ def test_arithmetic_on_lanes_of_arm64(tmp_path: Path) -> None:
     assert call("qemu-aarch64", check) == ""
 
 
+def test_how_late_a_second_thread_may_be() -> None:
+    """The rule grows with the number of tasks: see `partner_check.cpp`."""
+    needs("g++")
+    check = Path(__file__).with_name("partner_check.cpp")
+    limit = "-fconstexpr-ops-limit=100000000"
+    call(
+        "g++",
+        *WARNINGS,
+        limit,
+        "-fconstexpr-loop-limit=1000000",
+        f"-I{SOURCES}",
+        "-fsyntax-only",
+        check,
+    )
+
+
 def test_no_fault_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
     """Every kernel, head and activation on shapes that fill no vector."""
     needs("cmake", "g++")

@@ -8,14 +8,9 @@
 #include <optional>
 #include <system_error>
 
-#include "partner.hpp"
-
 namespace clipper {
 
 namespace {
-
-// so often may the second thread come late before this one goes on alone
-constexpr int kMostStalls = 3;
 
 using Clock = std::chrono::steady_clock;
 
@@ -128,9 +123,8 @@ void Improver::gradient(const int64_t* order, int64_t rows, double* report, floa
 // number that is written, so the bits are the same.
 void Improver::both(const std::function<void(Parts, int thread)>& work) {
   if (!is_shared_) return work(kAllParts, 0);
-  const bool was_there =
-      Partner::get().run([&] { work(kActorPart, 0); }, [&] { work(kCriticPart, 1); });
-  if (!was_there && ++num_stalls_ >= kMostStalls) is_shared_ = false;
+  stalls_.note(Partner::get().run([&] { work(kActorPart, 0); }, [&] { work(kCriticPart, 1); }));
+  if (stalls_.are_too_many()) is_shared_ = false;  // this thread goes on alone
 }
 
 // One step of Adam on the parameters of some parts, which the kernels take over.

@@ -6,6 +6,7 @@
 
 #include "estimators.hpp"
 #include "layout.hpp"
+#include "partner.hpp"
 #include "philox.hpp"
 
 namespace clipper {
@@ -99,7 +100,7 @@ class Improver {
   Floats obs_;
   Floats grad_;
   bool is_shared_ = false;  // within a partnership
-  int num_stalls_ = 0;
+  Stalls stalls_;
   std::vector<float> old_params_, old_log_std_;
   std::vector<float> values_, next_values_, final_values_, last_values_, advantages_, targets_;
 };
