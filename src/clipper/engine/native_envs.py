@@ -154,6 +154,27 @@ class NativeEnvs(ReplayableEnvs):
         self._check_first(i)
         return float(reward[0]), endings[0][1] if endings else None
 
+    def advance(self, i: int, actions: NDArray[Any]) -> int:
+        """Plays sampled actions in one environment until they or its episode end; says how many.
+
+        Where the episode ends the next one begins. Nothing is kept for replay.
+
+        Args:
+            i: Which.
+            actions: Float32 or int64 [n, A].
+
+        Raises:
+            EnvironmentFault: The environment failed.
+        """
+        before = int(self._lengths[i])
+        goes_on = self._batch.replay(i, actions)
+        if self._batch.failure()[0] >= 0:
+            raise self._fault()
+        count = int(self._lengths[i]) - before
+        if not goes_on:
+            self._begin(i)
+        return count
+
     def drop_episodes(self, ledger: FaultLedger) -> None:
         """Ends episodes in which a number is not finite from now on, and counts them there."""
         super().drop_episodes(ledger)
