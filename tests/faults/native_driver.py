@@ -232,6 +232,7 @@ def play(native: Any, task: Path) -> None:
     batch.final_obs(final_obs)
     assert len(final_obs) == flags.any(0).sum() >= 3 * envs
     assert batch.step(actions[0], columns[2][0], *flags[:, 0])
+    batch.reseed(0, 2**64 - 1)
     assert batch.begin(0)
     assert batch.replay(0, np.ascontiguousarray(actions[:5, 0]))
     if not is_box:

@@ -44,6 +44,11 @@ class NativeEnvs {
         clipper::EnvStates{obs.data(), returns.data(), lengths.data(), episodes.data()});
   }
 
+  void reseed(int64_t env, uint64_t seed) {
+    require(env >= 0 && env < batch_->num_envs(), "env must be one of the batch");
+    batch_->reseed(env, seed);
+  }
+
   bool begin(int64_t env) {
     require(env >= 0 && env < batch_->num_envs(), "env must be one of the batch");
     return batch_->begin(env);
@@ -193,6 +198,7 @@ void bind_environments(nb::module_& m) {
            nb::kw_only(), "path"_a, "options"_a, "max_episode_steps"_a, "seed"_a, "purpose"_a,
            "first_env"_a, "action_size"_a, "scale"_a.none(), "obs"_a, "returns"_a, "lengths"_a,
            "episodes"_a)
+      .def("reseed", &NativeEnvs::reseed, "env"_a, "seed"_a)
       .def("begin", &NativeEnvs::begin, "env"_a)
       .def("step", &NativeEnvs::step, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a)
       .def("step_one", &NativeEnvs::step_one, "env"_a, "action"_a, "reward"_a, "terminated"_a,
