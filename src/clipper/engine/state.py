@@ -108,12 +108,14 @@ class AdamState(FlatParameters):
     @contextmanager
     def frozen_kept(self) -> Iterator[None]:
         """After the block, what is frozen is as it was: Adam's averages would move it on."""
-        kept = [
-            (part, part.clone())
-            for flat in (self.params, self.m, self.v)
-            for parameter, part in zip(self.learned, self.split(flat), strict=True)
-            if not parameter.requires_grad
-        ]
+        kept = []
+        if not all(p.requires_grad for p in self.learned):  # every update comes by here
+            kept = [
+                (part, part.clone())
+                for flat in (self.params, self.m, self.v)
+                for parameter, part in zip(self.learned, self.split(flat), strict=True)
+                if not parameter.requires_grad
+            ]
         yield
         for part, before in kept:
             part.copy_(before)
