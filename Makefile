@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard src/clipper/engine/native/*)
 	@echo "setting up .venv (about two minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) scikit-build-core nanobind numpy $(foreach t,cmake ninja,$(shell command -v $(t) >/dev/null || echo $(t)))
-	@$(PIP) --no-build-isolation -e ".[dev]"
+	@$(PIP) --no-build-isolation --config-settings=cmake.define.CLIPPER_WERROR=ON -e ".[dev]"
 	@$(BIN)/python -c 'import importlib.util as u; raise SystemExit(not u.find_spec("clipper.engine._native"))' || \
 		if command -v c++ || command -v g++ || command -v clang++; then echo "the native engine does not compile:"; $(MAKE) native; \
 		else echo "no C++ compiler: the reference engine will be used, which is slower"; fi
@@ -30,7 +30,8 @@ $(READY): pyproject.toml constraints.txt $(wildcard src/clipper/engine/native/*)
 
 # compiles the native engine by itself, aside, with all that the compiler says
 native:
-	@PATH="$(abspath $(BIN)):$$PATH" cmake -S src/clipper/engine/native -B build/native -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	@PATH="$(abspath $(BIN)):$$PATH" cmake -S src/clipper/engine/native -B build/native \
+		-DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCLIPPER_WERROR=ON
 	@PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native --parallel 2
 
 # the main job: train LunarLander-v3 until it is solved, examine it, film it, draw its curve

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "clipper" / "engine" / "native"
-KERNELS = ("dense", "activations", "network", "heads", "divergence", "objective", "adam", "kernels")
-PLAIN = ("dispatch", "layout", "improve", "estimators", "philox", "environments")
+BUILD = (SOURCES / "CMakeLists.txt").read_text()
+KERNELS = re.findall(r"(\w+)\.cpp", BUILD.split("set(kernel_sources")[1].split(")")[0])
+PLAIN = re.findall(r"(\w+)\.cpp", BUILD.split("nanobind_add_module(_native")[1].split(")")[0])
+TASKS = sorted((SOURCES / "envs").glob("*.c"))
 X86_VARIANTS = {"avx512": (16, "x86-64-v4"), "avx2": (8, "x86-64-v3"), "sse2": (4, "x86-64")}
 WARNINGS = (
     "-std=gnu++17",
@@ -89,12 +95,28 @@ def test_arithmetic_on_lanes_of_arm64(tmp_path: Path) -> None:
     assert call("qemu-aarch64", check) == ""
 
 
+def test_how_late_a_second_thread_may_be() -> None:
+    """The rule grows with the number of tasks: see `partner_check.cpp`."""
+    needs("g++")
+    check = Path(__file__).with_name("partner_check.cpp")
+    limit = "-fconstexpr-ops-limit=100000000"
+    call(
+        "g++",
+        *WARNINGS,
+        limit,
+        "-fconstexpr-loop-limit=1000000",
+        f"-I{SOURCES}",
+        "-fsyntax-only",
+        check,
+    )
+
+
 def test_no_fault_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
     """Every kernel, head and activation on shapes that fill no vector."""
     needs("cmake", "g++")
     build = tmp_path / "build"
     call(
-        "cmake", "-S", SOURCES, "-B", build, "-DCLIPPER_SANITIZE=ON",
+        "cmake", "-S", SOURCES, "-B", build, "-DCLIPPER_SANITIZE=ON", "-DCLIPPER_WERROR=ON",
         f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_COMPILER=g++",
     )  # fmt: skip
     call("cmake", "--build", build, "--parallel", "2")
@@ -128,14 +150,46 @@ def test_a_variant_shares_no_code_with_another(tmp_path: Path, variant: str) -> 
 
 def test_the_kernels_compile_for_arm64(tmp_path: Path) -> None:
     """With a cross compiler, warnings as errors; NEON is part of the architecture."""
-    compiler = "aarch64-linux-gnu-g++"
-    needs(compiler)
+    compiler, c_compiler = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc"
+    needs(compiler, c_compiler)
+    nanobind = pytest.importorskip("nanobind")
     compile_kernels(compiler, "generic", 4, [], tmp_path)
+    ours = f"-I{ROOT / 'src' / 'clipper' / 'include'}"
+    # headers of this machine's Python: both architectures have the same types
+    others = (sysconfig.get_path("include"), nanobind.include_dir(), np.get_include())
     for name in PLAIN:
         call(
-            compiler, *WARNINGS, "-DCLIPPER_X86=0", f"-I{ROOT / 'src' / 'clipper' / 'include'}",
+            compiler, *WARNINGS, "-fvisibility=hidden", "-DCLIPPER_X86=0", ours,
+            *(f"-isystem{folder}" for folder in others),
             "-c", SOURCES / f"{name}.cpp", "-o", tmp_path / f"{name}.o",
         )  # fmt: skip
+    for task in TASKS:
+        flags = ("-std=c11", *WARNINGS[1:])
+        call(c_compiler, *flags, ours, "-c", task, "-o", tmp_path / f"{task.stem}.o")
+
+
+def test_every_source_is_compiled() -> None:
+    """What is in the folder is in the build, and so in the tests above."""
+    assert sorted([*KERNELS, *PLAIN]) == sorted(file.stem for file in SOURCES.glob("*.cpp"))
+    assert [task.stem for task in TASKS] == sorted(
+        re.findall(r"\w+", BUILD.split("foreach(task ")[1].split(")")[0])
+    )
+
+
+@pytest.mark.parametrize("option", [(), ("-DCLIPPER_WERROR=ON",)])
+def test_warnings_are_errors_where_they_are_asked_to_be(
+    tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    """A user's new compiler may warn of what ours does not, and must not cost the engine."""
+    needs("cmake", "g++")
+    call(
+        "cmake", "-S", SOURCES, "-B", tmp_path, f"-DPython_EXECUTABLE={sys.executable}",
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", *option,
+    )  # fmt: skip
+    steps = json.loads((tmp_path / "compile_commands.json").read_text())
+    ours = [step["command"] for step in steps if Path(step["file"]).is_relative_to(SOURCES)]
+    assert len(ours) > len(PLAIN) + len(TASKS)
+    assert {"-Werror" in command for command in ours} == {bool(option)}
 
 
 def test_without_a_compiler_the_install_succeeds(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from clipper.profile_files import COLUMNS, draw_profile, write_profile
 from clipper.profiling import NO_STOPWATCH, PARTS, RunProfile, Stopwatch
 from clipper.randomness import EpisodeSeeds
 from helpers import DictEnv, flat_parameters
+from libraries import NEEDS_ENGINE
 
 SMALL: dict[str, Any] = {
     "preset": "none",
@@ -155,6 +156,15 @@ def test_environments_of_known_cost() -> None:
     assert sum(profile.seconds.values()) == profile.whole_seconds
     assert list(profile.seconds) == list(PARTS)
     assert 0 < profile.overhead_seconds < 0.05 * elapsed
+
+
+@NEEDS_ENGINE
+def test_acting_in_native_environments_is_told_apart() -> None:
+    """Though a rollout is one call: 2 x 256 units take 100 times what a step of CartPole in C takes."""
+    found = agent(vectorization="native", hidden_sizes=(256, 256))
+    profile = found.train(progress=False, profile=True).profile
+    assert profile is not None
+    assert profile.seconds["act"] > 5 * profile.seconds["env"] > 0
 
 
 @pytest.mark.parametrize("changes", [{"engine": "native"}, {"engine": "reference"}, {"workers": 1}])

@@ -18,7 +18,7 @@ from torch import Tensor
 from clipper.advantages import Estimates, reward_to_go
 from clipper.config_a2c import A2CConfig
 from clipper.engine.average import AveragePolicy
-from clipper.engine.choice import accelerate, describe_engine
+from clipper.engine.choice import FROZEN, accelerate, describe_engine
 from clipper.engine.rmsprop import RMSprop
 from clipper.engine.state import FlatParameters
 from clipper.losses import value_loss
@@ -50,6 +50,7 @@ class A2C:
         self.config = config
         self._native = accelerate(policy, config)
         parameters = FlatParameters(policy) if self._native is None else self._native.parameters
+        self._parameters = parameters
         self.optimizer = RMSprop(
             parameters,
             alpha=config.rmsprop_alpha,
@@ -97,7 +98,7 @@ class A2C:
             Its numbers, `_REPORT`, and what V was fitted to, [B].
         """
         rewards = self.scaled_rewards(rollout)
-        if self._native is not None and self.average is None:
+        if self._native is not None and self._learns_in_torch() is None:
             # judge and differentiate in one call
             numbers, targets = self._native.policy_gradient(
                 rollout, rewards, self.config, self.config.num_steps, self.optimizer.grad
@@ -179,12 +180,18 @@ class A2C:
         """Returns what computes, as runs are marked with: `native avx2`, `native avx2 + reference`."""
         if self._native is None:
             return "reference"
-        return self._native.describe() + (" + reference" if self.config.trust_region else "")
+        return self._native.describe() + (" + reference" if self._learns_in_torch() else "")
 
     def describe_engine(self) -> str:
         """Returns which engine computes, and why if it is not the native one."""
-        torch_learns = "the trust region is not in C++" if self.config.trust_region else None
-        return describe_engine(self.policy, self.config, self._native, torch_learns)
+        return describe_engine(self.policy, self.config, self._native, self._learns_in_torch())
+
+    def _learns_in_torch(self) -> str | None:
+        """Returns why the native engine does not learn, in words, or None if it can."""
+        is_frozen = self._parameters.are_frozen()
+        if self.config.trust_region:
+            return "the trust region is not in C++"
+        return FROZEN if is_frozen else None
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns copies of all that changes during training, by part."""

@@ -72,6 +72,7 @@ class ACER:
         self.config = config
         self._native = accelerate(policy, config)
         parameters = FlatParameters(policy) if self._native is None else self._native.parameters
+        self._parameters = parameters
         self.optimizer = RMSprop(
             parameters,
             alpha=config.rmsprop_alpha,
@@ -98,6 +99,7 @@ class ACER:
         """
         config = self.config
         learning_rate = config.learning_rate.at(progress)
+        self._parameters.are_frozen()  # raises if all are: RMSprop leaves alone what has no gradient
         # "Call ACER on-policy"
         rollout = sampler.collect(self.policy, config.num_steps)
         trajectory = self.remember(rollout)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clipper.config_relatives import CEMConfig
 from clipper.engine.choice import accelerate, describe_engine
+from clipper.engine.state import refuse_frozen
 from clipper.metrics import Episode, Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.vectors import mode_parameters, read_vector, write_vector
@@ -58,6 +59,7 @@ class CEM:
             sampler: Plays candidates in its environments.
             progress: Share of the run that is done, 0 to 1; the extra variance follows it.
         """
+        refuse_frozen(self.policy, self._parameters)
         config = self.config
         extra_std = config.extra_std.at(progress)
         # "draw N samples from the distribution"

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from clipper.advantages import estimate, normalize_advantages, value_fit
 from clipper.config_ppo import PPOConfig
-from clipper.engine.choice import build_engine, describe_engine
+from clipper.engine.choice import FROZEN, Engine, build_engine, describe_engine, torch_engine
 from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine
+from clipper.engine.reference import ReferenceEngine
 from clipper.engine.state import Snapshot, Updates
 from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
 from clipper.losses import (
@@ -66,6 +67,7 @@ class PPO:
         self.policy = policy
         self.config = config
         self.engine = build_engine(policy, config)
+        self._torch: ReferenceEngine | None = None
         self.reward_scaler = (
             RewardScaler(num_envs, config.gamma) if config.normalize_reward else None
         )
@@ -101,9 +103,10 @@ class PPO:
         if self.reward_scaler is not None:
             done = (rollout.terminated | rollout.truncated).numpy()
             self.reward_scaler.merge_block(rollout.rewards.numpy(), done)
-        if isinstance(self.engine, NativeEngine):
+        learner = self._learner()
+        if isinstance(learner, NativeEngine):
             # all that follows, in one call
-            updates = self.engine.improve(
+            updates = learner.improve(
                 rollout,
                 self.scaled_rewards(rollout),
                 config,
@@ -136,10 +139,10 @@ class PPO:
                     break
                 grad_norms.append(step())
             else:
-                self.engine.settle()
+                learner.settle()
                 epochs += 1
                 continue
-            self.engine.settle()
+            learner.settle()
             break
         kl = None
         if old_params is not None:
@@ -158,13 +161,27 @@ class PPO:
         self, batch: Batch, order: NDArray[np.int64], learning_rate: float, clip_range: float
     ) -> Iterator[tuple[Tensor, Callable[[], Tensor]]]:
         """Yields for every minibatch its report and what takes the step and returns the norm."""
-        assert not isinstance(self.engine, NativeEngine)
-        if isinstance(self.engine, MixedEngine):
-            yield from self.engine.steps(batch, order, learning_rate, clip_range)
+        learner = self._learner()
+        assert not isinstance(learner, NativeEngine)
+        if isinstance(learner, MixedEngine):
+            yield from learner.steps(batch, order, learning_rate, clip_range)
             return
         for minibatch in batch.shuffled(self.config.minibatch_size, order):
             loss, report = self.loss(minibatch, clip_range)
-            yield report, partial(self.engine.minimise, loss, learning_rate)
+            yield report, partial(learner.minimise, loss, learning_rate)
+
+    def _learner(self) -> Engine:
+        """Returns what takes the steps: torch while parameters are frozen that were not at first.
+
+        Raises:
+            ConfigError: All are frozen, or the settings insist on the native engine.
+        """
+        engine = self.engine
+        if not engine.state.are_frozen() or isinstance(engine, ReferenceEngine):
+            return engine
+        if self._torch is None:
+            self._torch = torch_engine(self.policy, self.config, engine.state)
+        return self._torch
 
     def scaled_rewards(self, rollout: Rollout) -> Tensor:
         """Returns the rewards as the agent is to see them, [T, N]."""
@@ -290,11 +307,15 @@ class PPO:
 
     def engine_name(self) -> str:
         """Returns what computes, as runs are marked with; as `Agent.engine`."""
-        return self.engine.describe()
+        learner = self._learner()
+        if learner is self.engine:
+            return learner.describe()
+        return f"{self.engine.describe()} + {learner.describe()}"
 
     def describe_engine(self) -> str:
         """Returns which engine computes, and why if it is not the native one."""
-        return describe_engine(self.policy, self.config, self.engine)
+        learns_in_torch = None if self._learner() is self.engine else FROZEN
+        return describe_engine(self.policy, self.config, self.engine, learns_in_torch)
 
     def state_dict(self) -> Snapshot:
         """Returns copies of all that changes during training, by part."""

@@ -19,7 +19,7 @@ from clipper.advantages import estimate, normalize_advantages
 from clipper.config_relatives import TRPOConfig
 from clipper.engine.choice import accelerate
 from clipper.engine.group import actor_and_critic
-from clipper.engine.state import FlatParameters, not_finite
+from clipper.engine.state import FlatParameters, not_finite, refuse_frozen
 from clipper.engine.value_regression import ValueRegression
 from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
 from clipper.losses import kl_k3
@@ -53,6 +53,7 @@ class TRPO:
         self._native = accelerate(policy, config)
         parameters = FlatParameters(policy) if self._native is None else self._native.parameters
         self.actor, critic = actor_and_critic(policy, parameters)
+        self._learned = [*self.actor.members, *critic.members]
         self.value_regression = ValueRegression(policy, critic, self._native)
         self.reward_scaler = (
             RewardScaler(num_envs, config.gamma) if config.normalize_reward else None
@@ -69,6 +70,7 @@ class TRPO:
             sampler: Runs the policy in its environments.
             progress: Share of the run that is done, 0 to 1; V's step size may follow it.
         """
+        refuse_frozen(self.policy, self._learned)
         # "use the single path procedure to collect a set of state-action pairs"
         rollout = sampler.collect(self.policy, self.config.num_steps)
         # "along with Monte Carlo estimates of their Q-values"

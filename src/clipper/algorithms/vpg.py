@@ -19,7 +19,7 @@ from clipper.config_relatives import VPGConfig
 from clipper.engine.adam import GroupAdam
 from clipper.engine.choice import accelerate
 from clipper.engine.group import actor_and_critic
-from clipper.engine.state import FlatParameters
+from clipper.engine.state import FlatParameters, refuse_frozen
 from clipper.engine.value_regression import ValueRegression
 from clipper.invariants import FIRST_RATIO_TOLERANCE, check_first_ratio
 from clipper.losses import kl_k3
@@ -50,6 +50,7 @@ class VPG:
         self._native = accelerate(policy, config)
         parameters = FlatParameters(policy) if self._native is None else self._native.parameters
         actor, critic = actor_and_critic(policy, parameters)
+        self._learned = [*actor.members, *critic.members]
         self.policy_optimizer = GroupAdam(actor)
         self.value_regression = ValueRegression(policy, critic, self._native)
         self.reward_scaler = (
@@ -68,6 +69,7 @@ class VPG:
             sampler: Runs the policy in its environments.
             progress: Share of the run that is done, 0 to 1; schedules depend on it.
         """
+        refuse_frozen(self.policy, self._learned)
         if self.config.adaptive_kl_target is None:
             self._learning_rate = self.config.learning_rate.at(progress)
         metrics = {"schedule/learning_rate": self._learning_rate}

@@ -9,10 +9,13 @@ from clipper.engine.devices import threads_for
 from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine
+from clipper.engine.state import AdamState
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 
 Engine = NativeEngine | ReferenceEngine
+FROZEN = "some parameters were frozen"
+"""Why torch learns although the native engine acts, where that is so."""
 
 
 def accelerate(policy: ActorCritic, config: Config) -> NativeEngine | None:
@@ -26,10 +29,7 @@ def accelerate(policy: ActorCritic, config: Config) -> NativeEngine | None:
     """
     objection = _objection(policy)
     if config.engine == "native" and objection is not None:
-        raise ConfigError(
-            f"engine must be auto or reference here, but is native, and {objection}.",
-            hint="auto takes the native engine wherever it can.",
-        )
+        raise _refused(objection)
     if config.engine != "reference" and objection is None:
         return NativeEngine(policy)
     return None
@@ -41,16 +41,32 @@ def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
     Raises:
         ConfigError: The native engine is asked for, but does not cover the policy.
     """
-    found = accelerate(policy, config)
-    if found is not None:
-        return found
+    return accelerate(policy, config) or torch_engine(policy, config)
+
+
+def torch_engine(
+    policy: ActorCritic, config: PPOConfig, state: AdamState | None = None
+) -> ReferenceEngine:
+    """Returns the engine that trains a policy with Adam in torch.
+
+    Args:
+        policy: What is trained.
+        config: The settings.
+        state: The parameters and what Adam keeps of them if the native engine has begun, else None.
+
+    Raises:
+        ConfigError: `config.engine` insists on the native engine.
+    """
+    if config.engine == "native":
+        raise _refused(FROZEN)
     if config.engine == "auto" and mixed.covers(policy, config) is None:
-        return MixedEngine(policy, config)
+        return MixedEngine(policy, config, state)
     return ReferenceEngine(
         policy,
         betas=config.adam_betas,
         eps=config.adam_eps,
         max_grad_norm=config.max_grad_norm,
+        state=state,
     )
 
 
@@ -79,6 +95,13 @@ def describe_engine(
     if isinstance(engine, MixedEngine):
         return f"engine: {engine.describe()}, {where} ({reason})"
     return f"engine: reference, in torch, {where} ({reason})"
+
+
+def _refused(objection: str) -> ConfigError:
+    return ConfigError(
+        f"engine must be auto or reference here, but is native, and {objection}.",
+        hint="auto takes the native engine wherever it can.",
+    )
 
 
 def _objection(policy: ActorCritic) -> str | None:

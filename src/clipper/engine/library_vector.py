@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -90,11 +92,23 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             raise EnvironmentFault(f"{error}.") from error
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
-        """Begins the next episodes; with a seed (one whole number) all begins anew."""
-        if seed is not None:
-            if not isinstance(seed, int) or not 0 <= seed < 2**64:
-                raise ConfigError(f"seed must be one whole number from 0, but is {seed!r}.")
-            self._start(seed)
+        """Begins the next episodes.
+
+        Args:
+            seed: A whole number, with which all begins anew; or one for each environment, where None
+                goes on with the seed it had. The same number for each is one number for all.
+            options: Not looked at.
+
+        Raises:
+            ConfigError: The seed is neither.
+            EnvironmentFault: An environment failed.
+        """
+        if isinstance(seed, list | tuple) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
+            for i, own in enumerate(_read_seeds(seed, self.num_envs)):
+                if own is not None:
+                    self._batch.reseed(i, own)
+        elif seed is not None:
+            self._start(_read_seed(seed, seed))
         if not all(self._batch.begin(i) for i in range(self.num_envs)):
             raise self._fault()
         return self._seen(self._obs), {}
@@ -138,3 +152,27 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             f"{self._library.name} must not fail in {call}, but did: "
             f"{text.decode(errors='replace')} (environment {env})."
         )
+
+
+def _read_seeds(seeds: Sequence[Any] | NDArray[Any], num_envs: int) -> list[int | None]:
+    """Returns the seed of each environment; None stays None."""
+    if len(seeds) != num_envs:
+        raise ConfigError(
+            f"seed must be one whole number, or one for each of {num_envs} environments, "
+            f"but there are {len(seeds)}."
+        )
+    return [None if seed is None else _read_seed(seed, seeds) for seed in seeds]
+
+
+def _read_seed(seed: Any, given: Any) -> int:
+    """Returns a seed as Python's int, whichever library's it was."""
+    try:
+        found = operator.index(seed)
+    except TypeError:
+        found = -1
+    if not 0 <= found < 2**64:
+        raise ConfigError(
+            f"seed must be a whole number from 0 to 2^64 - 1, or one for each environment, "
+            f"but is {given!r}."
+        )
+    return found

@@ -21,7 +21,7 @@ from clipper.config_ppo import PPOConfig
 from clipper.engine import kernels
 from clipper.engine.native_head import HeadGradient, LossHead
 from clipper.engine.reference import ReferenceEngine
-from clipper.engine.state import not_finite
+from clipper.engine.state import AdamState, not_finite
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.rollout import Batch
@@ -50,20 +50,24 @@ class MixedEngine(ReferenceEngine):
     Args:
         policy: One that `covers` has no objection to; its parameters become views of one flat tensor.
         config: The settings.
+        state: As of `ReferenceEngine`.
     """
 
-    def __init__(self, policy: ActorCritic, config: PPOConfig) -> None:
+    def __init__(
+        self, policy: ActorCritic, config: PPOConfig, state: AdamState | None = None
+    ) -> None:
         super().__init__(
             policy,
             betas=config.adam_betas,
             eps=config.adam_eps,
             max_grad_norm=config.max_grad_norm,
+            state=state,
         )
         self._policy = policy
         self._config = config
         self._head = LossHead(policy)
-        state = self._state
-        self._vectors = tuple(x.numpy() for x in (state.params, self._grad, state.m, state.v))
+        own = self._state
+        self._vectors = tuple(x.numpy() for x in (own.params, self._grad, own.m, own.v))
 
     def describe(self) -> str:
         """Returns the engine's name and instruction set, as runs are marked with."""
@@ -95,9 +99,10 @@ class MixedEngine(ReferenceEngine):
         learned = [(out, grad) for out, grad in pairs if out.requires_grad]
         torch.autograd.backward([out for out, _ in learned], [grad for _, grad in learned])
         log_std = self._policy.log_std
-        if log_std is not None and log_std.grad is not None:
+        if log_std is not None and log_std.requires_grad and log_std.grad is not None:
             log_std.grad.add_(grads.log_std)
-        norm = self._head.descend(self._vectors, self._state.num_updates, loss)
+        with self._state.frozen_kept():
+            norm = self._head.descend(self._vectors, self._state.num_updates, loss)
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise not_finite(loss, norm, self._state.num_updates + 1)
         self._state.num_updates += 1

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from clipper.advantages import ValueFit
 from clipper.config import LearnerConfig
 from clipper.config_ppo import PPOConfig
+from clipper.cores import num_cores
 from clipper.engine import kernels
 from clipper.engine.kernels import (
     REPORT_SIZE,
@@ -39,8 +40,10 @@ from clipper.rollout import Rollout
 # of the numbers of a report the first are losses and entropy
 _NUM_LOSSES = 4
 _NOT_FINITE = 2
-# iterations after which a second thread is tried again
-_ALONE_AFTER_STALLS = 50
+# what one thread does alone after the second one came late too often: so many tasks that could be
+# shared, about a second of them, but no more iterations than that
+_ALONE_TASKS = 20_000
+_MOST_ALONE = 50
 _ACTIVATION_NAMES = tuple(ACTIVATIONS)
 
 
@@ -66,6 +69,15 @@ def covers(policy: ActorCritic) -> str | None:
     return None
 
 
+def alone_for(num_minibatches: int) -> int:
+    """Returns after how many iterations of so many minibatches a second thread is tried again.
+
+    To try costs about the same however long an iteration is, so long ones wait for fewer of them.
+    """
+    # a gradient and a step of each
+    return max(1, min(_MOST_ALONE, _ALONE_TASKS // (2 * num_minibatches)))
+
+
 class NativeEngine:
     """Acts, evaluates and improves an MLP policy in C++.
 
@@ -74,8 +86,9 @@ class NativeEngine:
             tensor, and its `act`, `evaluate` and `values` come here.
 
     Attributes:
-        num_threads: 1 or 2 threads for `improve`; the bits are the same. When the second one finds
-            its core taken by others, this one goes on alone for a while.
+        num_threads: 1 or 2 threads for `improve`; the bits are the same. Where there is one core it
+            is 1, and when the second thread finds its core taken by others, the first goes on alone for
+            a while.
     """
 
     name = "native"
@@ -83,6 +96,7 @@ class NativeEngine:
     def __init__(self, policy: ActorCritic) -> None:
         self.num_threads = 1
         self._alone_for = 0
+        self._cores = num_cores()
         self.variant = choose_variant()
         self._state = AdamState(policy)
         self._normal = policy.distribution.noise == "normal"
@@ -266,7 +280,7 @@ class NativeEngine:
         """
         state = self._state
         self._alone_for = max(0, self._alone_for - 1)
-        threads = 1 if self._alone_for else self.num_threads
+        threads = 1 if self._alone_for else min(self.num_threads, self._cores)
         settings = as_settings(
             config, learning_rate, clip_range, kl_coef, seed, iteration, num_threads=threads
         )
@@ -292,7 +306,7 @@ class NativeEngine:
         )
         state.num_updates += num_updates
         if threads > 1 and not was_shared:
-            self._alone_for = _ALONE_AFTER_STALLS
+            self._alone_for = alone_for(count)
         if failure == _NOT_FINITE:
             raise not_finite(
                 float(reports[num_reports - 1, 0]), float(norms[num_updates]), state.num_updates + 1

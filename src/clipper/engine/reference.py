@@ -26,6 +26,7 @@ class ReferenceEngine:
         betas: Decay rates of the first and second moment.
         eps: Added to the denominator.
         max_grad_norm: Joint norm to which gradients are clipped, or None.
+        state: The parameters and what Adam keeps of them if another engine has begun, else None.
 
     Raises:
         ConfigError: No parameter requires a gradient.
@@ -38,12 +39,13 @@ class ReferenceEngine:
         betas: tuple[float, float],
         eps: float,
         max_grad_norm: float | None,
+        state: AdamState | None = None,
     ) -> None:
         self._betas = betas
         self._eps = eps
         self._max_grad_norm = max_grad_norm
         self.num_threads = 1  # torch has threads of its own
-        self._state = AdamState(policy)
+        self._state = AdamState(policy) if state is None else state
         self._grad = self._state.new_grad()
         # to read a number back from an accelerator is to wait for all that it was given to do
         self.waits = self._grad.device.type == "cpu"
@@ -118,12 +120,13 @@ class ReferenceEngine:
         state = self._state
         state.num_updates += 1
         beta1, beta2 = self._betas
-        state.m.lerp_(self._grad, 1.0 - beta1)
-        state.v.mul_(beta2).addcmul_(self._grad, self._grad, value=1.0 - beta2)
         correction1 = 1.0 - beta1**state.num_updates
         correction2 = 1.0 - beta2**state.num_updates
-        denominator = (state.v.sqrt() / math.sqrt(correction2)).add_(self._eps)
-        state.params.addcdiv_(state.m, denominator, value=-learning_rate / correction1)
+        with state.frozen_kept():
+            state.m.lerp_(self._grad, 1.0 - beta1)
+            state.v.mul_(beta2).addcmul_(self._grad, self._grad, value=1.0 - beta2)
+            denominator = (state.v.sqrt() / math.sqrt(correction2)).add_(self._eps)
+            state.params.addcdiv_(state.m, denominator, value=-learning_rate / correction1)
 
     @property
     def state(self) -> AdamState:

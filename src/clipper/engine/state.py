@@ -5,7 +5,8 @@ A run that was begun with one engine can therefore go on with another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,13 @@ from clipper.errors import ConfigError, NumericsError
 class FlatParameters:
     """A module's parameters in one flat tensor, of which the module's own become views.
 
+    Whichever require gradients now are in it for good; those that are frozen later keep their place.
+
     Args:
         policy: The module whose parameters are learned.
 
     Attributes:
-        learned: The parameters that require gradients, in the module's order.
+        learned: The parameters that required gradients, in the module's order.
         names: Their names in the module.
         params: All of them in one vector.
 
@@ -35,13 +38,11 @@ class FlatParameters:
 
     def __init__(self, policy: nn.Module) -> None:
         named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        self._left_out = [(name, p) for name, p in policy.named_parameters() if not p.requires_grad]
         self.names = [name for name, _ in named]
         self.learned = [p for _, p in named]
         if not self.learned:
-            raise ConfigError(
-                "a module must have parameters that require gradients, but all are frozen.",
-                hint="call requires_grad_(True) on those that are to be learnt.",
-            )
+            raise _all_frozen()
         self.params = torch.cat([p.detach().reshape(-1) for p in self.learned])
         for parameter, part in zip(self.learned, self.split(self.params), strict=True):
             parameter.data = part
@@ -51,6 +52,24 @@ class FlatParameters:
         sizes = [p.numel() for p in self.learned]
         parts = zip(flat.split(sizes), self.learned, strict=True)
         return [part.view_as(parameter) for part, parameter in parts]
+
+    def are_frozen(self) -> bool:
+        """Returns True if some of the parameters have been frozen since.
+
+        Raises:
+            ConfigError: All have been, or one that was frozen then requires gradients now.
+        """
+        for name, parameter in self._left_out:
+            if parameter.requires_grad:
+                raise ConfigError(
+                    "parameters that are frozen when an agent is made must stay so, but "
+                    f"{name} requires gradients now.",
+                    hint="make the agent first, and freeze them then.",
+                )
+        num_frozen = sum(not p.requires_grad for p in self.learned)
+        if num_frozen == len(self.learned):
+            raise _all_frozen()
+        return num_frozen > 0
 
     def parameters_now(self) -> Callable[[], dict[str, Tensor]]:
         """Returns what gives copies of the parameters, as they are now, by name."""
@@ -85,6 +104,21 @@ class AdamState(FlatParameters):
         self.m = torch.zeros_like(self.params)
         self.v = torch.zeros_like(self.params)
         self.num_updates = 0
+
+    @contextmanager
+    def frozen_kept(self) -> Iterator[None]:
+        """After the block, what is frozen is as it was: Adam's averages would move it on."""
+        kept = []
+        if not all(p.requires_grad for p in self.learned):  # every update comes by here
+            kept = [
+                (part, part.clone())
+                for flat in (self.params, self.m, self.v)
+                for parameter, part in zip(self.learned, self.split(flat), strict=True)
+                if not parameter.requires_grad
+            ]
+        yield
+        for part, before in kept:
+            part.copy_(before)
 
     def state_now(self) -> Callable[[], dict[str, Tensor]]:
         """Returns what gives copies of both moments and the number of updates, as they are now."""
@@ -141,6 +175,34 @@ class Snapshot(Mapping[str, dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._parts)
+
+
+def refuse_frozen(policy: nn.Module, learned: Sequence[nn.Parameter]) -> None:
+    """Raises unless parameters that an algorithm moves are still to be moved.
+
+    Args:
+        policy: The module that they are in.
+        learned: Those that required gradients when the algorithm took them.
+
+    Raises:
+        ConfigError: One is frozen.
+    """
+    known = {id(parameter) for parameter in learned}
+    for name, parameter in policy.named_parameters():
+        if id(parameter) in known and not parameter.requires_grad:
+            raise ConfigError(
+                "parameters must not be frozen after an agent of this algorithm is made, but "
+                f"{name} is.",
+                hint="freeze them in a module of your own (module=...); PPO, A2C and ACER "
+                "allow it at any time.",
+            )
+
+
+def _all_frozen() -> ConfigError:
+    return ConfigError(
+        "a module must have parameters that require gradients, but all are frozen.",
+        hint="call requires_grad_(True) on those that are to be learnt.",
+    )
 
 
 def not_finite(loss: float, norm: float, update: int) -> NumericsError:

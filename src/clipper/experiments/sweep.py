@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.checkpoint import FORMAT, dump_json, write_atomically
+from clipper.cores import num_cores
 from clipper.errors import ConfigError, FileError
 from clipper.experiments.processes import Processes
 from clipper.experiments.results import SETTINGS, ResultsFiles, described_settings, read_result
@@ -80,9 +81,7 @@ def read_jobs(jobs: int | str) -> int:
         ConfigError: It is neither `auto` nor a whole number above 0.
     """
     if jobs == "auto":
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return num_cores()
     if not str(jobs).isascii() or not str(jobs).isdigit() or int(jobs) < 1:
         raise ConfigError(f"jobs must be auto or a whole number above 0, but is {jobs!r}.")
     return int(jobs)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clipper.engine.library_vector import LibraryVectorEnv
 from clipper.envs.library import LibraryEnv
@@ -46,12 +49,61 @@ def test_many_are_as_one_by_one(macros: tuple[str, ...]) -> None:
 
 
 def test_what_goes_wrong_is_told() -> None:
-    """A step that fails, a seed that is a list, an environment that cannot be created."""
+    """A step that fails, an environment that cannot be created."""
     env = LibraryVectorEnv(walk("FAIL_AT=1"), 2)
     env.reset(seed=1)
     with pytest.raises(EnvironmentFault, match=r"the floor is missing at \d \(environment 0\)"):
         env.step(env.action_space.sample())
-    with pytest.raises(ConfigError, match="seed must be one whole number"):
-        env.reset(seed=[1, 2])
     with pytest.raises(EnvironmentFault, match="refused"):
         LibraryVectorEnv(walk(), 2, refuse=1)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [-1, 2**64, 1.0, "1", "12", [1], [1, 2, 3], [1, -1], [1, 0.5], [[1], [2, 3]], np.array(0.5)],
+)
+def test_a_seed_that_is_none(seed: Any) -> None:
+    """Neither a whole number nor one for each environment."""
+    env = LibraryVectorEnv(walk(), 2)
+    with pytest.raises(ConfigError, match="seed must be"):
+        env.reset(seed=seed)
+
+
+def played(env: LibraryVectorEnv, seed: Any) -> NDArray[Any]:
+    """Returns the observations of 40 steps in 2 environments, [41, 2, ...], of several episodes."""
+    env.action_space.seed(0)
+    found = [env.reset(seed=seed)[0]]
+    found += [env.step(env.action_space.sample())[0] for _ in range(40)]
+    return np.stack(found)
+
+
+def test_whole_numbers_of_any_kind_are_seeds() -> None:
+    """As Gymnasium has it: numpy's too, and one for each environment."""
+    env = LibraryVectorEnv(walk("BOX"), 2, max_episode_steps=12)
+    first, second = played(env, 3), played(env, 4)
+    assert not np.array_equal(first, second)
+    for seed in (
+        np.int64(3),
+        np.uint64(3),
+        np.array(3),
+        [3, 3],
+        (3, np.int32(3)),
+        np.array([3, 3]),
+    ):
+        np.testing.assert_array_equal(played(env, seed), first)
+    mixed = played(env, [3, 4])
+    np.testing.assert_array_equal(mixed[:, 0], first[:, 0])
+    np.testing.assert_array_equal(mixed[:, 1], second[:, 1])
+    np.testing.assert_array_equal(played(LibraryVectorEnv(walk("BOX"), 2, 12), [3, 4]), mixed)
+
+
+def test_who_is_given_no_seed_goes_on() -> None:
+    """With the next episode of the seed it had, beside one that begins anew."""
+    one, other = (LibraryVectorEnv(walk("BOX"), 2) for _ in range(2))
+    first, _ = one.reset(seed=3)
+    other.reset(seed=3)
+    seen, _ = one.reset(seed=[3, None])
+    going_on, _ = other.reset()
+    np.testing.assert_array_equal(seen[0], first[0])
+    np.testing.assert_array_equal(seen[1], going_on[1])
+    assert not np.array_equal(seen[1], first[1])

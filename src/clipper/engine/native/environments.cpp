@@ -47,6 +47,7 @@ EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t 
       action_size_(action_size),
       max_episode_steps_(max_episode_steps),
       seeds_(seeds),
+      env_seeds_(static_cast<size_t>(num_envs), seeds.seed),
       scale_(scale),
       states_(states),
       action_(static_cast<size_t>(action_size)),
@@ -114,6 +115,11 @@ bool EnvBatch::observe(int64_t env) {
   return true;
 }
 
+void EnvBatch::reseed(int64_t env, uint64_t seed) {
+  env_seeds_[static_cast<size_t>(env)] = seed;
+  states_.episodes[env] = -1;
+}
+
 bool EnvBatch::begin(int64_t env) {
   const int64_t episode = ++states_.episodes[env];
   states_.returns[env] = 0;
@@ -122,8 +128,9 @@ bool EnvBatch::begin(int64_t env) {
   const auto index = static_cast<uint64_t>(episode);
   const uint32_t purpose = seeds_.purpose + (static_cast<uint32_t>(index >> 32) << 16);
   const uint32_t word =
-      philox(seeds_.seed, {{purpose, seeds_.first_env + static_cast<uint32_t>(env),
-                            static_cast<uint32_t>(index), 0}})
+      philox(env_seeds_[static_cast<size_t>(env)],
+             {{purpose, seeds_.first_env + static_cast<uint32_t>(env),
+               static_cast<uint32_t>(index), 0}})
           .word[0];
   void* const handle = envs_[static_cast<size_t>(env)];
   if (library_.reset(handle, word >> 1, raw_obs(env)) != 0)

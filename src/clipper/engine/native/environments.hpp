@@ -69,6 +69,9 @@ class EnvBatch {
   EnvBatch(const EnvBatch&) = delete;
   EnvBatch& operator=(const EnvBatch&) = delete;
 
+  // The next episode of an environment is the first one of a batch with this seed.
+  void reseed(int64_t env, uint64_t seed);
+
   // All return false for a failure, which `failure` tells.
   bool begin(int64_t env);
   // Steps every environment once and begins the next episode where one ended.
@@ -101,6 +104,7 @@ class EnvBatch {
   EnvLibrary library_;
   int64_t obs_size_, action_size_, max_episode_steps_;
   Stream seeds_;
+  std::vector<uint64_t> env_seeds_;  // [N], in place of that of `seeds_`
   ActionScale scale_;
   EnvStates states_;
   std::vector<void*> envs_;

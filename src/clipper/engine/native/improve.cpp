@@ -8,14 +8,9 @@
 #include <optional>
 #include <system_error>
 
-#include "partner.hpp"
-
 namespace clipper {
 
 namespace {
-
-// so often may the second thread come late before this one goes on alone
-constexpr int kMostStalls = 3;
 
 using Clock = std::chrono::steady_clock;
 
@@ -48,9 +43,7 @@ Improver::Improver(Policy& policy, const Rollout& rollout, const Plan& plan, Opt
       records_(records),
       num_rows_(rollout.judgement.num_steps * rollout.judgement.num_envs),
       obs_(num_rows_ * policy.network().obs_width),
-      grad_(policy.network().num_params),
-      is_shared_(plan.num_threads > 1 && policy.network().depth[kTorso] == 0 &&
-                 Partner::is_possible()) {
+      grad_(policy.network().num_params) {
   policy_.kernels.normalize(policy_.network(), rollout_.obs, num_rows_, obs_.data());
   const Judgement& j = rollout_.judgement;
   const Clock::time_point start = Clock::now();
@@ -130,9 +123,8 @@ void Improver::gradient(const int64_t* order, int64_t rows, double* report, floa
 // number that is written, so the bits are the same.
 void Improver::both(const std::function<void(Parts, int thread)>& work) {
   if (!is_shared_) return work(kAllParts, 0);
-  const bool was_there =
-      Partner::get().run([&] { work(kActorPart, 0); }, [&] { work(kCriticPart, 1); });
-  if (!was_there && ++num_stalls_ >= kMostStalls) is_shared_ = false;
+  stalls_.note(Partner::get().run([&] { work(kActorPart, 0); }, [&] { work(kCriticPart, 1); }));
+  if (stalls_.are_too_many()) is_shared_ = false;  // this thread goes on alone
 }
 
 // One step of Adam on the parameters of some parts, which the kernels take over.
@@ -181,10 +173,12 @@ Outcome Improver::run() {
 void Improver::update(Outcome& outcome) {
   std::optional<Partnership> partnership;
   try {
-    if (is_shared_) partnership.emplace();
+    if (plan_.num_threads > 1 && policy_.network().depth[kTorso] == 0 && Partner::is_possible())
+      partnership.emplace();
   } catch (const std::system_error&) {
-    is_shared_ = false;  // no more threads for this process
+    // no more threads for this process
   }
+  is_shared_ = partnership.has_value();  // else nobody would take a task
   Shuffler shuffler;
   std::vector<int64_t> order(static_cast<size_t>(num_rows_));
   for (int epoch = 0; epoch < plan_.num_epochs; ++epoch) {

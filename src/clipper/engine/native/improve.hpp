@@ -6,6 +6,7 @@
 
 #include "estimators.hpp"
 #include "layout.hpp"
+#include "partner.hpp"
 #include "philox.hpp"
 
 namespace clipper {
@@ -98,8 +99,8 @@ class Improver {
   double estimate_seconds_ = 0;
   Floats obs_;
   Floats grad_;
-  bool is_shared_;
-  int num_stalls_ = 0;
+  bool is_shared_ = false;  // within a partnership
+  Stalls stalls_;
   std::vector<float> old_params_, old_log_std_;
   std::vector<float> values_, next_values_, final_values_, last_values_, advantages_, targets_;
 };

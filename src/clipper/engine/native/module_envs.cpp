@@ -13,7 +13,8 @@ namespace {
 // Step, env, episode, length, return, terminated.
 using Ending = std::tuple<int64_t, int64_t, int64_t, int64_t, double, bool>;
 
-// Steps after which a signal's handler in Python may run.
+using Clock = std::chrono::steady_clock;
+
 // so long a signal waits to be heard, or one row of steps if that takes longer
 constexpr std::chrono::milliseconds kUnheard{50};
 
@@ -41,6 +42,11 @@ class NativeEnvs {
         path, options, static_cast<int64_t>(num_envs), static_cast<int64_t>(obs.shape(1)),
         action_size, max_episode_steps, clipper::Stream{seed, purpose, first_env}, how,
         clipper::EnvStates{obs.data(), returns.data(), lengths.data(), episodes.data()});
+  }
+
+  void reseed(int64_t env, uint64_t seed) {
+    require(env >= 0 && env < batch_->num_envs(), "env must be one of the batch");
+    batch_->reseed(env, seed);
   }
 
   bool begin(int64_t env) {
@@ -85,10 +91,12 @@ class NativeEnvs {
                 truncated.size() == rows,
             "columns must be [T, N]");
     require(position.size() == 2, "the position must be step and environment");
+    position_ = position;  // later steps write there too
     batch_->position = position.data();
     begin_block();
+    acting_ = {};
     nb::gil_scoped_release released;
-    auto heard = std::chrono::steady_clock::time_point{};
+    auto heard = Clock::time_point{};
     for (int64_t t = 0; t < num_steps; ++t) {
       const int64_t row = t * num_envs, cell = row * batch_->action_size();
       const float* const now = batch_->states().obs;
@@ -96,12 +104,13 @@ class NativeEnvs {
       {
         // the policy has one workspace, which whoever asks it from another thread uses too
         nb::gil_scoped_acquire acquired;
-        const auto now_is = std::chrono::steady_clock::now();
-        if (now_is - heard >= kUnheard) {
-          heard = now_is;
+        const Clock::time_point begin = Clock::now();
+        if (begin - heard >= kUnheard) {
+          heard = begin;
           if (PyErr_CheckSignals() != 0) throw nb::python_error();
         }
         stepper.step(t);
+        acting_ += Clock::now() - begin;
       }
       position.data()[0] = t;
       const Actions& actions = stepper.actions();
@@ -120,6 +129,9 @@ class NativeEnvs {
     }
     return true;
   }
+
+  // Of the last `collect`, what the policy took.
+  double acting_seconds() const { return std::chrono::duration<double>(acting_).count(); }
 
   void refuse_not_finite() { batch_->refuses_not_finite = true; }
 
@@ -169,8 +181,9 @@ class NativeEnvs {
 
   nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> obs_;
   Out<double> returns_;
-  Out<int64_t> lengths_, episodes_;
+  Out<int64_t> lengths_, episodes_, position_;
   bool is_box_ = false;
+  Clock::duration acting_{};
   std::unique_ptr<clipper::EnvBatch> batch_;
 };
 
@@ -185,12 +198,14 @@ void bind_environments(nb::module_& m) {
            nb::kw_only(), "path"_a, "options"_a, "max_episode_steps"_a, "seed"_a, "purpose"_a,
            "first_env"_a, "action_size"_a, "scale"_a.none(), "obs"_a, "returns"_a, "lengths"_a,
            "episodes"_a)
+      .def("reseed", &NativeEnvs::reseed, "env"_a, "seed"_a)
       .def("begin", &NativeEnvs::begin, "env"_a)
       .def("step", &NativeEnvs::step, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a)
       .def("step_one", &NativeEnvs::step_one, "env"_a, "action"_a, "reward"_a, "terminated"_a,
            "truncated"_a)
       .def("collect", &NativeEnvs::collect, "stepper"_a, "obs"_a, "rewards"_a, "terminated"_a,
            "truncated"_a, "position"_a, "drop"_a.none())
+      .def_prop_ro("acting_seconds", &NativeEnvs::acting_seconds)
       .def("refuse_not_finite", &NativeEnvs::refuse_not_finite)
       .def("begin_block", &NativeEnvs::begin_block)
       .def("replay", &NativeEnvs::replay, "env"_a, "actions"_a)

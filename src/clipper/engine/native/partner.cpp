@@ -87,21 +87,23 @@ bool Partner::is_possible() {
   return !was_left_behind() && sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
 }
 
+// The partner may run wherever this thread may, but for the CPU that this one is on: woken there, it
+// would wait for this one, which waits for it. With two CPUs this thread has to keep to the other one. With
+// more the kernel keeps two busy threads apart, and knows better than we do which CPUs others want.
 Partnership::Partnership() {
   Partner& partner = Partner::get();
   cpu_set_t set;
   const int here = sched_getcpu();
-  if (pthread_getaffinity_np(pthread_self(), sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1) {
-    before_ = new Affinity{set};
-    int there = -1;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-      if (CPU_ISSET(cpu, &set) && cpu != here) there = cpu;
-    cpu_set_t other;
-    CPU_ZERO(&other);
-    CPU_SET(there, &other);
-    CPU_CLR(there, &set);
-    pthread_setaffinity_np(partner.thread_.native_handle(), sizeof(other), &other);
-    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+  if (here >= 0 && pthread_getaffinity_np(pthread_self(), sizeof(set), &set) == 0 &&
+      CPU_COUNT(&set) > 1) {
+    cpu_set_t there = set;
+    CPU_CLR(here, &there);
+    pthread_setaffinity_np(partner.thread_.native_handle(), sizeof(there), &there);
+    if (CPU_COUNT(&there) == 1) {
+      before_ = new Affinity{set};
+      CPU_XOR(&set, &set, &there);
+      pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+    }
   }
   {
     const std::lock_guard<std::mutex> lock(partner.mutex_);

@@ -3,11 +3,27 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
 
 namespace clipper {
+
+// How often the second thread came late, and whether it is still worth asking. A hiccup costs some
+// milliseconds, and a thousand tasks side by side save more than that; where another process wants the
+// core, every hundredth task or so waits for it.
+class Stalls {
+ public:
+  constexpr void note(bool was_there) {
+    ++num_tasks_;
+    num_late_ += was_there ? 0 : 1;
+  }
+  constexpr bool are_too_many() const { return num_late_ >= 3 + num_tasks_ / 1000; }
+
+ private:
+  int64_t num_tasks_ = 0, num_late_ = 0;
+};
 
 // One a process, made when it is first needed and never ended. Within `Partnership` it spins, on a
 // core of its own; outside it sleeps.
@@ -35,7 +51,7 @@ class Partner {
   std::thread thread_;  // last: it uses all the others from its first moment
 };
 
-// Keeps the partner awake and the two threads on different cores as long as it lives.
+// Keeps the partner awake, and the two threads on different cores, as long as it lives.
 class Partnership {
  public:
   Partnership();
