@@ -88,6 +88,7 @@ def assert_goes_on(run: Path, steps: int) -> None:
     agent = clipper.resume(run)
     assert agent.inexact is None
     agent.train(steps + 64, progress=False)
+    agent.close()
     found = [int(row["step"]) for row in read_rows(run / "metrics.csv")]
     assert found == list(range(64, steps + 65, 64))
 
@@ -322,6 +323,7 @@ def test_a_second_signal_ends_it_at_once(number: signal.Signals, tmp_path: Path)
     agent = clipper.resume(run)
     assert agent.inexact is None
     agent.train(128, progress=False)
+    agent.close()
     assert [row["step"] for row in read_rows(run / "metrics.csv")] == ["64", "128"]
 
 

@@ -6,6 +6,7 @@ reported but for times.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,14 +107,15 @@ def test_resuming_from_the_folder_goes_on(name: str, straight: Any, tmp_path: Pa
     expected, expected_log = straight(name)
     log = Log()
     stopped = agent_for(name)
-    stopped.train(progress=False, run_dir=tmp_path, callback=keep(log, stop_after=5))
+    stopped.train(progress=False, run_dir=tmp_path / "run", callback=keep(log, stop_after=5))
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
     again, log_again = stopped, log.copy()
     again.train(progress=False, callback=keep(log_again))
     assert_same(snapshot(again), expected)
     assert log_again == expected_log
 
     env = None if isinstance(RUNS[name]["env"], str) else RUNS[name]["env"]
-    agent = clipper.resume(tmp_path, env=env)
+    agent = clipper.resume(tmp_path / "copy", env=env)
     assert type(agent) is type(stopped)
     agent.train(progress=False, callback=keep(log))
     assert agent.inexact is None

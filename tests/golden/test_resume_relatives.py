@@ -153,7 +153,7 @@ def test_workers_change_nothing(name: str, workers: int, straight: Any, tmp_path
     agent = agent_for(name, workers=workers)
     agent.train(progress=False, run_dir=tmp_path, callback=keep(log, 4))
     agent.close()
-    agent = resumed(name, tmp_path)
+    agent = resumed(name, tmp_path, workers=0)
     agent.train(progress=False, callback=keep(log))
     assert agent.inexact is None
     assert_same(snapshot(agent), expected)
