@@ -113,6 +113,8 @@ def run_one(env: str, seed: int) -> None:
     agent = clipper.PPO(env, seed=seed, eval_every=0)
     curve: list[tuple[int, float]] = []
     outcome = agent.train(progress=False, callback=lambda report: record(report, curve))
+    if outcome.signal is not None:
+        raise SystemExit(128 + outcome.signal)  # it is no result
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     exam = agent.evaluate(EPISODES, seed=0)
     sampled = agent.evaluate(EPISODES, seed=0, deterministic=False)
