@@ -318,7 +318,7 @@ def test_environments_that_are_never_made_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A constructor that hangs in a worker is spoken of, and ends the run."""
-    monkeypatch.setattr("clipper.pace._ARRIVAL_SECONDS", 6.0)
+    monkeypatch.setattr("clipper.pace._ARRIVAL_SECONDS", 4.0)
     monkeypatch.setattr("clipper.pace._SLOW_ARRIVAL_SECONDS", 1.0)
     home = os.getpid()
 
@@ -328,7 +328,7 @@ def test_environments_that_are_never_made_are_given_up(
         return DictEnv()
 
     agent = clipper.PPO(stuck, workers=1, isolate=True, **SMALL)
-    with pytest.raises(EnvironmentFault, match="must stay alive, but made no environments in 6 s"):
+    with pytest.raises(EnvironmentFault, match="must stay alive, but made no environments in 4 s"):
         agent.train(progress=False)
     assert "is still making its environments after" in caplog.text
     agent.close()
