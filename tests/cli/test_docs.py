@@ -378,3 +378,20 @@ def test_an_algorithms_page_lists_its_metrics(algorithm: str) -> None:
     }
     assert reported - every_run == listed
     assert listed <= set(DESCRIPTIONS)
+
+
+def test_the_page_of_table_1_has_the_numbers_of_the_study() -> None:
+    """Each row as `clipper reproduce` wrote it beside the runs: nobody keeps it up by hand."""
+    text = (ROOT / "docs/tutorials/reproduce-the-paper.md").read_text()
+    with open(ROOT / "benchmarks/returns/table1/table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row in rows:
+        score, low, high = (f"{float(row[k]):.2f}" for k in ("score", "score_low", "score_high"))
+        printed = f"{float(row['printed']):.2f}" if row["printed"] else ""
+        cells = [row["setting"], score, f"{low} to {high}", printed]
+        if row["printed"]:
+            cells += [row["rank"], row["printed_rank"]]
+            assert "| " + " | ".join(cells) + " |" in text
+        else:
+            assert "| " + " | ".join(cells[:3]) + " | |" in text
