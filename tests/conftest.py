@@ -51,3 +51,10 @@ def pytest_runtest_makereport(
     if is_end:
         facts.note_outcome(report.nodeid.partition("[")[0], report.outcome)
     return report
+
+
+@pytest.fixture(autouse=True)
+def no_curve(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no curve, which takes longer than most runs of tests; `curve` marks those that do."""
+    if request.node.get_closest_marker("curve") is None:
+        monkeypatch.setattr("clipper.run_keeper.plot_run", lambda *_: None)

@@ -19,10 +19,9 @@ def clip(
 ) -> Clip:
     """Calls `clipper WORDS` in this process; an empty folder is the working directory.
 
-    An error that is not ours leaves `main` and fails the test. Curves are not drawn, which takes
-    longer than such a run; `trained` and `shell` draw theirs.
+    An error that is not ours leaves `main` and fails the test. `trained` and `shell` draw the curves
+    of their runs.
     """
-    monkeypatch.setattr("clipper.run_keeper.plot_run", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "path", sys.path.copy())  # `module:EnvId` adds the folder to it

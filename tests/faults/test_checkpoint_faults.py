@@ -175,12 +175,6 @@ def until(step: int) -> Callable[[Any], bool]:
     return lambda report: report.step < step
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws no curves, which takes longer than all that is tested here."""
-    monkeypatch.setattr("clipper.run_keeper.plot_run", lambda *_: None)
-
-
 @pytest.fixture(scope="module")
 def straight() -> str:
     """Parameters of the run that nothing stopped."""
@@ -235,7 +229,6 @@ def calls_of(half: Path, tmp_path: Path) -> list[str]:
     return made
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_every_file_of_a_run_is_among_those_that_fail(half: Path, tmp_path: Path) -> None:
     """Negative control: the calls in which a disk fails are those of all files that a run writes."""
     run = Path(shutil.copytree(half, tmp_path / "run"))
@@ -250,7 +243,6 @@ def test_every_file_of_a_run_is_among_those_that_fail(half: Path, tmp_path: Path
     assert opened >= {"lock", "log.txt", "config.json", "metrics.csv", "episodes.csv", *MEMBERS}
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_in_any_call_goes_on(
     every: int, half: Path, straight: str, tmp_path: Path
@@ -262,7 +254,6 @@ def test_a_run_killed_in_any_call_goes_on(
         assert_goes_on(run, straight, k)
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
@@ -373,7 +364,6 @@ def test_a_best_agent_that_was_not_written_is_not_the_best(tmp_path: Path) -> No
     assert (meta["step"], meta["score"]) == (128, agent.best)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_last_save_that_fails_is_no_success(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,7 +378,6 @@ def test_a_last_save_that_fails_is_no_success(
     assert read_checkpoint(tmp_path / "runs/CartPole-v1/full-0/checkpoints")[0].step == 128
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_run_that_learnt_is_never_removed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,7 +421,6 @@ def test_a_best_agent_that_is_gone_is_no_mark_to_beat(tmp_path: Path) -> None:
 # ---- when checkpoints are written ----------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_checkpoints_are_written_by_steps_and_kept_by_number(tmp_path: Path) -> None:
     """One after each iteration that passes a multiple, beside the first and the last; N stay.
 
@@ -453,7 +441,6 @@ def test_checkpoints_are_written_by_steps_and_kept_by_number(tmp_path: Path) -> 
     assert [int(p.name[5:]) for p in checkpoints_in(run / "checkpoints")] == [288]
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_checkpoints_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One when the last is older than so many minutes: never at 0, always at next to nothing."""
     monkeypatch.setattr("clipper.checkpoint._SHARE", 0)
@@ -479,7 +466,6 @@ def test_checkpoints_by_time_cost_a_percent() -> None:
     assert CheckpointRules(checkpoint_every=10).is_due(5, 12, 0, 60)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_slow_save_makes_the_next_ones_rarer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,7 +479,6 @@ def test_a_slow_save_makes_the_next_ones_rarer(
     assert len(checkpoints_in(tmp_path / "checkpoints")) == 2
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_the_best_is_not_replaced_by_a_worse_one_after_a_kill(half: Path, tmp_path: Path) -> None:
     """A kill after an evaluation and before the next checkpoint: the file's score is the mark to beat.
 

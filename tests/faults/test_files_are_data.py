@@ -396,6 +396,7 @@ LINKED = (
 )  # fmt: skip
 
 
+@pytest.mark.curve
 @pytest.mark.parametrize("name", LINKED)
 def test_a_link_in_a_run_folder_is_not_followed(
     name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -151,14 +151,12 @@ def test_a_line_cut_by_a_kill_is_cut_off_on_resume(
     name: str,
     finished: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rows after the last checkpoint, the last of them cut anywhere, do not survive a resume.
 
     A process killed after a checkpoint leaves whole rows and perhaps a part of one. The resumed run
     has the checkpoint's rows as they were, byte for byte, and then its own.
     """
-    monkeypatch.setattr("clipper.run_keeper.plot_run", lambda *_: None)  # takes the longest
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     before = (run / name).read_bytes()
     lines = before.splitlines(keepends=True)

@@ -24,6 +24,10 @@ from commands import SCRIPT, TINY, read_rows
 LONG = ["--total-timesteps=64000000", "--name=s", "--eval-every=0", "--quiet"]
 TRAIN = ["train", "CartPole-v1", *TINY, *LONG]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# commands take seconds to start, and hear both in the same way
+ONE_OF_BOTH = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 RUN = Path("runs/CartPole-v1/s-0")
 # what a signal may take, and what a second one may
 SECONDS, SECONDS_OF_TWO, SECONDS_OF_KILL = 10.0, 2.0, 5.0
@@ -93,7 +97,7 @@ def assert_goes_on(run: Path, steps: int) -> None:
     assert found == list(range(64, steps + 65, 64))
 
 
-@pytest.mark.parametrize("number", CODES)
+@ONE_OF_BOTH
 def test_a_run_with_workers_stops_with_all_of_them(number: signal.Signals, tmp_path: Path) -> None:
     """130 or 143 within ten seconds, from the last finished iteration; workers and memory are gone."""
     before = shared_memory()
@@ -302,7 +306,7 @@ def test_a_signal_during_a_save_waits_for_it(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / RUN / "checkpoints")[0].step == 0
 
 
-@pytest.mark.parametrize("number", CODES)
+@ONE_OF_BOTH
 def test_a_second_signal_ends_it_at_once(number: signal.Signals, tmp_path: Path) -> None:
     """While the first one's save hangs, the second is gone within two seconds; the run goes on."""
     words = [sys.executable, "-c", SAVING, "2", "60", *TRAIN, "--workers=1"]
@@ -354,7 +358,7 @@ def agent_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("number", CODES)
+@ONE_OF_BOTH
 @pytest.mark.parametrize(
     "words",
     [

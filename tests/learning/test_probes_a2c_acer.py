@@ -16,7 +16,7 @@ import torch
 import clipper
 from clipper.agent import Agent
 
-SEEDS = pytest.mark.parametrize("seed", range(2))
+SEEDS = pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 ALGORITHMS: dict[str, tuple[type[Agent], dict[str, Any]]] = {
     "a2c": (clipper.A2C, {"rollouts_per_iteration": 20}),
     "a2c with a trust region": (

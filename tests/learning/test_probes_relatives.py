@@ -16,7 +16,7 @@ import torch
 import clipper
 from clipper.agent import AGENTS, Agent
 
-SEEDS = pytest.mark.parametrize("seed", range(2))
+SEEDS = pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "vpg": {"adaptive_kl_target": None, "learning_rate": "linear:3e-2:0"},
     "vpg with an adaptive step": {"adaptive_kl_target": 0.02},

@@ -563,6 +563,7 @@ def test_a_folder_that_vanishes_is_our_error(folder: RunFolder, tmp_path: Path) 
     folder.close()
 
 
+@pytest.mark.curve
 def test_a_whole_run_fills_the_folder(tmp_path: Path) -> None:
     """Everything that the documentation names is there after a short run, and the lock is not."""
     path = tmp_path / "CartPole-v1" / "mine-3"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,11 @@ def run_sweep(
     place = Path(folder)
     with _locked(place) as lock:
         files = ResultsFiles(place)
+        described = described_settings(place / SETTINGS)
         with Processes(place / "logs" / "server.log", [lock]) as processes:
             runs = looked_at(processes, specs)
             _take_finished(runs, files, place)
-            _write_description(runs, place)
+            _write_description(described, runs, place)
             scheduler = Scheduler(runs, files, processes, place, num_jobs, observer)
             stopped_by = scheduler.run()
     return SweepOutcome(
@@ -146,11 +147,12 @@ def check_row(run: RunState, row: Row, place: Path) -> None:
         )
 
 
-def _write_description(runs: Sequence[RunState], place: Path) -> None:
-    """Writes every setting in full on every task; those of earlier calls are kept."""
-    file = place / SETTINGS
+def _write_description(
+    described: Sequence[Mapping[str, Any]], runs: Sequence[RunState], place: Path
+) -> None:
+    """Writes every setting in full on every task; those `described` by earlier calls are kept."""
     found: dict[tuple[str, str], Any] = {
-        (entry["setting"], entry["env"]): entry for entry in described_settings(file)
+        (entry["setting"], entry["env"]): entry for entry in described
     }
     for run in runs:
         spec = run.spec.to_json()
@@ -159,7 +161,7 @@ def _write_description(runs: Sequence[RunState], place: Path) -> None:
         config = {"config": dict(run.config), "config_hash": run.config_hash}
         found[run.spec.setting, run.spec.env] = {**spec, **config}
     content = dump_json({"format": FORMAT, "settings": list(found.values())}) + "\n"
-    write_atomically(file, content.encode())
+    write_atomically(place / SETTINGS, content.encode())
 
 
 @contextmanager
