@@ -23,7 +23,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "trpo": {"max_kl": 0.03},
     "reinforce": {
         "adaptive_kl_target": None,
-        "learning_rate": "linear:1e-2:0",
+        "learning_rate": "linear:3e-2:0",
+        # nearly every iteration is one step here
+        "total_timesteps": 2_000,
         "num_envs": 1,
         "one_episode": True,
         "num_value_epochs": 1,
