@@ -97,20 +97,28 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         Args:
             seed: A whole number, with which all begins anew; or one for each environment, where None
                 goes on with the seed it had. The same number for each is one number for all.
-            options: Not looked at.
+            options: `reset_mask`, a bool array [num_envs], names those that begin; the episodes of the
+                others go on, whatever the seed. Nothing else is looked at.
 
         Raises:
-            ConfigError: The seed is neither.
+            ConfigError: The seed is neither, or the mask is none.
             EnvironmentFault: An environment failed.
         """
+        begins = np.ones(self.num_envs, dtype=np.bool_)
+        if options is not None and "reset_mask" in options:
+            begins = _read_mask(options["reset_mask"], self.num_envs)
         if isinstance(seed, list | tuple) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
-            for i, own in enumerate(_read_seeds(seed, self.num_envs)):
-                if own is not None:
-                    self._batch.reseed(i, own)
-        elif seed is not None:
-            self._start(_read_seed(seed, seed))
-        if not all(self._batch.begin(i) for i in range(self.num_envs)):
-            raise self._fault()
+            seeds = _read_seeds(seed, self.num_envs)
+        else:
+            seeds = [None if seed is None else _read_seed(seed, seed)] * self.num_envs
+            if seeds[0] is not None and begins.all():
+                self._start(seeds[0])
+        for i in np.flatnonzero(begins).tolist():
+            own = seeds[i]
+            if own is not None:
+                self._batch.reseed(i, own)
+            if not self._batch.begin(i):
+                raise self._fault()
         return self._seen(self._obs), {}
 
     def step(self, actions: Any) -> Any:
@@ -152,6 +160,17 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             f"{self._library.name} must not fail in {call}, but did: "
             f"{text.decode(errors='replace')} (environment {env})."
         )
+
+
+def _read_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
+    """Returns who begins; at least one does."""
+    is_mask = isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == (num_envs,)
+    if not is_mask or not mask.any():
+        raise ConfigError(
+            f"reset_mask must be a numpy array of {num_envs} bools, at least one of them True, "
+            f"but is {mask!r}."
+        )
+    return np.asarray(mask)
 
 
 def _read_seeds(seeds: Sequence[Any] | NDArray[Any], num_envs: int) -> list[int | None]:

@@ -107,3 +107,39 @@ def test_who_is_given_no_seed_goes_on() -> None:
     np.testing.assert_array_equal(seen[0], first[0])
     np.testing.assert_array_equal(seen[1], going_on[1])
     assert not np.array_equal(seen[1], first[1])
+
+
+@pytest.mark.parametrize("seed", [None, 5, [5, 6, 7]])
+def test_a_mask_names_who_begins_anew(seed: Any) -> None:
+    """As in Gymnasium: the others' episodes go on as if nothing had happened."""
+    mask = np.array([False, True, False])
+    masked, other = (LibraryVectorEnv(walk("BOX"), 3) for _ in range(2))
+    masked.action_space.seed(2)
+    rounds = [masked.action_space.sample() for _ in range(8)]
+    for env in (masked, other):
+        env.reset(seed=3)
+        for actions in rounds[:4]:
+            before = env.step(actions)[0]
+    seen, _ = masked.reset(seed=seed, options={"reset_mask": mask})
+    np.testing.assert_array_equal(seen[~mask], before[~mask])
+    only = None if seed is None else [None, 6 if isinstance(seed, list) else 5, None]
+    whole, _ = LibraryVectorEnv(walk("BOX"), 3).reset(seed=3) if only is None else (None, None)
+    expected, _ = other.reset(seed=only)
+    np.testing.assert_array_equal(seen[1], expected[1])
+    assert whole is None or not np.array_equal(seen[1], whole[1])
+    for actions in rounds[4:]:
+        seen, rewards, *_ = masked.step(actions)
+        expected, expected_rewards, *_ = other.step(actions)
+        np.testing.assert_array_equal(seen[1], expected[1])
+        assert rewards[1] == expected_rewards[1]
+
+
+@pytest.mark.parametrize(
+    "mask", [[True, False], np.array([1, 0]), np.array([True]), np.zeros(2, dtype=bool), None]
+)
+def test_a_mask_that_is_none(mask: Any) -> None:
+    """One bool for each environment, and at least one of them true."""
+    env = LibraryVectorEnv(walk(), 2)
+    env.reset(seed=1)
+    with pytest.raises(ConfigError, match="reset_mask must be"):
+        env.reset(options={"reset_mask": mask})
