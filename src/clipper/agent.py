@@ -246,7 +246,7 @@ class Agent:
         until: float | None = None,
         budget: float | str | None = None,
         run_dir: str | Path | None = None,
-        callback: Callback | Sequence[Callback] = (),
+        callback: Callback | Sequence[Callback] | None = None,
         progress: bool = True,
         profile: bool = False,
         checkpoint_every: int | None = None,
@@ -266,8 +266,8 @@ class Agent:
                 steps end the run only if `total_timesteps` was given.
             run_dir: New folder for the run's files; without it nothing is written. A second call and
                 a resumed run go on in the run's own folder.
-            callback: Called with a `Report` after every iteration; return False or call
-                `report.stop()` to end, `report.log(name, value)` to add a number.
+            callback: Called with a `Report` after every iteration, or several that are; return False
+                or call `report.stop()` to end, `report.log(name, value)` to add a number.
             progress: Show the engine and progress on stderr.
             profile: Measure where the time goes: `Outcome.profile`, which prints as a table, and
                 `profile.csv` and `profile.png` in the run's folder. Costs a little time.
@@ -285,6 +285,7 @@ class Agent:
                 on without, and tries again.
         """
         self._run.check_idle("train")
+        callbacks = _read_callbacks(callback)
         has_step_limit = total_timesteps is not None or self._has_step_limit
         rules = StopRules(
             until=until,
@@ -296,7 +297,6 @@ class Agent:
         self._run.use_checkpoints(
             checkpoint_every=checkpoint_every, checkpoint_minutes=checkpoint_minutes, keep=keep
         )
-        callbacks = [callback] if callable(callback) else list(callback)
         profiler = Stopwatch() if profile else NO_STOPWATCH
         if run_dir is not None:
             self._run.open_folder(Path(run_dir), self.describe())
@@ -550,6 +550,20 @@ AGENTS: Mapping[str, type[Agent]] = {
     agent.algorithm: agent for agent in (PPO, A2C, ACER, VPG, TRPO, CEM)
 }
 """What a user holds of every algorithm, by its name."""
+
+
+def _read_callbacks(given: Any) -> list[Callback]:
+    """Returns the callbacks of one run.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    found = [given] if callable(given) else [] if given is None else given
+    if not isinstance(found, list | tuple) or not all(map(callable, found)):
+        raise ConfigError(
+            f"callback must be a function of a report, or a list of such, but is {given!r:.80}."
+        )
+    return list(found)
 
 
 def _for_one_env(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:

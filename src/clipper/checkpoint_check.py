@@ -23,6 +23,8 @@ from clipper.errors import FileError
 from clipper.policies.actor_critic import ActorCritic
 
 _STATE_KEYS = {"format", "training", "rows", "device"}
+# where parameters were frozen there are their names too
+_FROZEN = "frozen"
 _ROWS = {"metrics", "episodes"}
 _LARGEST = 2**62
 # the part of an algorithm's state whose tensors come and grow with what is remembered
@@ -30,14 +32,16 @@ _GROWING = "memory"
 
 
 def check_state(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
-    """Returns counters, numbers of rows and device of a checkpoint.
+    """Returns counters, numbers of rows, device and names of frozen parameters of a checkpoint.
 
     Raises:
         FileError: Something is missing, unknown or of the wrong type.
     """
-    state = dict(checkpoint.state)
+    state = {_FROZEN: [], **checkpoint.state}
     rows = state.get("rows")
-    is_good = set(state) == _STATE_KEYS and isinstance(rows, dict) and set(rows) == _ROWS
+    is_good = (
+        set(state) == {*_STATE_KEYS, _FROZEN} and isinstance(rows, dict) and set(rows) == _ROWS
+    )
     if not is_good or not all(type(n) is int and 0 <= n < _LARGEST for n in (rows or {}).values()):
         raise FileError(
             f"{where} must have a checkpoint with {', '.join(sorted(_STATE_KEYS))}, "
@@ -46,6 +50,23 @@ def check_state(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
     if not is_plain(state["device"]):
         raise FileError(f"{where} must name the device of its checkpoint, but does not.")
     return state
+
+
+def freeze(policy: ActorCritic, names: Any, where: str) -> None:
+    """Freezes the parameters that were frozen when a checkpoint was written.
+
+    Raises:
+        FileError: They are not names of parameters of the policy.
+    """
+    parameters = dict(policy.named_parameters())
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or not set(names) <= set(parameters):
+        raise FileError(
+            f"{where} must name parameters of its policy where it says which are frozen, "
+            f"but has {names!r:.80}."
+        )
+    for name in names:
+        parameters[name].requires_grad_(False)
 
 
 def check_parts(

@@ -139,6 +139,9 @@ class RunKeeper:
                 training |= prefixed(part, arrays)
         device = str(self._policy.device)
         written = {"training": state.to_json(), "rows": self.folder.rows(), "device": device}
+        frozen = [n for n, p in self._policy.named_parameters() if not p.requires_grad]
+        if frozen:
+            written["frozen"] = frozen
         checkpoint = Checkpoint(state.step, agent, agent_meta, training, written)
         write_checkpoint(self.folder.checkpoints, checkpoint, self.rules.keep)
         write_tensors(self.folder.agent_file, agent, agent_meta)

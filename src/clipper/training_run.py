@@ -14,7 +14,7 @@ from clipper import agent_file
 from clipper.agent_meta import made_plain
 from clipper.algorithms import build_algorithm
 from clipper.checkpoint import Checkpoint, CheckpointRules, without_prefix
-from clipper.checkpoint_check import check_memory, check_parts, check_sampler, check_state
+from clipper.checkpoint_check import check_memory, check_parts, check_sampler, check_state, freeze
 from clipper.config_acer import ACERConfig
 from clipper.errors import ConfigError, EnvironmentFault, FileError, FolderTaken
 from clipper.evaluation import SELECTION
@@ -318,6 +318,7 @@ class TrainingRun:
             )
         rules = _rules_of(folder)
         agent_file.load_policy(self.policy, without_prefix("policy", checkpoint.agent), where)
+        freeze(self.policy, data["frozen"], where)
         sampler = check_sampler(checkpoint, self.policy, identity.config.num_envs, where)
         parts = check_parts(
             checkpoint, self.algorithm.state_dict(), where, has_module=identity.has_module

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 import clipper
 from clipper.algorithms.a2c import A2C
 from clipper.algorithms.ppo import PPO
+from clipper.checkpoint import read_checkpoint, write_checkpoint
 from clipper.config_a2c import A2CConfig
 from clipper.engine import kernels
 from clipper.engine.native import NativeEngine
 from clipper.engine.reference import ReferenceEngine
-from clipper.errors import ConfigError
+from clipper.errors import ConfigError, FileError
 from clipper.policies.actor_critic import ActorCritic
 from helpers import learner, random_rollout, small_policy
 
@@ -216,3 +219,42 @@ def test_others_refuse(algorithm: str) -> None:
     freeze(agent.policy, "network.actor.0.weight")
     with pytest.raises(ConfigError, match=r"frozen after .* but network\.actor\.0\.weight is"):
         agent.train(64, progress=False)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_a_resumed_run_keeps_what_was_frozen(algorithm: str, engine: str, tmp_path: Path) -> None:
+    """Resumed from its folder it ends with the bits of the run that nothing stopped, and exactly."""
+    kind = getattr(clipper, algorithm)
+    settings = {"num_steps": 16} | ({"minibatch_size": 32} if algorithm == "PPO" else {})
+    for run_dir in (None, tmp_path / "run"):
+        agent = kind("CartPole-v1", engine=engine, seed=3, eval_every=0, **SMALL, **settings)
+        names, before = freeze(agent.policy, "network.actor.0"), now(agent.policy)
+        stop = (lambda report: report.step < 320) if run_dir else None
+        agent.train(640, progress=False, run_dir=run_dir, callback=stop)
+        if run_dir is None:
+            straight = now(agent.policy)
+        agent.close()
+    resumed = clipper.resume(tmp_path / "run")
+    assert {n for n, p in resumed.policy.named_parameters() if not p.requires_grad} == names
+    resumed.train(640, progress=False)
+    assert moved(resumed.policy, straight) == set()
+    assert moved(resumed.policy, before) == set(before) - names
+    assert resumed.inexact is None
+    resumed.close()
+
+
+@pytest.mark.parametrize("frozen", ["network.actor.0.weight", [1], ["nothing.like.it"], {}])
+def test_what_is_said_to_be_frozen_is_checked(frozen: Any, tmp_path: Path) -> None:
+    """A file that names no parameters of the policy is refused."""
+    agent = clipper.PPO("CartPole-v1", num_steps=16, minibatch_size=32, **SMALL)
+    agent.train(64, progress=False, run_dir=tmp_path)
+    agent.close()
+    checkpoint, _ = read_checkpoint(tmp_path / "checkpoints")
+    write_checkpoint(
+        tmp_path / "checkpoints",
+        replace(checkpoint, state={**checkpoint.state, "frozen": frozen}),
+        keep=1,
+    )
+    with pytest.raises(FileError, match="frozen"):
+        clipper.resume(tmp_path)

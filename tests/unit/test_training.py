@@ -188,6 +188,16 @@ def test_a_second_call_leaves_what_others_wrote(tmp_path: Path) -> None:
     assert ours.step == 8 * 64
 
 
+@pytest.mark.parametrize("callback", [3, "note", ["note"], {print: 1}, [None]])
+def test_a_callback_that_is_none_is_refused(callback: Any, tmp_path: Path) -> None:
+    """Before anything is written; None is the same as no callback."""
+    ours = agent()
+    with pytest.raises(ConfigError, match="callback must be a function"):
+        ours.train(progress=False, run_dir=tmp_path / "run", callback=callback)
+    assert not (tmp_path / "run").exists()
+    assert ours.train(progress=False, callback=None).step > 0
+
+
 def test_a_callback_cannot_take_the_environment_away() -> None:
     """It is stepped by the training that called back; who asks is told, and the agent goes on after."""
     env = gymnasium.make("CartPole-v1")
