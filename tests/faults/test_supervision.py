@@ -250,7 +250,7 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "CEM"])
+@pytest.mark.parametrize("algorithm", ["PPO", pytest.param("CEM", marks=pytest.mark.slow)])
 def test_a_worker_that_dies_while_nothing_is_collected_costs_no_checkpoint(
     algorithm: str, tmp_path: Path
 ) -> None:
@@ -334,7 +334,7 @@ def test_environments_that_are_never_made_are_given_up(
     agent.close()
 
 
-@pytest.mark.parametrize("way", ["segfault", "hang"])
+@pytest.mark.parametrize("way", ["segfault", pytest.param("hang", marks=pytest.mark.slow)])
 def test_a_worker_that_is_lost_in_a_replay_is_replaced(
     way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -548,7 +548,7 @@ class Slow(DictEnv):
         return super().reset(**keywords)
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "CEM"])
+@pytest.mark.parametrize("algorithm", ["PPO", pytest.param("CEM", marks=pytest.mark.slow)])
 def test_resets_of_several_environments_are_not_one_step(algorithm: str, tmp_path: Path) -> None:
     """Each of four takes 0.4 s, which is less than the deadline of 1 s."""
     sizes = {"PPO": {"num_steps": 4, "minibatch_size": 16}, "CEM": {"population_size": 4}}

@@ -243,7 +243,13 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.slow)
+        for i, name in enumerate(SHOWN)
+    ],
+)
 def test_the_program_of_a_finding_shows_it_again(name: str) -> None:
     """`reproduce` is Python that runs by itself and shows what was found."""
     (found,) = check_env(f"flawed:{name}") if name == "Exits" else looked_at(f"flawed:{name}")

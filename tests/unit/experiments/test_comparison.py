@@ -504,6 +504,7 @@ def interrupted(*_: object) -> str:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_many_settings_and_tasks_are_drawn(tmp_path: Path) -> None:
     """Eleven settings on seven tasks, one of them unfinished on one: the size of a paper's table."""
     rng = np.random.default_rng(1)
