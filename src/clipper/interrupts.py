@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+"""The signals that ask for an end."""
 
 
 class Interrupt:
@@ -47,20 +51,45 @@ class Interrupt:
 def interruptible() -> Iterator[Interrupt]:
     """Takes over SIGINT and SIGTERM for the length of the block, in the main thread."""
     interrupt = Interrupt()
-    with handled(interrupt.handle):
+    with handled(interrupt.handle) as are_ours:
+        if are_ours and not interrupt.is_patient:
+            for number in NUMBERS:
+                _let_a_second_one_end_it(number)
         yield interrupt
 
 
-@contextmanager
-def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Gives SIGINT and SIGTERM to a handler for the length of the block, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, handle) for number in numbers}
+def _let_a_second_one_end_it(number: int) -> None:
+    """Has the kernel give a signal to its handler once, and end the process at the next.
+
+    Python's part of a handler waits until C code returns to Python, and that of an environment may
+    never. The flag is SA_RESETHAND, which Python cannot set; glibc's `__sysv_signal` does.
+    """
     try:
-        yield
+        libc = ctypes.CDLL(None)
+        handler_of, hand_over = libc.signal, getattr(libc, "__sysv_signal")
+    except (OSError, AttributeError, TypeError):
+        return
+    for function in (handler_of, hand_over):
+        function.argtypes, function.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        hand_over(number, handler_of(number, None))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
+    """Gives SIGINT and SIGTERM to a handler for the length of the block, in the main thread.
+
+    Yields False where that is not possible, in another thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    previous = {number: signal.signal(number, handle) for number in NUMBERS}
+    try:
+        yield True
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -331,6 +331,40 @@ def test_a_second_signal_ends_it_at_once(number: signal.Signals, tmp_path: Path)
     assert [row["step"] for row in read_rows(run / "metrics.csv")] == ["64", "128"]
 
 
+ENDLESS_IN_C = """
+import collections, itertools
+from gymnasium.envs.classic_control import CartPoleEnv
+class Deaf(CartPoleEnv):
+    steps = 0
+    def step(self, action):
+        Deaf.steps += 1
+        if Deaf.steps > 500:
+            open("deaf", "w").close()
+            collections.deque(itertools.repeat(0), maxlen=0)  # no signal is looked at in this loop
+        return super().step(action)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python alone hears the second one")
+@ONE_OF_BOTH
+def test_a_second_signal_ends_what_hears_none(number: signal.Signals, tmp_path: Path) -> None:
+    """A step in this very process never returns from C: Python learns of no signal; two are enough."""
+    (tmp_path / "endless_env.py").write_text(ENDLESS_IN_C)
+    words = ["train", "endless_env:Deaf", *TINY, *LONG, "--checkpoint-every=64"]
+    with started(tmp_path, *words) as process:
+        until(lambda: (tmp_path / "deaf").exists(), "the environment did not come so far")
+        process.send_signal(number)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(number)
+        begun = time.monotonic()
+        process.wait(timeout=30)
+        within(begun, SECONDS_OF_TWO, "twice")
+        assert process.returncode == -number
+    (run,) = (tmp_path / "runs").glob("*/s-0")
+    assert read_checkpoint(run / "checkpoints")[0].step == 448
+
+
 def test_a_long_update_hears_the_signal(tmp_path: Path) -> None:
     """An update of minutes in C++ is left between two minibatches; the iteration is taken back."""
     words = ["train", "CartPole-v1", "--num-envs=8", "--num-steps=2048", "--minibatch-size=64"]
