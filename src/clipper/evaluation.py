@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from clipper.envs.contract import fault, first_obs, read_reward
 from clipper.envs.dropping import what_is_not_finite
-from clipper.envs.make import Env, EnvSource, brief, close_all, where_raised
+from clipper.envs.make import EnvSource, close_all
+from clipper.envs.names import Env
+from clipper.envs.raised import brief, where_raised
 from clipper.errors import EnvironmentFault, NumericsError
 from clipper.leaves import Rows
 from clipper.metrics import mean_and_std

@@ -10,7 +10,8 @@ from typing import Any
 from clipper import agent_file
 from clipper.agent import AGENTS, Agent, needs_module
 from clipper.checkpoint import read_checkpoint
-from clipper.envs.make import EnvLike, EnvSource, env_source, needs_trust
+from clipper.envs.make import EnvLike, EnvSource, env_source
+from clipper.envs.names import needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentUnknown, SpaceError
 from clipper.policies.build import ModuleLike

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from clipper.config import Config
 from clipper.engine.native_envs import is_native, local_sampler
-from clipper.envs.make import EnvSource, imports_what_it_names, needs_trust
+from clipper.envs.make import EnvSource
+from clipper.envs.names import imports_what_it_names, needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate

@@ -17,7 +17,7 @@ from clipper.checkpoint import (
     write_checkpoint,
     write_tensors,
 )
-from clipper.envs.make import needs_trust
+from clipper.envs.names import needs_trust
 from clipper.errors import ConfigError, FileError
 from clipper.fault_file import write_fault
 from clipper.faults import Fault

@@ -33,7 +33,7 @@ from clipper.checkpoint import (
 )
 from clipper.cli.main import main
 from clipper.curves import read_curve
-from clipper.envs.make import needs_trust
+from clipper.envs.names import needs_trust
 from clipper.errors import ClipperError, ConfigError, FileError
 from clipper.fault_file import read_fault
 from clipper.files import FORMAT, MAX_JSON_BYTES

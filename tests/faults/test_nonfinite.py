@@ -17,7 +17,8 @@ import facts
 from clipper.action_layout import ActionLayout
 from clipper.cli.main import main
 from clipper.engine.native_envs import local_sampler
-from clipper.envs.make import Env, env_source
+from clipper.envs.make import env_source
+from clipper.envs.names import Env
 from clipper.envs.vector import VectorEnv
 from clipper.errors import NumericsError
 from clipper.faults import Fault, FaultLedger

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from clipper.agent_meta import made_plain
     from clipper.envs.contract import read_reward
     from clipper.envs.dropping import what_is_not_finite
-    from clipper.envs.make import env_source, needs_trust
+    from clipper.envs.make import env_source
+    from clipper.envs.names import needs_trust
     from clipper.fault_file import check_actions, read_fault
     from clipper.spaces import ObservationLayout
 

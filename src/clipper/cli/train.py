@@ -153,7 +153,7 @@ def closed_and_kept(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]
 
 def _trust(agent: Agent) -> str:
     """Returns what a command needs to import the environment that a file names."""
-    from clipper.envs.make import needs_trust
+    from clipper.envs.names import needs_trust
 
     return " --trust-env" if needs_trust(agent.env, agent.env_kwargs) else ""
 

@@ -19,7 +19,8 @@ from clipper.engine import kernels
 from clipper.envs.contract import read_reward
 from clipper.envs.dropping import Blocks
 from clipper.envs.ending import Ending
-from clipper.envs.make import Env, EnvSource
+from clipper.envs.make import EnvSource
+from clipper.envs.names import Env
 from clipper.envs.replay import in_order
 from clipper.envs.vector import VectorEnv
 from clipper.leaves import Float32, Rows

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clipper.envs.check_subject import Instance, Subject, describe_error
-from clipper.envs.make import Env
+from clipper.envs.names import Env
 from clipper.headless import headless_hint
 
 # those that need no window

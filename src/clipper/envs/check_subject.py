@@ -14,7 +14,9 @@ from typing import Any
 
 from clipper.envs.check_findings import FINDINGS, Coverage, Finding, Severity, as_json
 from clipper.envs.contract import begin, breach_of, fault
-from clipper.envs.make import Env, EnvSource, brief, where_raised
+from clipper.envs.make import EnvSource
+from clipper.envs.names import Env
+from clipper.envs.raised import brief, where_raised
 from clipper.errors import ClipperError, EnvironmentFault
 from clipper.randomness import EpisodeSeeds
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from clipper.envs.make import Env, brief, where_raised
+from clipper.envs.names import Env
+from clipper.envs.raised import brief, where_raised
 from clipper.errors import ClipperError, EnvironmentFault
 
 _OLD = "docs/concepts/old-gym.md has a wrapper of fifteen lines for environments of the old gym."

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import importlib
 import json
-import re
 import sys
-import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -21,15 +15,21 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from clipper.config import ActorCriticConfig, ImageLayout
-from clipper.configs import CONFIGS
-from clipper.envs.atari import describe_game, is_atari, is_raw, make_game, register_games
-from clipper.envs.library import LibraryEnv, is_library, load_library
+from clipper.envs.atari import describe_game, is_atari, is_raw
+from clipper.envs.library import is_library
+from clipper.envs.names import (
+    Env,
+    imports_what_it_names,
+    limited,
+    make_named,
+    resolve,
+    unknown_name,
+)
 from clipper.envs.probe import depends_on_past
-from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown, nearest
-from clipper.presets import GENERIC, PRESETS, nearest_id
+from clipper.envs.raised import brief, where_raised
+from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown
 from clipper.settings import read_settings
 
-Env = gymnasium.Env[Any, Any]
 Wrapper = Callable[[Env], Env]
 EnvLike = str | Callable[..., Env] | Env
 
@@ -78,7 +78,7 @@ class EnvSource:
 
     def describe(self) -> list[str]:
         """Returns lines that say what is done to an environment before anything of the user's."""
-        spec = _resolve(self.name) if self.is_named and is_atari(self.name) else None
+        spec = resolve(self.name) if self.is_named and is_atari(self.name) else None
         return describe_game(spec, self.env_kwargs) if isinstance(spec, EnvSpec) else []
 
     @property
@@ -98,7 +98,7 @@ class EnvSource:
         Found by a probe, once, and only of environments that are registered as deterministic: what
         a class or a wrapper of the user's remembers from one episode to the next may be meant.
         """
-        spec = _resolve(self.name) if self.is_named else None
+        spec = resolve(self.name) if self.is_named else None
         is_promised = isinstance(spec, EnvSpec) and not spec.nondeterministic
         return is_promised and depends_on_past(self.make)
 
@@ -174,7 +174,7 @@ class EnvSource:
                 parts.append(f"max_episode_steps={self.max_episode_steps}")
             made = ", ".join(parts)
             return ["from clipper.envs.make import env_source", f"env = env_source({made}).make()"]
-        if isinstance(_resolve(self.name), EnvSpec):
+        if isinstance(resolve(self.name), EnvSpec):
             if self.max_episode_steps is not None:
                 kwargs.append(f"max_episode_steps={self.max_episode_steps}")
             made = ", ".join([repr(self.name), "disable_env_checker=True", *kwargs])
@@ -198,8 +198,8 @@ class EnvSource:
 
     def _make(self, kwargs: dict[str, Any]) -> Env:
         if self.maker is not None:
-            return _limited(self.maker(**kwargs), self.max_episode_steps)
-        return _make_named(self.name, kwargs, self.max_episode_steps)
+            return limited(self.maker(**kwargs), self.max_episode_steps)
+        return make_named(self.name, kwargs, self.max_episode_steps)
 
 
 def close_all(envs: Sequence[Env]) -> None:
@@ -237,11 +237,11 @@ def env_source(
             raise ConfigError("env_kwargs must be empty when env is an instance, but are given.")
         spec, limit = env.spec, max_episode_steps
         name = spec.id if spec is not None else type(env.unwrapped).__qualname__
-        instance = _built(name, {}, lambda: _limited(env, limit), wrappers)
+        instance = _built(name, {}, lambda: limited(env, limit), wrappers)
         return EnvSource(name=name, env_kwargs={}, max_episode_steps=limit, instance=instance)
     if isinstance(env, str):
         _check_kwargs(kwargs)
-        _resolve(env)
+        resolve(env)
         return EnvSource(
             name=env,
             env_kwargs=kwargs,
@@ -260,34 +260,6 @@ def env_source(
         f"env must be a Gymnasium id, module:EnvId, a callable or a gymnasium.Env, "
         f"but is {type(env).__name__}."
     )
-
-
-def imports_what_it_names(name: str) -> bool:
-    """Returns True if making an environment of that name imports a module that a file could name.
-
-    Those are `module:EnvId` and the doors to the old gym, whose argument `env_id` is such a name; a
-    shared library runs code as well.
-    """
-    return ":" in name or name.startswith("GymV") or is_library(name)
-
-
-def needs_trust(name: str, kwargs: Mapping[str, Any]) -> bool:
-    """Returns True if an environment that a file describes is made only for who trusts the file.
-
-    Making it would import what the file names, or it has arguments that may name other files, as
-    MuJoCo's `xml_file` does.
-    """
-    return imports_what_it_names(name) or any(_may_name_a_file(value) for value in kwargs.values())
-
-
-def _may_name_a_file(value: Any) -> bool:
-    """True if a JSON value has a text in it that could lead to a file of the user's."""
-    if isinstance(value, str):
-        # a dot at the beginning: MuJoCo's tasks then look in the working directory
-        return value.startswith(".") or any(mark in value for mark in "/\\~:")
-    if isinstance(value, Mapping):
-        return any(_may_name_a_file(inner) for pair in value.items() for inner in pair)
-    return isinstance(value, (list, tuple)) and any(_may_name_a_file(inner) for inner in value)
 
 
 def episode_limit(env: Env) -> int | None:
@@ -369,126 +341,10 @@ def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
         ) from None
 
 
-def _resolve(name: str) -> EnvSpec | Callable[..., Env]:
-    """Returns the registered spec, or the callable that `module:Name` or a library's file names."""
-    if is_library(name):
-        limit = load_library(name).max_episode_steps
-        return lambda **kwargs: _limited(LibraryEnv(name, **kwargs), limit)
-    module_name, _, attribute = name.rpartition(":")
-    module = _import(module_name, name) if module_name else None
-    if module is None and is_atari(name):
-        register_games(name)
-    spec = _find_spec(attribute, name, module is None)
-    if spec is not None:
-        return spec
-    found = getattr(module, attribute, None)
-    if callable(found):
-        return found  # type: ignore[no-any-return]
-    known = [
-        k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, gymnasium.Env)
-    ]
-    raise EnvironmentUnknown(
-        f"{module_name} must register an environment {attribute!r} or hold a callable of that name, "
-        "but does neither.",
-        hint=nearest(attribute, known, prefix=f"{module_name}:"),
-    )
-
-
-def _import(module_name: str, name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
-            raise EnvironmentUnknown(
-                f"{name} must name a Python module, but {module_name!r} cannot be found.",
-                hint=f"run from the folder that holds {module_name.split('.')[0]}.py, or install it.",
-            ) from None
-        raise EnvironmentFault(
-            f"{module_name} must be importable, but it needs {error.name!r}, which is not installed."
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise EnvironmentFault(
-            f"{module_name} must be importable, but {brief(error)}.", hint=where_raised(error)
-        ) from error
-
-
-def _find_spec(env_id: str, name: str, is_required: bool) -> EnvSpec | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return gymnasium.spec(env_id)
-    except gymnasium.error.Error:
-        if is_required:
-            raise _unknown(name) from None
-        return None
-
-
-def _unknown(env_id: str) -> EnvironmentUnknown:
-    known = [k for k in gymnasium.registry if not k.startswith(("phys2d/", "tabular/", "GymV"))]
-    base, _, version = env_id.rpartition("-v")
-    base = base if version.isdecimal() else env_id
-    versions = sorted(
-        (k for k in known if base and re.fullmatch(re.escape(base) + r"-v\d+", k, re.IGNORECASE)),
-        key=lambda k: int(k.rpartition("-v")[2]),
-    )
-    found = "is unknown to Gymnasium"
-    if versions and versions[-1].lower() == env_id.lower():
-        hint = f"did you mean {versions[-1]}?"
-    elif versions and version.isdecimal() and int(version) < int(versions[-1].rpartition("-v")[2]):
-        found, hint = "is an old version that Gymnasium no longer ships", f"use {versions[-1]}."
-    elif versions:
-        found, hint = "is not the name of a version", f"use {versions[-1]}."
-    elif game := re.fullmatch(r"(\w+?)(NoFrameskip|Deterministic)-v\d", env_id):
-        hint = f"the game is ALE/{game[1]}-v5, which Clipper preprocesses itself."
-    elif env_id.partition("/")[0] in ("paper", "generic", *CONFIGS):
-        preset = {**PRESETS, **GENERIC}.get(env_id)
-        found = "is a preset" if preset is not None else "looks like a preset"
-        other = nearest_id(env_id, [*PRESETS, *GENERIC])
-        hint = other or "`clipper presets` lists them."
-        if preset is not None:
-            algorithm = "" if preset.algorithm == "ppo" else f"--algo {preset.algorithm} "
-            hint = f"name the environment, and give it {algorithm}--preset {env_id}."
-    else:
-        hint = nearest_id(env_id, known) or "for an environment of your own write module:EnvId."
-    return EnvironmentUnknown(f"{env_id!r} must name an environment, but {found}.", hint=hint)
-
-
-def _make_named(name: str, kwargs: dict[str, Any], max_episode_steps: int | None) -> Env:
-    found = _resolve(name)
-    if not isinstance(found, EnvSpec):
-        return _limited(found(**kwargs), max_episode_steps)
-    spec = copy.deepcopy(found)
-    # the checkers cost 5 to 10 % of a step; Clipper makes their checks on whole blocks
-    spec.order_enforce = False
-    spec.disable_env_checker = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        if is_atari(spec.id) and not is_raw(kwargs):
-            return make_game(spec, kwargs, max_episode_steps)
-        return gymnasium.make(spec, max_episode_steps=max_episode_steps, **kwargs)
-
-
-def _limited(env: Env, max_episode_steps: int | None) -> Env:
-    """Returns the environment with this limit in place of those it carries."""
-    if max_episode_steps is None:
-        return env
-    while isinstance(env, TimeLimit):
-        env = env.env
-    outer = env
-    while isinstance(outer, gymnasium.Wrapper):
-        while isinstance(outer.env, TimeLimit):
-            outer.env = outer.env.env
-        outer = outer.env
-    return TimeLimit(env, max_episode_steps)
-
-
 def _fault(name: str, kwargs: Mapping[str, Any], error: BaseException) -> Exception:
     text = str(error)
     if isinstance(error, gymnasium.error.DeprecatedEnv) or "gymnasium-robotics" in text:
-        return _unknown(name)
+        return unknown_name(name)
     for extra, marks in _EXTRAS.items():
         missing = isinstance(error, (ImportError, gymnasium.error.DependencyNotInstalled))
         if missing and any(mark.lower() in f"{text} {name}".lower() for mark in marks):
@@ -500,19 +356,3 @@ def _fault(name: str, kwargs: Mapping[str, Any], error: BaseException) -> Except
     return EnvironmentFault(
         f"{name} must be buildable{given}, but {brief(error)}.", hint=where_raised(error)
     )
-
-
-def brief(error: BaseException) -> str:
-    # Gymnasium appends what it was asked for, which our message says already
-    if isinstance(error, SystemExit):
-        return "it called sys.exit"
-    text = str(error).strip().partition(" was raised from the environment creator")[0].splitlines()
-    return f"it raised {type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
-
-
-def where_raised(error: BaseException) -> str | None:
-    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
-    if not frames or frames[-1].filename == gymnasium.envs.registration.__file__:
-        return None
-    last = frames[-1]
-    return f"raised in {last.filename}, line {last.lineno}."

@@ -21,7 +21,8 @@ from clipper.action_layout import ActionLayout
 from clipper.envs.contract import fault, first_obs, read_reward
 from clipper.envs.dropping import NotFinite
 from clipper.envs.ending import Ending as Ending
-from clipper.envs.make import Env, EnvSource, close_all, episode_limit
+from clipper.envs.make import EnvSource, close_all, episode_limit
+from clipper.envs.names import Env
 from clipper.envs.replay import ReplayableEnvs
 from clipper.errors import EnvironmentFault, SpaceError
 from clipper.metrics import Episode

@@ -12,7 +12,8 @@ from gymnasium.utils.env_checker import check_env
 
 import clipper
 from clipper.envs.library import LibraryEnv
-from clipper.envs.make import env_source, episode_limit, imports_what_it_names
+from clipper.envs.make import env_source, episode_limit
+from clipper.envs.names import imports_what_it_names
 from clipper.errors import ClipperError, EnvironmentFault, EnvironmentUnknown, SpaceError
 from libraries import walk
 

@@ -15,7 +15,8 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.wrappers import TimeLimit
 
-from clipper.envs.make import Env, env_source, episode_limit, imports_what_it_names
+from clipper.envs.make import env_source, episode_limit
+from clipper.envs.names import Env, imports_what_it_names
 from clipper.envs.vector import spaces_of
 from clipper.errors import ClipperError, ConfigError, EnvironmentFault, EnvironmentUnknown
 
