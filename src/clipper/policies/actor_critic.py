@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.action_layout import ActionLayout
-from clipper.errors import ConfigError
 from clipper.leaves import Rows
 from clipper.policies.accelerator import Accelerator, Play
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.images import FEW_ROWS, ImageNetwork, module_inputs, numbers_of, vector_of
+from clipper.policies.network_check import checked_width
 from clipper.policies.networks import MLPNetwork
 from clipper.policies.normalize import ObservationNormalizer
 from clipper.randomness import Purpose, normal, uniform
@@ -74,7 +74,9 @@ class ActorCritic(nn.Module):
             obs_layout.images and not values_per_action and not has_own_values
         )
         self._rows_at_once = _IMAGES_AT_ONCE if obs_layout.images else _ROWS_AT_ONCE
-        num_outputs = self._check_network()
+        num_outputs = checked_width(
+            network, obs_layout, self.distribution, self._takes_rows, values_per_action
+        )
         self.log_std: nn.Parameter | None = None
         if isinstance(self.distribution, DiagonalGaussian) and num_outputs == action_layout.size:
             self.log_std = nn.Parameter(torch.full((action_layout.size,), float(log_std_init)))
@@ -112,38 +114,6 @@ class ActorCritic(nn.Module):
     def is_bf16(self) -> bool:
         """True if the network computes in bfloat16, or holds its parameters in it."""
         return self._has_bf16_products or self.dtype == torch.bfloat16
-
-    def _check_network(self) -> int:
-        """Returns the width of the network's parameters, after one trial on two rows of zeros."""
-        network, distribution = self.network, self.distribution
-        outputs = distribution.num_outputs
-        allowed = (outputs, distribution.num_params)
-        wanted = " or ".join(str(n) for n in sorted(set(allowed)))
-        num_values = outputs if self.values_per_action else 1
-        values_shape = f"[M, {outputs}]" if self.values_per_action else "[M]"
-        first = next(network.parameters(), None)
-        if first is None:
-            raise ConfigError("a module must have parameters to learn, but has none.")
-        zeros = torch.from_numpy(self.obs_layout.new_rows(2)).to(first.device)
-        if not self.obs_layout.images:
-            zeros = zeros.to(first.dtype)
-        given = zeros if self._takes_rows else module_inputs(self.obs_layout, zeros, first.dtype)
-        law = (
-            f"a module must return (params [M, {wanted}], values {values_shape}) for observations "
-            f"{_input_shapes(self.obs_layout)}"
-        )
-        modes = [(module, module.training) for module in network.modules()]
-        network.eval()
-        try:
-            with torch.no_grad():
-                found = network(given)
-        except Exception as error:
-            raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
-        finally:
-            # one by one: a part that the user froze with eval() stays so
-            for module, was_training in modes:
-                module.training = was_training
-        return _width(found, law, allowed, num_values)
 
     def use_precision(self, precision: str) -> Self:
         """Makes the network's products bfloat16 (`bf16`) or leaves them as its parameters are.
@@ -475,45 +445,3 @@ def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...
     if images.ndim == 4 and len(images) >= FEW_ROWS:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, *others
-
-
-def _input_shapes(layout: ObservationLayout) -> str:
-    """Returns what a module is given, as in `[M, 4]` or `{camera: [M, 3, 64, 64]}`."""
-    size = layout.module_size
-    if isinstance(size, int):
-        return f"[M, {size}]"
-    if isinstance(size, tuple):
-        return f"[M, {', '.join(map(str, size))}]"
-    parts = (f"{name}: [M, {', '.join(map(str, shape))}]" for name, shape in size.items())
-    return f"{{{', '.join(parts)}}}"
-
-
-def _width(found: Any, law: str, allowed: tuple[int, int], num_values: int) -> int:
-    """Returns how many parameters a network put out for each of two rows, if it did as it must."""
-    # a tensor of two rows could be unpacked like a pair
-    is_pair = isinstance(found, (tuple, list)) and len(found) == 2
-    if not is_pair or not all(isinstance(part, Tensor) for part in found):
-        raise ConfigError(
-            f"{law}, but returned {_shown(found)}.",
-            hint="end forward with `return params, values`.",
-        )
-    params, values = found
-    if (
-        params.ndim != 2
-        or len(params) != 2
-        or params.shape[1] not in allowed
-        or values.numel() != 2 * num_values
-    ):
-        raise ConfigError(
-            f"{law}, but returned {list(params.shape)} and {list(values.shape)} for 2 rows."
-        )
-    return int(params.shape[1])
-
-
-def _shown(found: object) -> str:
-    if isinstance(found, Tensor):
-        return f"one tensor {list(found.shape)}"
-    if isinstance(found, (tuple, list)):
-        kinds = ", ".join(type(part).__name__ for part in found)
-        return f"a {type(found).__name__} of {len(found)} ({kinds})"
-    return f"a {type(found).__name__}"
