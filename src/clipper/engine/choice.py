@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipper.config import Config
 from clipper.config_ppo import PPOConfig
-from clipper.engine import mixed, native
+from clipper.engine import mixed, native_policy
 from clipper.engine.devices import threads_for
 from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine
@@ -106,4 +106,4 @@ def _refused(objection: str) -> ConfigError:
 
 def _objection(policy: ActorCritic) -> str | None:
     """Returns why the native engine does not train a policy, or None if it does."""
-    return "precision is bf16" if policy.is_bf16 else native.covers(policy)
+    return "precision is bf16" if policy.is_bf16 else native_policy.covers(policy)
