@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from clipper.action_layout import ActionLayout
 from clipper.block_checks import check_finite
 from clipper.cut_rollout import cut_off, joined_in_time, judged
 from clipper.envs.dropping import too_often
-from clipper.errors import EnvironmentFault, InvariantBreach
+from clipper.errors import EnvironmentFault
 from clipper.faults import MOST_FAULTS, Fault, FaultLedger
 from clipper.pace import Pace, arriving
 from clipper.policies.actor_critic import ActorCritic
@@ -29,28 +29,10 @@ from clipper.randomness import EpisodeSeeds
 from clipper.rollout import Rollout, block_shapes
 from clipper.scoring import Score
 from clipper.spaces import ObservationLayout
+from clipper.whereabouts import Whereabouts, at_first
 from clipper.worker_handle import Worker, WorkerLost
 
 _LOG = logging.getLogger("clipper")
-
-# of an episode longer than this the actions are not kept
-_MOST_ACTIONS = 200_000
-# rollouts whose actions are sorted by episode at once: after every one it takes a percent of CartPole
-_MOST_RECENT = 32
-
-
-# where the episodes of a rollout ended, [F, 2] of steps and environments, and its actions, [T, K, A]
-_Played = tuple[NDArray[np.int64], NDArray[Any]]
-
-
-class _Point(NamedTuple):
-    """Where the environments of a share were after so many steps; see `SupervisedShare`."""
-
-    steps: int
-    standing: dict[str, NDArray[Any]] | None
-    since: list[list[NDArray[Any]]]
-    recent: list[_Played]
-    obs: NDArray[Any] | None
 
 
 class SupervisedShare:
@@ -87,12 +69,7 @@ class SupervisedShare:
         self._ledger = ledger
         self.faults: list[Fault] = []
         self.worker = make()
-        self._standing: dict[str, NDArray[Any]] | None = None
-        self._since: list[list[NDArray[Any]]] = [[] for _ in share]
-        self._recent: list[_Played] = []
-        # observations that the environments are in, or None if the worker alone knows
-        self._obs: NDArray[Any] | None = None
-        self._marked = self._now(0)
+        self._where = Whereabouts(len(share))
         # whether the worker took a lost one's place since
         self._is_new = False
         self._question: tuple[dict[str, Any], int, bool] = ({}, 0, False)
@@ -127,10 +104,10 @@ class SupervisedShare:
             except WorkerLost as lost:
                 kept = self._after(lost, policy, steps, left)
             else:
-                self._standing = columns.pop("standing")
+                self._where.standing = columns.pop("standing")
                 self.note_dropped(columns.pop("faults"))
                 parts.append(_rollout(columns))
-                self._remember(parts[-1])
+                self._where.remember(parts[-1])
                 return joined_in_time(parts)
             if kept is not None:
                 parts.append(kept)
@@ -177,16 +154,15 @@ class SupervisedShare:
         while True:
             self._pace.begin()
             try:
-                found, self._standing, faults = self.worker.receive(self._wrong_in_play)
+                found, standing, faults = self.worker.receive(self._wrong_in_play)
             except WorkerLost as lost:
                 self._count(self._fault_in_score(lost), lost)
             else:
+                self._where.begin(standing)
                 self.note_dropped(faults)
-                self._since, self._obs = [[] for _ in self.share], None
-                self._recent.clear()
                 return found
-            before = self._before_first() if self._standing is None else self._standing
-            self._standing = {**before, "episodes": before["episodes"] + most}
+            before = self._where.now()
+            self._where.begin({**before, "episodes": before["episodes"] + most})
             try:
                 self._replace(steps)
                 self.worker.board.place[:] = 0
@@ -217,31 +193,19 @@ class SupervisedShare:
                 fault = self._fault_in_replay(lost)
                 self._count(fault, lost)
                 why = f"the environments of a worker that {fault.how} began new episodes"
-                self._standing = {**self._before_first(), "episodes": state["episodes"] + 1}
+                self._where.begin({**at_first(len(self.share)), "episodes": state["episodes"] + 1})
                 self._replace(int(state["steps"][0]))
             if "episodes" in state:
                 self.worker.ask("state", int(state["steps"][0]))
-                self._stand_at(self.worker.receive())
+                self._where.take(self.worker.receive())
         except WorkerLost as lost:
             raise self.worker.as_error(lost) from lost
         return why
 
-    def _stand_at(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Takes over where its environments are, and their actions since the reset."""
-        self._standing = {name: state[name] for name in ("episodes", "lengths", "returns")}
-        since = np.split(state["actions"], np.cumsum(state["replayed"])[:-1])
-        self._since = [[actions] for actions in since]
-        self._recent.clear()
-        self._obs = state["obs"]
-
     def mark(self, steps: int) -> None:
         """Remembers this point in time for `state`, until the next one is marked."""
-        self._marked = self._now(steps)
+        self._where.mark(steps)
         self._is_new = False
-
-    def _now(self, steps: int) -> _Point:
-        since = [blocks.copy() for blocks in self._since]
-        return _Point(steps, self._standing, since, self._recent.copy(), self._obs)
 
     def state(
         self, steps: int, obs_layout: ObservationLayout, action_layout: ActionLayout
@@ -259,43 +223,19 @@ class SupervisedShare:
         Raises:
             InvariantBreach: Another point is asked for.
         """
-        point = self._marked
-        if point.steps != steps:
-            raise InvariantBreach(
-                f"a worker's environments must be known at step {steps}, but are at {point.steps}."
-            )
-        found: dict[str, NDArray[Any]] = {"steps": np.array([steps], dtype=np.int64)}
-        if point.standing is None:
+        found = self._where.marked(steps, obs_layout, action_layout)
+        if found is not None:
             return found
-        lengths = point.standing["lengths"]
-        none = np.zeros((0, action_layout.size), dtype=action_layout.dtype)
-        if point.obs is None:
-            try:
-                if not self._is_new:
-                    self.worker.ask("state", steps)
-                    return dict(self.worker.receive())
-            except WorkerLost as lost:
-                _LOG.warning(
-                    "%s is lost (it %s): its environments begin new episodes when the run goes on",
-                    self.worker.name, lost.how,
-                )  # fmt: skip
-            episodes = point.standing["episodes"] + 1
-            found |= {"episodes": episodes, "lengths": 0 * lengths, "replayed": 0 * lengths}
-            found["returns"] = 0.0 * point.standing["returns"]
-            found["obs"] = obs_layout.new_rows(len(self.share))
-            found["actions"] = none
-            return found
-        _sort_out(point.since, point.recent)
-        parts = []
-        for blocks, length in zip(point.since, lengths.tolist(), strict=True):
-            actions = np.concatenate([none, *blocks])
-            parts.append(actions[len(actions) - length :] if len(actions) >= length else none)
-        found |= {
-            "actions": np.concatenate(parts),
-            "replayed": np.array([len(part) for part in parts], dtype=np.int64),
-            "obs": point.obs,
-        }
-        return found | point.standing
+        try:
+            if not self._is_new:
+                self.worker.ask("state", steps)
+                return dict(self.worker.receive())
+        except WorkerLost as lost:
+            _LOG.warning(
+                "%s is lost (it %s): its environments begin new episodes when the run goes on",
+                self.worker.name, lost.how,
+            )  # fmt: skip
+        return self._where.marked_anew(obs_layout, action_layout)
 
     def _fault_in_replay(self, lost: WorkerLost) -> Fault:
         env, episode, seed, step, moves = self.worker.board.place.tolist()
@@ -330,15 +270,6 @@ class SupervisedShare:
             num_lost=1,
         )
 
-    def _before_first(self) -> dict[str, NDArray[Any]]:
-        """Returns where the environments of a worker are that has not told yet."""
-        num_envs = len(self.share)
-        return {
-            "episodes": np.zeros(num_envs, np.int64),
-            "lengths": np.zeros(num_envs, np.int64),
-            "returns": np.zeros(num_envs),
-        }
-
     def note_dropped(self, faults: list[Fault]) -> None:
         """Counts what went wrong in environments of the worker, which went on by themselves.
 
@@ -357,13 +288,11 @@ class SupervisedShare:
 
     def _replace(self, steps: int) -> None:
         """Starts another worker, in new episodes."""
-        assert self._standing is not None
         lost, self.worker, self._is_new = self.worker, self._make(), True
-        self._obs = None
         lost.ask_to_end()
         lost.end()
         self.worker.receive(arriving(self.worker.name, self._timeout))
-        self.worker.ask("begin", steps, self._standing["episodes"])
+        self.worker.ask("begin", steps, self._where.now()["episodes"])
         self.worker.receive(arriving(self.worker.name, self._timeout))
 
     def arrive(self) -> None:
@@ -389,7 +318,7 @@ class SupervisedShare:
         if row >= num_steps:  # all was collected, but not told
             row, env = num_steps - 1, 0
         num_envs = len(self.share)
-        before = self._standing or self._before_first()
+        before = self._where.now()
         shapes = block_shapes(num_steps, num_envs, policy.obs_layout, policy.action_layout)
         blocks = self.worker.board.arrays(shapes)
         done = blocks[3] | blocks[4]
@@ -409,13 +338,8 @@ class SupervisedShare:
             check_finite(kept, policy, *begun, self.share.start)
         # no episode that was begun is begun a second time
         num_begun = done[good : max(row, 0) + 1].sum(0)
-        self._standing = {
-            "episodes": standing["episodes"] + 1 + num_begun,
-            "lengths": np.zeros(num_envs, np.int64),
-            "returns": np.zeros(num_envs),
-        }
-        self._since = [[] for _ in self.share]
-        self._recent.clear()
+        episodes = standing["episodes"] + 1 + num_begun
+        self._where.begin({**at_first(num_envs), "episodes": episodes})
         return kept
 
     def _fault(
@@ -435,8 +359,7 @@ class SupervisedShare:
             step, played = row - int(ends[-1]), actions[ends[-1] + 1 : row + 1, env]
         else:
             step = int(before["lengths"][env]) + row + 1
-            _sort_out(self._since, self._recent)
-            played = np.concatenate([*self._since[env], actions[: row + 1, env]])
+            played = np.concatenate([*self._where.actions_of(env), actions[: row + 1, env]])
         return Fault(
             env=self.share.start + env,
             episode=episode,
@@ -463,32 +386,6 @@ class SupervisedShare:
                 f"{': ' + error.message if lost.error is not None else '.'}",
                 hint=error.hint,
             ) from lost
-
-    def _remember(self, rollout: Rollout) -> None:
-        """Keeps the actions of a rollout, of which a fault or a checkpoint may need the last ones."""
-        # not its flags: a life that was lost ends nothing
-        self._recent.append((rollout.final_at.numpy(), rollout.actions.numpy()))
-        self._obs = rollout.last_obs.numpy()
-        if len(self._recent) >= _MOST_RECENT:
-            _sort_out(self._since, self._recent)
-
-
-def _sort_out(since: list[list[NDArray[Any]]], recent: list[_Played]) -> None:
-    """Adds recent actions to those since the last resets and drops those of episodes that ended.
-
-    Args:
-        since: For each environment blocks of actions [n, A], in order; changed in place.
-        recent: Of rollouts, in order; emptied.
-    """
-    for final_at, actions in recent:
-        for i, blocks in enumerate(since):
-            ends = final_at[final_at[:, 1] == i, 0]
-            if len(ends):
-                blocks.clear()
-            blocks.append(actions[ends[-1] + 1 if len(ends) else 0 :, i])
-            if sum(map(len, blocks)) > _MOST_ACTIONS:
-                blocks.clear()
-    recent.clear()
 
 
 def _rollout(columns: dict[str, Any]) -> Rollout:
