@@ -9,6 +9,7 @@ import argparse
 import csv
 import dataclasses
 import glob
+import itertools
 import re
 import shlex
 import sys
@@ -395,3 +396,19 @@ def test_the_page_of_table_1_has_the_numbers_of_the_study() -> None:
             assert "| " + " | ".join(cells) + " |" in text
         else:
             assert "| " + " | ".join(cells[:3]) + " | |" in text
+
+
+def test_the_page_of_figure_3_has_the_numbers_of_the_study() -> None:
+    """A row of the page for each task, a column for each algorithm, with what others have read."""
+    text = (ROOT / "docs/tutorials/reproduce-the-paper.md").read_text()
+    with open(ROOT / "benchmarks/returns/figure3/table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7 * 6
+    for env, group in itertools.groupby(rows, lambda row: row["env"]):
+        cells = [env]
+        for row in group:
+            score, read = float(row["score"]), [float(n) for n in row["read"].split(";") if n]
+            cells.append(f"{score:,.0f}" if abs(score) >= 100 else f"{score:.1f}")
+            if read:
+                cells[-1] += f" ({', '.join(f'{n:,.0f}' for n in read)})"
+        assert f"| {' | '.join(cells)} |" in text

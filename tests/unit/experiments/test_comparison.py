@@ -254,7 +254,10 @@ def test_unequal_lengths_are_noted(tmp_path: Path) -> None:
     first = write_sweep(tmp_path / "one", {"a": {"E-v0": [1, 2]}})
     second = write_sweep(tmp_path / "two", {"b": {"E-v0": [1, 2]}}, steps=5000)
     found = compare(collect([first, second]))
-    assert any("1,000 and 5,000 steps" in note for note in found.notes)
+    (note,) = [note for note in found.notes if "equally long" in note]
+    assert note == "runs on E-v0 are not equally long: 1,000 and 5,000 steps"
+    nearly = write_sweep(tmp_path / "nearly", {"c": {"E-v0": [1, 2]}}, steps=1009)
+    assert not [n for n in compare(collect([first, nearly])).notes if "equally long" in n]
 
 
 def test_order_is_that_of_the_study(tmp_path: Path) -> None:
