@@ -5,14 +5,13 @@
     python benchmarks/speed/costs.py --readme
 
 A share is the time spent in the functions named here, over the whole time of training: both are taken
-in the same run, so that neither another run nor another machine's speed is in it. A sweep is timed with
-few runs and with more; what it adds to each is the difference, less what those runs took themselves.
+in the same run, so that neither another run nor another machine's speed is in it. A sweep, one run at a
+time, is timed beside the same runs by `clipper train`, one after another.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import pkgutil
 import statistics
@@ -48,8 +47,8 @@ is that they are clipped by: neither has a time of its own.
 CHECKED = ("CartPole-v1", "HalfCheetah-v5", "LunarLander-v3")
 SAVED = {"LunarLander-v3": 1_000_000, "HalfCheetah-v5": 1_000_000}
 """Tasks and steps of runs with checkpoints, as long as users' are: their rules go by the minute."""
-SWEPT = ("HalfCheetah-v5", 200_000, (2, 6))
-"""Task, steps, and how many runs the shorter and the longer sweep have."""
+SWEPT = ("HalfCheetah-v5", 200_000, 3)
+"""Task, steps and number of runs of a sweep."""
 GOALS = {"checks": 0.03, "checkpoints": 0.01, "sweep": 0.02}
 
 
@@ -125,36 +124,25 @@ def checkpoints(task: str) -> dict[str, float]:
 
 
 def sweep(task: str) -> dict[str, float]:
-    """Returns what a sweep adds to each of its runs, over what the run takes."""
-    _, steps, numbers = SWEPT
-    spent, trained = [], []
-    for number in numbers:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [
-                *(
-                    Path(sys.executable).with_name("clipper"),
-                    "sweep",
-                    task,
-                    f"--seeds=0-{number - 1}",
-                ),
-                *("--jobs=1", f"--total-timesteps={steps}", "--eval-every=0"),
-                f"--out={folder}/s",
-            ]
-            began = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            spent.append(time.perf_counter() - began)
-            with open(Path(folder) / "s/results.csv", newline="") as file:
-                trained.append([float(row["wall_seconds"]) for row in csv.DictReader(file)])
-    more = numbers[1] - numbers[0]
-    runs = sum(trained[1]) - sum(trained[0])
-    added = (spent[1] - spent[0] - runs) / more
-    once = spent[0] - sum(trained[0]) - numbers[0] * added
-    return {
-        "share": added / (runs / more),
-        "seconds": added,
-        "of_seconds": runs / more,
-        "once": once,
-    }
+    """Returns what a sweep of runs takes over the same runs by `clipper train`, one after another."""
+    _, steps, number = SWEPT
+    clipper = str(Path(sys.executable).with_name("clipper"))
+    words = [f"--total-timesteps={steps}", "--eval-every=0"]
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = f"--seeds=0-{number - 1}"
+        swept = _seconds(clipper, "sweep", task, seeds, "--jobs=1", *words, f"--out={folder}/s")
+        alone = sum(
+            _seconds(clipper, "train", task, f"--seed={seed}", "--quiet", *words, f"--out={folder}")
+            for seed in range(number)
+        )
+    return {"share": swept / alone - 1, "seconds": swept - alone, "of_seconds": alone}
+
+
+def _seconds(*command: str) -> float:
+    """Returns how long a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
 
 
 KINDS: dict[str, tuple[Callable[[str], dict[str, float]], tuple[str, ...]]] = {
@@ -196,9 +184,8 @@ def line(kind: str, task: str, runs: list[dict[str, float]]) -> str:
     seconds = statistics.median(run["seconds"] for run in runs)
     whole = statistics.median(run["of_seconds"] for run in runs)
     goal = "met" if share <= GOALS[kind] else "missed"
-    more = f"; once {statistics.median(r['once'] for r in runs):.1f} s" if "once" in runs[0] else ""
     return (
-        f"| {kind} | {task} | {seconds:.2g} s of {whole:.3g} s{more} "
+        f"| {kind} | {task} | {seconds:.2g} s of {whole:.3g} s "
         f"| {share:.2%} | <= {GOALS[kind]:.0%}: {goal} |"
     )
 
