@@ -22,9 +22,8 @@ from clipper.config_acer import ACERConfig
 from clipper.errors import FileError
 from clipper.policies.actor_critic import ActorCritic
 
-_STATE_KEYS = {"format", "training", "rows", "device"}
-# where parameters were frozen there are their names too
-_FROZEN = "frozen"
+# the last is left out where nothing is
+_STATE_KEYS = {"format", "training", "rows", "device", "frozen"}
 _ROWS = {"metrics", "episodes"}
 _LARGEST = 2**62
 # the part of an algorithm's state whose tensors come and grow with what is remembered
@@ -37,11 +36,9 @@ def check_state(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
     Raises:
         FileError: Something is missing, unknown or of the wrong type.
     """
-    state = {_FROZEN: [], **checkpoint.state}
+    state = {"frozen": [], **checkpoint.state}
     rows = state.get("rows")
-    is_good = (
-        set(state) == {*_STATE_KEYS, _FROZEN} and isinstance(rows, dict) and set(rows) == _ROWS
-    )
+    is_good = set(state) == _STATE_KEYS and isinstance(rows, dict) and set(rows) == _ROWS
     if not is_good or not all(type(n) is int and 0 <= n < _LARGEST for n in (rows or {}).values()):
         raise FileError(
             f"{where} must have a checkpoint with {', '.join(sorted(_STATE_KEYS))}, "

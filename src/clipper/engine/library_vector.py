@@ -110,9 +110,11 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if isinstance(seed, list | tuple) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
             seeds = _read_seeds(seed, self.num_envs)
         else:
-            seeds = [None if seed is None else _read_seed(seed, seed)] * self.num_envs
-            if seeds[0] is not None and begins.all():
-                self._start(seeds[0])
+            own = None if seed is None else _read_seed(seed, seed)
+            seeds = [own] * self.num_envs
+            if own is not None and begins.all():
+                self._start(own)  # as if just made
+                seeds = [None] * self.num_envs
         for i in np.flatnonzero(begins).tolist():
             own = seeds[i]
             if own is not None:

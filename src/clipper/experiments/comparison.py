@@ -288,7 +288,8 @@ def _note_seeds(
         # whole rollouts are a little longer than what was asked for
         if steps[-1] > _SAME_LENGTH * steps[0]:
             lengths.setdefault(" and ".join(f"{n:,.0f}" for n in steps), []).append(env)
-    notes += [f"runs on {', '.join(e)} are not equally long: {w} steps" for w, e in lengths.items()]
+    for words, envs in lengths.items():
+        notes.append(f"runs on {', '.join(envs)} are not equally long: {words} steps")
 
 
 def _ranges(
