@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -529,6 +532,20 @@ def test_a_network_that_does_not_fit_is_our_error(module: Any) -> None:
     """Wrong outputs, sizes, or no network at all: one sentence with the interface that is wanted."""
     with pytest.raises(ConfigError, match="module"):
         agent_for(Seen, module=module)
+
+
+def test_an_agent_that_is_held_at_exit_says_nothing() -> None:
+    """What a hook of the interpreter still refers to when it ends is no leak that a user should read of."""
+    code = """
+        import gc, clipper
+        agent = clipper.PPO("CartPole-v1", total_timesteps=256)
+        gc.callbacks.append(lambda phase, info: agent)
+        agent.train(progress=False)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout + ended.stderr == ""
 
 
 def test_an_environment_without_end_cannot_hold_up_training() -> None:
