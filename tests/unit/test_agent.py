@@ -535,7 +535,7 @@ def test_a_network_that_does_not_fit_is_our_error(module: Any) -> None:
 
 
 def test_an_agent_that_is_held_at_exit_says_nothing() -> None:
-    """What a hook of the interpreter still refers to when it ends is no leak that a user should read of."""
+    """What a hook of the interpreter still refers to when it ends is no leak to read of."""
     code = """
         import gc, clipper
         agent = clipper.PPO("CartPole-v1", total_timesteps=256)
