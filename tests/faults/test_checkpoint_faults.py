@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import time
@@ -546,6 +547,17 @@ def test_no_flipped_bit_is_taken_for_whole(count: int, member: str, two: Path) -
         damaged[bit // 8] ^= 1 << bit % 8
         assert_found(two, member, bytes(damaged))
     facts.note("flips", bits=count)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_flipped_bit_of_a_format_is_no_newer_version(member: str, two: Path) -> None:
+    """A digit that has become a larger one is damage, and the checkpoint before it is read."""
+    content = (two / "step-000000000002" / member).read_bytes()
+    (at,) = (found.end() - 1 for found in re.finditer(rb'"format\\?": ?\d', content))
+    for bit in range(8):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << bit
+        assert_found(two, member, bytes(damaged))
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
