@@ -224,9 +224,10 @@ def table() -> str:
         goal, worst_goal, published = GOALS[env]
         goals = f"{goal:,}" if worst_goal is None else f"{goal}, {worst_goal}"
         cpu_seconds = sum(float(row["cpu_seconds"]) for row in rows) / len(rows)
+        three_digits = float(f"{cpu_seconds:.3g}")
         lines.append(
             f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):,.1f} "
-            f"| {min(means):,.1f} | {goals} | {published} | {cpu_seconds:.3g} |"
+            f"| {min(means):,.1f} | {goals} | {published} | {three_digits:,g} |"
         )
     return "\n".join(lines)
 
