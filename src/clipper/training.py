@@ -89,7 +89,8 @@ class Trainer:
                         fault = self._evaluate_if_due(report, is_last=reason is not None)
                 except BaseException as error:
                     reason = None
-                    self._take_back(before, error)
+                    is_heard = isinstance(error, KeyboardInterrupt) and interrupt.number is not None
+                    self._take_back(before, None if is_heard else error)
                     break
                 metrics = report.metrics
                 try:
@@ -123,11 +124,11 @@ class Trainer:
             done = max(done, self.state.wall_seconds / rules.budget_seconds)
         return min(done, 1.0)
 
-    def _take_back(self, before: _Before, error: BaseException) -> None:
-        """Goes back to the last finished iteration and saves it; raises unless it was a signal."""
+    def _take_back(self, before: _Before, error: BaseException | None) -> None:
+        """Goes back to the last finished iteration and saves it; raises unless a signal was heard."""
         before.restore(self._algorithm, self.state)
         self.broken_at = before.mark
-        if not isinstance(error, KeyboardInterrupt):
+        if error is not None:
             self._save_after(error, before.algorithm, before.mark)
             raise error
         self._save(before.algorithm, before.mark)

@@ -152,6 +152,11 @@ class Share:
         return self._sampler.load_state_dict(state)
 
 
+def _traceback() -> str:
+    """Returns where what is being handled was raised, in letters that any file can hold."""
+    return traceback.format_exc().encode(errors="backslashreplace").decode()
+
+
 def main(words: list[int]) -> None:
     """Answers until nobody asks any more.
 
@@ -174,10 +179,10 @@ def main(words: list[int]) -> None:
                     found = share.answer(*pickle.loads(content))
                 answer: tuple[Any, ...] = ("answer", found)
             except ClipperError as error:
-                report = traceback.format_exc()
+                report = _traceback()
                 answer = ("error", type(error).__name__, error.message, error.hint, report)
             except Exception:
-                answer = ("error", "EnvironmentFault", "", None, traceback.format_exc())
+                answer = ("error", "EnvironmentFault", "", None, _traceback())
             answers.write(number, pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
     # what environments left behind, threads and windows, must not keep the process
     os._exit(0)

@@ -171,6 +171,14 @@ def test_what_only_the_environment_knows_is_said_before_a_run(clip: Clip) -> Non
 
 
 @pytest.mark.parametrize("verb", ["compare", "report"])
+def test_a_name_that_no_folder_can_have(verb: str, clip: Clip) -> None:
+    """What the file system does not take is an error of ours."""
+    found = clip(verb, "n" * 5000)
+    assert found.code in (2, 5)
+    assert found.err.startswith("error: ")
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
 def test_what_cannot_be_compared(verb: str, clip: Clip) -> None:
     """Missing and empty folders, files of something else: exit code 5 and what is meant."""
     Path("empty").mkdir()

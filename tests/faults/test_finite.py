@@ -55,6 +55,18 @@ def with_reward(value: Any) -> Callable[[Any], Any]:
     return lambda found: (found[0], value, *found[2:])
 
 
+def with_flags(*flags: Any) -> Callable[[Any], Any]:
+    return lambda found: (*found[:2], *flags, found[4])
+
+
+def raising(found: Any) -> Any:
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    raise Silent
+
+
 def without_part(found: Any) -> Any:
     return {k: v for k, v in found[0].items() if k != "clock"}, *found[1:]
 
@@ -70,6 +82,9 @@ BREACHES: dict[str, tuple[Callable[[Any], Any], type[ClipperError], str]] = {
     "reward None": (with_reward(None), EnvironmentFault, "the reward is None"),
     "reward in an array": (with_reward(np.ones(1)), EnvironmentFault, "an array of the shape (1,)"),
     "reward in words": (with_reward("1.0"), EnvironmentFault, "the reward is '1.0'"),
+    "an end in words": (with_flags("False", False), EnvironmentFault, "terminated is 'False'"),
+    "an end of None": (with_flags(False, None), EnvironmentFault, "truncated is None"),
+    "an error without words": (raising, EnvironmentFault, "it raised Silent"),
     "shape": (with_part("clock", np.zeros(2, np.float32)), EnvironmentFault, "part 'clock'"),
     "type": (with_part("clock", np.array(["a"])), EnvironmentFault, "part 'clock'"),
     "None": (with_part("clock", None), EnvironmentFault, "part 'clock'"),

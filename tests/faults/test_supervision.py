@@ -63,7 +63,7 @@ class Failing(DictEnv):
         if self.count == self.at and os.getpid() != self.home and self.lives.stat().st_size:
             self.lives.write_bytes(self.lives.read_bytes()[1:])
             if self.way == "raise":
-                raise OSError("the cable is out")
+                raise OSError("the cable is out \udcff")  # as of names that are not UTF-8
             if self.way == "exit":
                 os._exit(7)
             if self.way == "hang":

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 
 import clipper
 from clipper.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
@@ -72,6 +73,24 @@ def test_a_run_killed_in_its_first_seconds_goes_on(tmp_path: Path, straight: tor
     resumed.train(progress=False)
     assert resumed.inexact is None
     assert torch.equal(parameters(resumed), straight)
+
+
+def test_an_interrupt_that_nobody_sent_is_no_success(tmp_path: Path) -> None:
+    """A KeyboardInterrupt that the environment raises itself ends the run as an error; it is saved."""
+
+    class Interrupts(CartPoleEnv):
+        count = 0
+
+        def step(self, action: Any) -> Any:
+            self.count += 1
+            if self.count == 70:
+                raise KeyboardInterrupt
+            return super().step(action)
+
+    trained = agent(Interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(progress=False, run_dir=tmp_path / "run")
+    assert 0 < trained.step == saved_steps(tmp_path / "run")[-1] < SMALL["total_timesteps"]
 
 
 def test_a_callback_that_raises_loses_nothing(tmp_path: Path) -> None:

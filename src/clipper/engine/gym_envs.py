@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clipper.action_layout import ActionLayout
 from clipper.engine import kernels
-from clipper.envs.contract import read_reward
+from clipper.envs.contract import read_flag, read_reward
 from clipper.envs.dropping import Blocks
 from clipper.envs.ending import Ending
 from clipper.envs.make import EnvSource
@@ -133,8 +133,8 @@ class GymEnvs(VectorEnv):
         """Returns what a step gave besides the observation, which goes into the environment's row."""
         obs, reward, is_terminated, is_truncated, info = found
         reward = read_reward(reward)
-        is_terminated = bool(is_terminated)
-        is_truncated = bool(is_truncated)
+        is_terminated = read_flag(is_terminated, "terminated")
+        is_truncated = read_flag(is_truncated, "truncated")
         self.obs_layout.write(obs, self._rows[i])
         return reward, is_terminated, is_truncated, info
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clipper.envs.names import Env
-from clipper.envs.raised import brief, where_raised
+from clipper.envs.raised import brief, text_of, where_raised
 from clipper.errors import ClipperError, EnvironmentFault
 
 _OLD = "docs/concepts/old-gym.md has a wrapper of fifteen lines for environments of the old gym."
@@ -96,6 +96,21 @@ def read_reward(reward: Any) -> float:
     raise Breach("reward_type", _REWARD_LAW, f"the reward is {_shown_value(reward)}", _REWARD_HINT)
 
 
+def read_flag(flag: Any, name: str) -> bool:
+    """Returns `terminated` or `truncated` of a step as a bool; text and None are none.
+
+    Raises:
+        Breach: It is neither true nor false.
+    """
+    if isinstance(flag, (bool, np.bool_)):
+        return bool(flag)
+    array = np.asarray(flag)
+    if array.size == 1 and array.dtype.kind in "biuf" and array.item() in (0, 1):
+        return bool(array.item())
+    law = f"give True or False as {name} of every step"
+    raise Breach("step_result", law, f"{name} is {_shown_value(flag)}", f"return bool({name}).")
+
+
 def fault(
     name: str, call: str, error: BaseException, where: str, seed: int | None = None
 ) -> EnvironmentFault:
@@ -114,7 +129,7 @@ def fault(
         message = f"{name} must {breach.law}, but {breach.found} ({where})."
         return EnvironmentFault(message, hint=f"{breach.hint} {seeded}".strip())
     if isinstance(error, (ClipperError, TypeError, ValueError)) and _module(error, "clipper."):
-        problem = error.message if isinstance(error, ClipperError) else str(error)
+        problem = error.message if isinstance(error, ClipperError) else text_of(error)
         return EnvironmentFault(
             f"{name} must keep Gymnasium's contract in {call}, but {problem.rstrip('.')} ({where}).",
             hint=seeded or None,
@@ -129,7 +144,7 @@ def breach_of(call: str, error: BaseException) -> Breach | None:
     """Returns the part of the contract that was broken, where the error tells it."""
     if isinstance(error, Breach):
         return error
-    text = str(error)
+    text = text_of(error)
     refused = re.search(r"reset\(\) got an unexpected keyword argument '(seed|options)'", text)
     if isinstance(error, TypeError) and refused:
         law = "take seed and options in reset"

@@ -7,12 +7,23 @@ import traceback
 import gymnasium
 
 
+def text_of(error: BaseException) -> str:
+    """Returns what an error says in letters that any file and terminal can hold; "" if it cannot."""
+    try:
+        text = str(error)
+    except Exception:
+        return ""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def brief(error: BaseException) -> str:
     """Returns what was raised, in a line that follows `but`."""
     # Gymnasium appends what it was asked for, which our message says already
     if isinstance(error, SystemExit):
         return "it called sys.exit"
-    text = str(error).strip().partition(" was raised from the environment creator")[0].splitlines()
+    text = (
+        text_of(error).strip().partition(" was raised from the environment creator")[0].splitlines()
+    )
     return f"it raised {type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
 
 

@@ -18,7 +18,7 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from clipper.action_layout import ActionLayout
-from clipper.envs.contract import fault, first_obs, read_reward
+from clipper.envs.contract import fault, first_obs, read_flag, read_reward
 from clipper.envs.dropping import NotFinite
 from clipper.envs.ending import Ending as Ending
 from clipper.envs.make import EnvSource, close_all, episode_limit
@@ -107,8 +107,12 @@ class VectorEnv(ReplayableEnvs):
         for i, (env, action, row) in enumerate(columns):
             position[1] = i
             try:
-                obs, reward, is_terminated, is_truncated, info = env.step(action)
+                found: Any = env.step(action)
+                obs, reward, is_terminated, is_truncated, info = found
                 rewards[i] = reward = reward if type(reward) is float else read_reward(reward)
+                if type(is_terminated) is not bool or type(is_truncated) is not bool:
+                    is_terminated = read_flag(is_terminated, "terminated")
+                    is_truncated = read_flag(is_truncated, "truncated")
                 is_done = is_terminated or is_truncated
                 if is_done:
                     row = np.empty_like(row)
@@ -137,7 +141,8 @@ class VectorEnv(ReplayableEnvs):
             )
             reward = read_reward(reward)
             self.obs_layout.write(obs, self._rows[i])
-            is_done = is_terminated or is_truncated
+            is_terminated = read_flag(is_terminated, "terminated")
+            is_done = is_terminated or read_flag(is_truncated, "truncated")
         except (Exception, SystemExit) as error:
             raise self._fault(i, "step", error) from error
         if self.dropper is not None and not self.dropper.is_good(i, reward):

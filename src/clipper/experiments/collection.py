@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,8 @@ def collect(paths: Sequence[str | Path]) -> Collection:
 
 def _sweeps_in(place: Path) -> list[Path]:
     """Returns the sweeps' folders in a folder of sweeps, or else the path itself."""
-    if (place / RESULTS).exists():
+    # os.path's, for pathlib's raise at names that are too long
+    if os.path.exists(place / RESULTS) or not os.path.isdir(place):
         return [place]
     return [file.parent for file in sorted(place.glob(f"*/{RESULTS}"))] or [place]
 
@@ -141,7 +143,7 @@ def _renamed(one: Collection, names: Mapping[str, str]) -> Collection:
 
 
 def _from_one(place: Path) -> Collection:
-    if not place.exists():
+    if not os.path.exists(place):
         raise FileError(
             f"{place} must be a results file, a sweep's folder or a run folder, but does not exist.",
             hint="`clipper sweep` and `clipper train` make them.",
