@@ -307,6 +307,23 @@ def test_a_signal_during_a_save_waits_for_it(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / RUN / "checkpoints")[0].step == 0
 
 
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_waits_until_torch_is_loaded(number: signal.Signals, tmp_path: Path) -> None:
+    """An error out of the start of its C++ would end the process with SIGABRT: here it ends cleanly."""
+    (tmp_path / "torch.py").write_text(
+        f"import os, signal\nos.kill(os.getpid(), {int(number)})\nopen('loaded', 'w').close()\n"
+    )
+    words = "import sys; sys.argv = ['clipper', 'train', 'CartPole-v1']; "
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{words}from clipper.cli.main import entry; entry()"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (CODES[number], "stopped.\n")
+    assert (tmp_path / "loaded").exists()
+
+
 @ONE_OF_BOTH
 def test_a_second_signal_ends_it_at_once(number: signal.Signals, tmp_path: Path) -> None:
     """While the first one's save hangs, the second is gone within two seconds; the run goes on."""

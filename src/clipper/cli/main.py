@@ -10,13 +10,16 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from clipper import __version__
 from clipper.cli.arguments import Parser, UsageError
 from clipper.errors import ClipperError, nearest
+from clipper.interrupts import NUMBERS
 
 VERBS = {
     "train": "train an agent on an environment",
@@ -131,9 +134,32 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+class _WaitsForTorch(PathFinder):
+    """Has SIGINT and SIGTERM wait until torch is loaded: raised within its C++, they end in SIGABRT."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = super().find_spec(name, path, target) if name == "torch" else None
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            load = spec.loader.exec_module
+
+            def load_undisturbed(module: ModuleType) -> None:
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+                try:
+                    load(module)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+            vars(spec.loader)["exec_module"] = load_undisturbed
+        return spec
+
+
 def entry() -> NoReturn:
     """Runs the process's command line and exits."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.meta_path.insert(0, _WaitsForTorch)
     sys.exit(main())
 
 
