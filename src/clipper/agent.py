@@ -38,7 +38,7 @@ from clipper.presets import choose_preset
 from clipper.profiling import NO_STOPWATCH, Stopwatch
 from clipper.progress import ProgressDisplay
 from clipper.randomness import Purpose, normal, uniform
-from clipper.run_folder import RunFolder
+from clipper.run_folder import RunFolder, writable_path
 from clipper.settings import read_duration
 from clipper.spaces import ObservationLayout
 from clipper.stepping import Stepping
@@ -299,7 +299,7 @@ class Agent:
         )
         profiler = Stopwatch() if profile else NO_STOPWATCH
         if run_dir is not None:
-            self._run.open_folder(Path(run_dir), self.describe())
+            self._run.open_folder(writable_path(run_dir), self.describe())
         else:
             self._run.go_on_in_folder()
         try:

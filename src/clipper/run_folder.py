@@ -59,6 +59,21 @@ def check_name(name: str) -> str:
     return name
 
 
+def writable_path(place: str | Path) -> Path:
+    """Returns the path of a folder that a run may write, which stands in lines of logs and commands.
+
+    Raises:
+        FileError: It is empty, or has control characters.
+    """
+    if not str(place) or re.search(r"[\x00-\x1f\x7f]", str(place)):
+        raise FileError(
+            f"a folder must have a name without line ends and other control characters, "
+            f"but is {str(place)[:_LONGEST]!r}.",
+            hint="`.` is the working directory.",
+        )
+    return Path(place)
+
+
 def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Path:
     """Returns a folder `out/env/name-seed` made for a new run; numbered without a name.
 
@@ -66,7 +81,7 @@ def new_run_path(out: Path, env_folder: str, name: str | None, seed: int) -> Pat
         FileError: The name is taken (the hint resumes it), leads elsewhere by a link, or the folder
             cannot be made.
     """
-    parent = out / env_folder
+    parent = writable_path(out) / env_folder
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _refuse_link(parent)

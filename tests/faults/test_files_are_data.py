@@ -373,6 +373,21 @@ def test_a_path_that_no_system_takes_is_our_error(name: str, tmp_path: Path) -> 
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("place", ["", "a\nb", "a/\x1b[2J"])
+def test_a_folder_that_breaks_a_line_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name would stand in commands to copy, and in the lines of logs; an empty one is no folder."""
+    monkeypatch.chdir(tmp_path)
+    agent = clipper.PPO("CartPole-v1", **SMALL)
+    with pytest.raises(ClipperError, match="control characters"):
+        agent.train(run_dir=place, progress=False)
+    if place:
+        with pytest.raises(ClipperError, match="control characters"):
+            new_run_path(Path(place), "E", None, 0)
+    assert left_in(tmp_path) == []
+
+
 def test_a_folder_of_runs_that_is_a_link_is_refused(tmp_path: Path) -> None:
     """Below --out no link is followed, for it may lead anywhere; --out itself is the user's choice."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
