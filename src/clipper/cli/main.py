@@ -19,7 +19,7 @@ from typing import NoReturn
 from clipper import __version__
 from clipper.cli.arguments import Parser, UsageError
 from clipper.errors import ClipperError, nearest
-from clipper.interrupts import NUMBERS
+from clipper.interrupts import handled
 
 VERBS = {
     "train": "train an agent on an environment",
@@ -146,11 +146,11 @@ class _WaitsForTorch(PathFinder):
             load = spec.loader.exec_module
 
             def load_undisturbed(module: ModuleType) -> None:
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
-                try:
+                heard: list[int] = []
+                with handled(lambda number, frame: heard.append(number)):
                     load(module)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                for number in heard:
+                    signal.raise_signal(number)
 
             vars(spec.loader)["exec_module"] = load_undisturbed
         return spec

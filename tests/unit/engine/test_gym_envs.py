@@ -237,7 +237,6 @@ ODD: dict[str, Callable[[Step], Any]] = {
     "numpy flags": lambda found: (*found[:2], np.bool_(True), np.bool_(False), found[4]),
     "flags 1 and 0": with_part(2, 1),
     "flags of no dimension": with_part(3, np.array(True)),
-    "no flag": with_part(2, None),
     "both": lambda found: (*found[:2], True, True, found[4]),
     "no info": with_part(4, None),
     "NaN": with_part(1, float("nan")),
@@ -262,6 +261,7 @@ def stops(found: Step) -> Any:
 
 FAULTS: dict[str, Callable[[Step], Any]] = {
     "it raises": raises,
+    "no flag": with_part(2, None),
     "it raises StopIteration": stops,
     "four values": lambda found: found[:4],
     "six values": lambda found: (*found, 1),
