@@ -217,16 +217,17 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
 
 
 DEAF = """
-import collections, itertools
+import collections, itertools, os
 from gymnasium.envs.classic_control import CartPoleEnv
 class Deaf(CartPoleEnv):
     steps = 0
     def step(self, action):
         Deaf.steps += 1
         if Deaf.steps > 500:
-            open("deaf", "w").close()
-            # a loop in C that looks at no signal and keeps all other threads from running
-            collections.deque(itertools.repeat(0), maxlen=0)
+            # a loop in C that looks at no signal and keeps all other threads from running; it makes
+            # the folder itself, so that no signal sent after that is heard before the loop begins
+            began = map(os.mkdir, ["deaf"])
+            collections.deque(itertools.chain(began, itertools.repeat(0)), maxlen=0)
         return super().step(action)
 """
 
