@@ -126,6 +126,12 @@ class ActionLayout:
             actions = actions + self._start
         return list(actions.astype(self.space.dtype).reshape(shape))
 
+    def drawn(self, count: int, generator: np.random.Generator) -> NDArray[Any]:
+        """Returns sampled actions [count, A]: standard normal numbers, or every category alike."""
+        if self.kind == "box":
+            return generator.standard_normal((count, self.size), dtype=np.float32)
+        return generator.integers(0, self.num_categories or 2, (count, self.size))
+
     def saturation(self, actions: NDArray[Any]) -> float | None:
         """Returns the share of bounded numbers sampled outside the bounds, or None if not box."""
         if self.kind != "box":

@@ -190,3 +190,16 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(
     assert {row["episode_length"] for row in episodes} == {"30"}
     steps = [int(row["step"]) for row in rows_without_times(stopped / "metrics.csv")]
     assert steps == [80, 160, 240, 320, 400]
+
+
+@pytest.mark.parametrize("env", [Seeded, NumpyGlobal, Unseeded])
+def test_what_no_seed_decides_is_found_at_the_end_of_an_episode(
+    env: type[Walk], tmp_path: Path
+) -> None:
+    """Stopped where every episode has just begun, alike every time: nothing to replay, but found."""
+    agent = resumed_and_straight(env, tmp_path, num_steps=30, minibatch_size=30)
+    if env is Seeded:
+        assert agent.inexact is None
+        assert differences(tmp_path / "stopped", tmp_path / "straight") == []
+    else:
+        assert "2 of 2 environments do not repeat an episode" in str(agent.inexact)

@@ -6,6 +6,7 @@ gives a number which is not finite may be let go on: see `clipper.envs.dropping`
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class ReplayableEnvs(ABC):
 
     # an episode longer than this is not kept for replay: memory must not grow without end
     MAX_REPLAY_STEPS = 200_000
+    # where an episode has just begun there is nothing to replay; so many steps of it are tried twice
+    TRIED_STEPS = 64
+    # nobody waits for a slow simulator to be tried
+    MAX_TRIED_SECONDS = 1.0
 
     # of the episode each environment is in, [N]
     _returns: MutableSequence[float] | NDArray[np.float64]
@@ -353,22 +358,26 @@ class ReplayableEnvs(ABC):
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> str | None:
         """Replays every environment to the saved point.
 
+        An environment at the start of an episode has nothing to replay, so its seed is put to the
+        proof: the beginning of that episode is played twice, with actions drawn at random.
+
         Returns:
-            None if every environment reached the very observation and return that were saved;
-            otherwise why not, in words. Environments that did not are at the start of their next
-            episode.
+            None if every environment reached the very observation and return that were saved, and
+            those that were tried did the same twice; otherwise why not, in words. Environments that
+            did not reach theirs are at the start of their next episode.
         """
         log = self._no_actions(int(state["replayed"].max(initial=0)))
         self._log = [log]
-        failed = []
+        failed: list[int] = []
+        changing: list[str] = []
+        deadline = time.perf_counter() + self.MAX_TRIED_SECONDS
         start = 0
         for i in range(self.num_envs):
             count = int(state["replayed"][i])
             actions = state["actions"][start : start + count]
             start += count
-            self._episodes[i] = int(state["episodes"][i]) - 1
-            self._note_reset(i)
-            self._begin(i)
+            episode = int(state["episodes"][i])
+            self._begin_at(i, episode)
             complete = count == int(state["lengths"][i]) and self._replay(i, actions)
             if (
                 complete
@@ -376,16 +385,43 @@ class ReplayableEnvs(ABC):
                 and self._returns[i] == float(state["returns"][i])
             ):
                 log[len(log) - count :, i] = actions
+                if not count and time.perf_counter() < deadline:
+                    if not self._repeats(i, episode):
+                        changing.append(f"environment {self.first_env + i}, episode {episode}")
+                    self._begin_at(i, episode)
             else:
                 failed.append(i)
                 self._begin(i)
                 self._check_first(i)
-        if not failed:
-            return None
-        return (
-            f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
-            "observation and return and began new episodes"
-        )
+        reasons = []
+        if failed:
+            reasons.append(
+                f"{len(failed)} of {self.num_envs} environments could not be replayed to the same "
+                "observation and return and began new episodes"
+            )
+        if changing:
+            reasons.append(
+                f"{len(changing)} of {self.num_envs} environments do not repeat an episode when its "
+                f"seed and actions are given again ({changing[0]})"
+            )
+        return "; ".join(reasons) or None
+
+    def _begin_at(self, i: int, episode: int) -> None:
+        """Starts this episode in an environment, whatever was before."""
+        self._episodes[i] = episode - 1
+        self._note_reset(i)
+        self._begin(i)
+
+    def _repeats(self, i: int, episode: int) -> bool:
+        """Plays the beginning of an episode that has been started twice; False if the two differ."""
+        actions = self.action_layout.drawn(self.TRIED_STEPS, np.random.default_rng(episode))
+        found = []
+        for is_second in (False, True):
+            if is_second:
+                self._begin_at(i, episode)
+            self._replay(i, actions)
+            found.append((self.obs[i].tobytes(), float(self._returns[i]), int(self._lengths[i])))
+        return found[0] == found[1]
 
     def _no_actions(self, num_steps: int) -> NDArray[Any]:
         """Returns a block of zeros, [num_steps, N, A]."""

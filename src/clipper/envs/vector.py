@@ -185,10 +185,12 @@ class VectorEnv(ReplayableEnvs):
                 self._returns[i] += read_reward(reward)
                 if self._lives is not None:
                     self._lost_life(i, info)
+                is_terminated = read_flag(is_terminated, "terminated")
+                is_done = is_terminated or read_flag(is_truncated, "truncated")
             except (Exception, SystemExit):
                 return False
             self._lengths[i] += 1
-            if is_terminated or is_truncated:
+            if is_done:
                 return False
         return True
 

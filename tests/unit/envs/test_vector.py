@@ -849,6 +849,60 @@ def test_an_environment_that_raises_while_it_is_replayed_is_reported() -> None:
     assert second.load_state_dict(envs.state_dict()) is not None
 
 
+class Changes(Script):
+    """Begins every episode alike and then shows how often it was reset, whatever the seed."""
+
+    def __init__(self, shows: str) -> None:
+        super().__init__(length=99)
+        self.shows = shows
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(2, dtype=np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        _, reward, terminated, truncated, info = super().step(action)
+        resets, obs = len(self.seeds), np.zeros(2, dtype=np.float32)
+        if self.shows == "obs":
+            obs[1] = resets
+        elif self.shows == "reward":
+            reward = resets
+        else:
+            terminated = self.at == 10 + resets
+        return obs, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("shows", ["obs", "reward", "ending"])
+def test_a_seed_that_decides_nothing_is_found_where_no_episode_is_open(shows: str) -> None:
+    """At the start of an episode there is nothing to replay; it is tried twice instead."""
+    state = started(lambda: Changes(shows), num_envs=2).state_dict()
+    second = vector(lambda: Changes(shows), num_envs=2)
+    assert second.load_state_dict(state) == (
+        "2 of 2 environments do not repeat an episode when its seed and actions are given again "
+        "(environment 0, episode 0)"
+    )
+    # they go on from where they were, as far as that can be had
+    assert second.positions() == ([0, 0], [0, 0])
+
+
+def test_trying_leaves_an_environment_at_the_start_of_its_episode() -> None:
+    """What is tried is not counted: the episode is then played as it would have been."""
+    first = started("Pendulum-v1", num_envs=2, seed=8)
+    state = first.state_dict()
+    expected = played(first, 250)
+    second = vector("Pendulum-v1", num_envs=2, seed=8)
+    assert second.load_state_dict(state) is None
+    assert second.positions() == ([0, 0], [0, 0])
+    assert played(second, 250) == expected
+
+
+def test_a_slow_environment_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time is spent, nothing is said: nobody waits for a simulator."""
+    monkeypatch.setattr(VectorEnv, "MAX_TRIED_SECONDS", 0.0)
+    state = started(lambda: Changes("obs")).state_dict()
+    assert vector(lambda: Changes("obs")).load_state_dict(state) is None
+
+
 # ---- extras --------------------------------------------------------------------------------------
 
 
