@@ -109,6 +109,9 @@ int32_t clipper_env_step(void *env, const float *action, float *obs, ClipperStep
     return 7;
   }
 #endif
+#ifdef EXIT_AT
+  if (walk->clock == EXIT_AT) exit(0);
+#endif
 #ifdef CRASH_AT
   if (walk->clock == CRASH_AT) abort();
 #endif

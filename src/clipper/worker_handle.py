@@ -18,7 +18,7 @@ import cloudpickle  # type: ignore[import-untyped]
 
 from clipper import errors
 from clipper.board import Board
-from clipper.errors import ClipperError, ConfigError, EnvironmentFault
+from clipper.errors import ClipperError, ConfigError, EnvironmentFault, FileError
 from clipper.mailbox import mailbox, unnamed_file
 from clipper.worker_process import START, TELL
 
@@ -55,11 +55,31 @@ class Worker:
     Attributes:
         name: For messages.
         board: What it is collecting, as far as it has come.
+
+    Raises:
+        FileError: The system refuses the process or the files it needs.
     """
 
     def __init__(self, number: int, share: range, content: bytes) -> None:
         self.name = f"worker {number}, with the environments {share.start} to {share.stop - 1},"
         self._number = 0
+        try:
+            self._start()
+        except OSError as error:
+            raise FileError(
+                f"worker {number} must be a process of its own, but the system refuses one: "
+                f"{error.strerror}.",
+                hint="use fewer --workers; `ulimit -a` shows how many files and processes may be open.",
+            ) from error
+        try:
+            self._send(content)
+        except BaseException:
+            self.ask_to_end()
+            self.end()
+            raise
+
+    def _start(self) -> None:
+        """Opens mailboxes and board and starts the process."""
         self._questions, there = mailbox()
         back, self._answers = mailbox()
         self.board = Board()
@@ -85,12 +105,6 @@ class Worker:
         finally:
             there.close()
             back.close()
-        try:
-            self._send(content)
-        except BaseException:
-            self.ask_to_end()
-            self.end()
-            raise
 
     def ask(self, *question: Any) -> None:
         """Sends a question: its name and its arguments.

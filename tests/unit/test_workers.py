@@ -158,7 +158,7 @@ def test_what_a_file_says_of_workers_is_checked(tmp_path: Path) -> None:
     times = ({"env_timeout": wrong} for wrong in (True, -1))
     for wrong in ([], *numbers, *times, {"isolate": 1}, {"vectorization": 3}, {"more": 1}):
         (tmp_path / "config.json").write_text(json.dumps({**config, "stepping": wrong}))
-        with pytest.raises(FileError, match=r"config\.json must say how it runs, but"):
+        with pytest.raises(FileError, match=r"config\.json(: stepping)? must (be|say how)"):
             clipper.resume(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "stepping": {"workers": 9}}))
     with pytest.raises(ConfigError, match="workers must be from 0 to num_envs - 1 = 3"):
@@ -324,6 +324,25 @@ def test_what_cannot_be_shared_out_is_refused() -> None:
     agent = clipper.PPO(lambda: (lock, DictEnv())[1], workers=1, **SMALL)
     with pytest.raises(ConfigError, match="can be sent to another process"):
         agent.train(progress=False)
+
+
+def test_a_process_that_the_system_refuses_is_told(tmp_path: Path) -> None:
+    """Three files left: exit code 5, and which worker, why and what helps are said."""
+    code = f"""
+import resource, os
+import clipper
+from clipper.cli.main import main
+open_files = max(map(int, os.listdir("/proc/self/fd")))
+resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 8, open_files + 8))
+raise SystemExit(main("train CartPole-v1 --total-timesteps 2048 --workers 2 --out {tmp_path}".split()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 5, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "must be a process of its own, but the system refuses one: Too many open" in done.stderr
+    assert "hint: use fewer --workers" in done.stderr
 
 
 @pytest.mark.parametrize(("num_envs", "num_workers"), [(8, 1), (7, 2), (5, 4), (16, 3), (1, 0)])

@@ -262,8 +262,10 @@ class NativeEnvs(ReplayableEnvs):
         env, episode = self.first_env + i, int(self._episodes[i])
         step = "" if in_reset else f", step {int(self._lengths[i]) + 1}"
         call = "reset" if in_reset else "step"
+        # a terminal would do what it finds in it
+        said = "".join(c if c.isprintable() else "?" for c in text.decode(errors="replace"))
         return EnvironmentFault(
-            f"{self.name} must not fail in {call}, but did: {text.decode(errors='replace').rstrip('.')} "
+            f"{self.name} must not fail in {call}, but did: {said.rstrip('.')} "
             f"(environment {env}, episode {episode}{step}).",
             hint=f"The episode's seed was {self._seeds.of(env, episode)}.",
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +215,25 @@ def test_an_inexact_start_is_not_forgotten_when_an_examination_comes_first(tmp_p
     resumed.train(progress=False, callback=lambda r: r.iteration != 2)
     assert "could not be replayed" in str(resumed.inexact)
     resumed.close()
+
+
+def test_a_library_that_exits_is_not_done(tmp_path: Path) -> None:
+    """exit(0) in a step: exit code 3 and where it was, in place of a run that seems to have ended."""
+    name = walk("BOX", "EXIT_AT=20")
+    code = "import sys; from clipper.cli.main import main; raise SystemExit(main(sys.argv[1:]))"
+    words = ["train", name, "--out", str(tmp_path), "--quiet", "--total-timesteps", "4096"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert (
+        f"error: {name} must not end the process, but called exit in clipper_env_step "
+        "(environment 0, episode 0, step 20)." in done.stderr
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *words, "--isolate"], capture_output=True, text=True
+    )
+    assert ended.returncode == 3
+    assert "called exit in clipper_env_step" in ended.stderr
+    assert "clipper replay" in ended.stderr
 
 
 def test_a_crash_is_contained(tmp_path: Path) -> None:

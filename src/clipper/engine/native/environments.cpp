@@ -3,7 +3,11 @@
 
 #include <dlfcn.h>
 
+#include <unistd.h>
+
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "moments.hpp"
@@ -24,6 +28,38 @@ int64_t columns(const ClipperSpace& space) {
   return space.kind == CLIPPER_DISCRETE ? space.categories[0] : space.size;
 }
 
+// Where a library is being called from; null outside it.
+struct Call {
+  const std::string* path;
+  const char* function;
+  int64_t env, episode, step;
+};
+thread_local const Call* current_call = nullptr;
+
+// Holds while a library is called, for the case that it does not return.
+class Calling {
+ public:
+  explicit Calling(const Call* call) { current_call = call; }
+  ~Calling() { current_call = nullptr; }
+  Calling(const Calling&) = delete;
+  Calling& operator=(const Calling&) = delete;
+};
+
+// A library that calls exit would end the command as if all were done.
+void refuse_exit() {
+  if (current_call == nullptr) return;
+  const Call& call = *current_call;
+  std::fprintf(stderr, "error: %s must not end the process, but called exit in %s",
+               call.path->c_str(), call.function);
+  if (call.env >= 0)
+    std::fprintf(stderr, " (environment %lld, episode %lld, step %lld)",
+                 static_cast<long long>(call.env), static_cast<long long>(call.episode),
+                 static_cast<long long>(call.step));
+  std::fprintf(stderr, ".\n\nhint: return a number other than 0 for a failure.\n");
+  std::fflush(stderr);
+  _exit(3);
+}
+
 }  // namespace
 
 EnvLibrary::EnvLibrary(const std::string& path) {
@@ -37,12 +73,15 @@ EnvLibrary::EnvLibrary(const std::string& path) {
   step = find<decltype(step)>(handle, "clipper_env_step", path);
   close = find<decltype(close)>(handle, "clipper_env_close", path);
   error = find<decltype(error)>(handle, "clipper_env_error", path, false);
+  static const int is_registered = std::atexit(refuse_exit);
+  static_cast<void>(is_registered);
 }
 
 EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t num_envs,
                    int64_t obs_size, int64_t action_size, int64_t max_episode_steps, Stream seeds,
                    const ActionScale& scale, const EnvStates& states)
     : library_(path),
+      path_(path),
       obs_size_(obs_size),
       action_size_(action_size),
       max_episode_steps_(max_episode_steps),
@@ -56,7 +95,11 @@ EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t 
   if (columns(spec.observation) != obs_size || spec.action.size != action_size)
     throw std::runtime_error(path + " must have the spaces that it had before");
   for (int64_t i = 0; i < num_envs; ++i) {
-    void* const env = library_.create(options.c_str());
+    const Call call{&path_, "clipper_env_create", -1, 0, 0};
+    void* const env = [&] {
+      const Calling calling(&call);
+      return library_.create(options.c_str());
+    }();
     if (env == nullptr) {
       std::string text = reason(nullptr);
       for (char& c : text)
@@ -71,6 +114,8 @@ EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t 
 EnvBatch::~EnvBatch() { close(); }
 
 void EnvBatch::close() {
+  const Call call{&path_, "clipper_env_close", -1, 0, 0};
+  const Calling calling(&call);
   for (void* env : envs_) library_.close(env);
   envs_.clear();
 }
@@ -133,7 +178,12 @@ bool EnvBatch::begin(int64_t env) {
                static_cast<uint32_t>(index), 0}})
           .word[0];
   void* const handle = envs_[static_cast<size_t>(env)];
-  if (library_.reset(handle, word >> 1, raw_obs(env)) != 0)
+  const Call call{&path_, "clipper_env_reset", seeds_.first_env + env, episode, 0};
+  const auto result = [&] {
+    const Calling calling(&call);
+    return library_.reset(handle, word >> 1, raw_obs(env));
+  }();
+  if (result != 0)
     return fail(env, true, reason(handle));
   if (!observe(env)) return fail(env, true, "the observation is not one of its categories");
   return !is_refused(env, true, 0);
@@ -153,7 +203,13 @@ bool EnvBatch::advance(int64_t env, ActionRow action, ClipperStep* result) {
   }
   *result = {};
   void* const handle = envs_[static_cast<size_t>(env)];
-  if (library_.step(handle, action_.data(), raw_obs(env), result) != 0)
+  const Call call{&path_, "clipper_env_step", seeds_.first_env + env, states_.episodes[env],
+                  states_.lengths[env] + 1};
+  const auto code = [&] {
+    const Calling calling(&call);
+    return library_.step(handle, action_.data(), raw_obs(env), result);
+  }();
+  if (code != 0)
     return fail(env, false, reason(handle));
   if (!observe(env)) return fail(env, false, "the observation is not one of its categories");
   if (is_refused(env, false, result->reward)) return false;

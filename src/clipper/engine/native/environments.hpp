@@ -102,6 +102,7 @@ class EnvBatch {
   void close();
 
   EnvLibrary library_;
+  std::string path_;
   int64_t obs_size_, action_size_, max_episode_steps_;
   Stream seeds_;
   std::vector<uint64_t> env_seeds_;  // [N], in place of that of `seeds_`
