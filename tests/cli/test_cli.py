@@ -97,6 +97,14 @@ def help_of(text: str, flag: str) -> str:
     return " ".join(found[1].split())
 
 
+def test_python_m_is_the_command_too() -> None:
+    """Where the script is not on the path; the exit code comes back."""
+    door = [sys.executable, "-m", "clipper"]
+    done = subprocess.run([*door, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"clipper {__version__}\n"
+    assert subprocess.run([*door, "trian"], capture_output=True).returncode == 2
+
+
 def test_every_setting_is_a_flag_with_unit_and_range(clip: Clip) -> None:
     """`train --help` has, for every field of the config, its bounds, unit, words and default."""
     text = clip("train", "--help").out
