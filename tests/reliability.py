@@ -86,6 +86,7 @@ SECTIONS: dict[str, list[Promise]] = {
             "episodes, and `clipper inspect` says so with the reason",
             (
                 "golden/test_exact_everywhere.py::test_what_cannot_be_replayed_begins_anew_and_says_so",
+                "golden/test_exact_everywhere.py::test_what_no_seed_decides_is_found_at_the_end_of_an_episode",
             ),
         ),
         Promise(
@@ -231,6 +232,15 @@ SECTIONS: dict[str, list[Promise]] = {
             ("golden/test_formats.py",),
         ),
         Promise(
+            "A folder holds one run: a checkpoint of another one, an edited `config.json` and a table "
+            "with a damaged header are refused, and no row is lost by it; a folder that goes away while "
+            "it is written is told of at once",
+            (
+                "faults/test_mixed_up_folders.py",
+                "unit/test_run_folder.py::test_a_config_with_other_parts_is_refused",
+            ),
+        ),
+        Promise(
             "One process writes a run folder; a second is told within 2 s, and a lock ends with its "
             "process",
             ("faults/test_one_writer.py",),
@@ -285,6 +295,10 @@ SECTIONS: dict[str, list[Promise]] = {
             "A constructor that hangs in a worker is spoken of after 30 s, and ends the run after ten "
             "minutes",
             ("faults/test_supervision.py::test_environments_that_are_never_made_are_given_up",),
+        ),
+        Promise(
+            "A library that calls `exit` in a step does not look like a run that is done",
+            ("unit/engine/test_native_envs.py::test_a_library_that_exits_is_not_done",),
         ),
         Promise(
             "With `--isolate` an environment that crashes or hangs in an evaluation is an error that "

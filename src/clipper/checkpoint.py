@@ -246,7 +246,8 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
     raise FileError(
         f"{folder} must hold a complete checkpoint, but has none"
         + (f" ({'; '.join(problems)})." if problems else "."),
-        hint="start the run anew with `clipper train` and another --name.",
+        hint="start the run anew with `clipper train` and another --name"
+        + ("." if problems else ", or remove this folder: it was stopped before its first one."),
     )
 
 

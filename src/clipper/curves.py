@@ -112,7 +112,12 @@ def read_curve(run_dir: str | Path) -> Curve:
         )
     steps, wall_seconds, returns = (episodes.get(column, np.zeros(0)) for column in needed)
     order = np.argsort(steps, kind="stable")
-    metrics = folder / "metrics.csv"
+    file = folder / "metrics.csv"
+    metrics = _read_columns(file) if file.exists() else {}
+    if metrics and ("step" not in metrics or np.isnan(metrics["step"]).any()):
+        raise FileError(
+            f"{file} must have the column step with a number in every row, but has not."
+        )
     return Curve(
         env=env,
         name=name,
@@ -120,7 +125,7 @@ def read_curve(run_dir: str | Path) -> Curve:
         steps=steps[order],
         wall_seconds=wall_seconds[order],
         returns=returns[order],
-        metrics=_read_columns(metrics) if metrics.exists() else {},
+        metrics=metrics,
     )
 
 

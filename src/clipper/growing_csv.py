@@ -14,21 +14,35 @@ from clipper.checkpoint import write_atomically
 from clipper.errors import FileError
 from clipper.files import file_error, lines_of, write_all
 
+_MEND = (
+    "its first line is damaged: mend it, or move the file away; the run goes on without its rows."
+)
+
 
 class GrowingCsv:
     """A CSV file whose columns may grow: a new name makes it be written anew with that column.
 
     Rows wait in memory until `flush`, which writes all of them or, if it fails, none.
+
+    Args:
+        path: The file; if it is there its rows are kept.
+        columns: Those it begins with.
+        needed: Those that a file which is there must have.
+
+    Raises:
+        FileError: The file cannot be opened, or its header is damaged.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, columns: Sequence[str] = (), needed: Sequence[str] = ()) -> None:
         self._path = path
         self._columns = list(columns)
         self._waiting: list[Mapping[str, Any]] = []
         self._num_written = 0
         if path.exists():
             rows = self._read()
-            self._columns = list(rows[0]) if rows else self._columns
+            if rows:
+                self._check_header(rows[0], needed)
+                self._columns = list(rows[0])
             self._num_written = max(len(rows) - 1, 0)
             if rows and not self._ends_whole(rows):
                 write_atomically(path, _csv_text(rows))
@@ -122,7 +136,22 @@ class GrowingCsv:
         except csv.Error as error:
             raise FileError(f"{self._path} must be a CSV file, but {error}.") from error
         # a line cut off by a kill has too few cells, and the checkpoint does not count it
-        return [row for row in rows if len(row) == len(rows[0])]
+        whole = [row for row in rows if len(row) == len(rows[0])]
+        if len(whole) == 1 and len(rows) > 2:
+            raise FileError(
+                f"{self._path} must have as many columns as its rows have cells, but has "
+                f"{len(rows[0])}, and {len(rows[1])} cells below.",
+                hint=_MEND,
+            )
+        return whole
+
+    def _check_header(self, header: Sequence[str], needed: Sequence[str]) -> None:
+        """Raises if the header is not one that was written here: rows must not be lost by it."""
+        missing = [name for name in needed if name not in header]
+        if missing:
+            raise FileError(
+                f"{self._path} must have the column {missing[0]}, but has not.", hint=_MEND
+            )
 
     def _ends_whole(self, rows: list[list[str]]) -> bool:
         """True unless a kill cut the last line, which would run into the next row."""

@@ -15,7 +15,8 @@ from clipper.envs.names import needs_trust
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError, EnvironmentUnknown, SpaceError
 from clipper.policies.build import ModuleLike
-from clipper.run_folder import RunFolder
+from clipper.run_config import check_same_run
+from clipper.run_folder import RunFolder, read_config
 from clipper.run_keeper import stepping_of
 from clipper.spaces import describe_space
 from clipper.stepping import Stepping
@@ -120,6 +121,7 @@ def resume(
             _LOG.warning("damaged checkpoint set aside: %s", problem)
         meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
         agent_file.check_names(checkpoint.agent, str(path))
+        check_same_run(read_config(path), meta, str(path))
         if engine is not None:
             meta = {**meta, "config": {**meta["config"], "engine": engine}}
         source = _source_of(meta, env, trust_env)
@@ -178,10 +180,13 @@ def _env_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> E
                 hint="trust_env=True (--trust-env) does it; only with files you trust.",
             )
         return env_source(given, env_kwargs=kwargs, max_episode_steps=limit)
-    if not env["is_named"] or (needs_trust(env["name"], kwargs) and not trust_env):
+    asks_trust = needs_trust(env["name"], kwargs)
+    if not env["is_named"] or (asks_trust and not trust_env):
         return None
     try:
         return env_source(env["name"], env_kwargs=kwargs, max_episode_steps=limit)
     except EnvironmentUnknown:
+        if asks_trust:
+            raise  # it was asked for
         # it acts all the same, on a machine that has the agent and not the environment
         return None

@@ -17,13 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipper.checkpoint import FORMAT, check_format, dump_json, write_atomically
+from clipper.checkpoint import FORMAT, check_format, checkpoints_in, dump_json, write_atomically
 from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
 from clipper.files import file_error, read_json, refuse_links, write_all
 from clipper.folder_lock import UNLOCKED, lock_file, sign, taken
 from clipper.folder_lock import check_free as check_free
 from clipper.growing_csv import GrowingCsv
 from clipper.metrics import Episode, Metrics
+from clipper.run_config import check_config
 
 EPISODE_COLUMNS = (
     "step",
@@ -130,10 +131,11 @@ def _check_new(path: Path) -> None:
     """
     _refuse_link(path)
     if path.exists() and any(p.name != "lock" for p in path.iterdir()):
+        way = f"`clipper resume {shlex.quote(str(path))}` goes on with it"
+        if not checkpoints_in(path / "checkpoints"):
+            way = "it has no checkpoint to go on from: remove it"
         raise FileError(
-            f"{path} must not exist yet, but does.",
-            hint=f"`clipper resume {shlex.quote(str(path))}` goes on with it; "
-            "or choose another --name.",
+            f"{path} must not exist yet, but does.", hint=f"{way}; or choose another --name."
         )
 
 
@@ -191,9 +193,12 @@ class RunFolder:
             opened.callback(
                 self._lock.close
             )  # whoever holds an error would hold the folder with it
-            self._metrics = GrowingCsv(path / "metrics.csv")
+            self._identity = os.stat(path)
+            self._metrics = GrowingCsv(path / "metrics.csv", needed=("step",))
             opened.callback(self._metrics.close)
-            self._episodes = GrowingCsv(path / "episodes.csv", EPISODE_COLUMNS)
+            self._episodes = GrowingCsv(
+                path / "episodes.csv", EPISODE_COLUMNS, needed=EPISODE_COLUMNS
+            )
             opened.pop_all()
 
     def _is_ours(self) -> bool:
@@ -212,6 +217,29 @@ class RunFolder:
             return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "lock"))
         except OSError:
             return False
+
+    def check_in_place(self) -> None:
+        """Raises if the folder was moved, removed or taken by another process since it was opened.
+
+        What was opened in it would be written where nobody looks, and what is not would make another.
+
+        Raises:
+            FileError: It was.
+        """
+        try:
+            is_there = os.path.samestat(os.stat(self.path), self._identity)
+            if is_there and (self.path / "lock").exists():
+                held = os.fstat(self._lock.fileno())
+                is_there = os.path.samestat(os.stat(self.path / "lock"), held)
+        except FileNotFoundError:
+            is_there = False
+        except OSError:
+            return  # the disk, which what is written next tells of
+        if not is_there:
+            raise FileError(
+                f"{self.path} must stay in its place while a run writes it, but was moved or removed.",
+                hint="put it back, and what could not be written is written then.",
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -236,7 +264,11 @@ class RunFolder:
     def write_iteration(
         self, step: int, metrics: Metrics, episodes: Iterable[Episode], wall_seconds: float
     ) -> None:
-        """Appends a row of metrics and a row for every episode."""
+        """Appends a row of metrics and a row for every episode.
+
+        Raises:
+            FileError: They cannot be written; they wait for the next time.
+        """
         for e in episodes:
             self._episodes.append(
                 {
@@ -250,6 +282,7 @@ class RunFolder:
                 }
             )
         self._metrics.append({"step": step, **{k: repr(v) for k, v in metrics.items()}})
+        self.check_in_place()
         self._episodes.flush()
         self._metrics.flush()
 
@@ -343,6 +376,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     data = read_json(file)
     check_format(data, str(file))
+    check_config(data, str(file))
     return data
 
 

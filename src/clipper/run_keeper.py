@@ -18,7 +18,8 @@ from clipper.checkpoint import (
     write_tensors,
 )
 from clipper.envs.names import needs_trust
-from clipper.errors import ConfigError, FileError
+from clipper.envs.raised import text_of
+from clipper.errors import ClipperError, ConfigError, FileError, FormatError
 from clipper.fault_file import write_fault
 from clipper.faults import Fault
 from clipper.plotting import plot_run
@@ -101,7 +102,7 @@ class RunKeeper:
         config = read_config(self.folder.path)
         meta = self._describe()
         changed = meta["config"]
-        if changed["total_timesteps"] != config["config"]["total_timesteps"]:
+        if changed["total_timesteps"] != config["config"].get("total_timesteps"):
             self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
         resumed = [*config.get("resumed", []), {"step": step, **provenance(is_resumed=True)}]
         now = {
@@ -122,6 +123,7 @@ class RunKeeper:
 
     def save_best(self, score: float) -> None:
         """Keeps the agent as it is now as the best so far, and its score with it."""
+        self.folder.check_in_place()
         agent_file.write(self.folder.best_file, self._policy, {**self._describe(), "score": score})
 
     def save(
@@ -131,6 +133,7 @@ class RunKeeper:
         sampler_state: Mapping[str, Any],
     ) -> None:
         """Writes a checkpoint and the last agent."""
+        self.folder.check_in_place()
         agent, agent_meta = agent_file.build(self._policy, self._describe())
         training = prefixed("sampler", sampler_state)
         for part, tensors in algorithm_state.items():
@@ -163,7 +166,12 @@ class RunKeeper:
         """Notes how the run ended and draws its curve."""
         self.folder.log(f"ended at step {outcome.step:,}: {outcome.reason}")
         if self.folder.rows()["episodes"]:
-            plot_run(self.folder.path, self.folder.path / "curve.png")
+            try:
+                plot_run(self.folder.path, self.folder.path / "curve.png")
+            except ClipperError:
+                raise
+            except Exception as error:  # memory, fonts: all is kept but the picture
+                _LOG.warning("curve.png could not be drawn: %s", text_of(error))
 
     def write_profile(self, profile: RunProfile) -> None:
         """Writes where the time went as a table and a picture."""
@@ -198,6 +206,8 @@ def best_score(folder: RunFolder, known: float | None) -> float | None:
         return None
     try:
         score: float | None = agent_file.check_meta(read_tensors(file)[1], str(file)).get("score")
+    except FormatError:
+        raise  # it is whole: of a newer Clipper, whose best must not be replaced by a worse one
     except FileError as error:
         folder.log(f"damaged agent set aside: {error.message}")
         _LOG.warning("damaged agent set aside: %s", error.message)

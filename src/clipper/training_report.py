@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from clipper.errors import ConfigError
 from clipper.metrics import Episode, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import RunProfile
@@ -50,6 +51,12 @@ class Report:
 
     def log(self, name: str, value: float) -> None:
         """Adds a number to the iteration's metrics, in the CSV file and wherever else they go."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"the name of a metric must be text that a file can hold, but is {name!r}."
+            ) from None
         self.metrics[name] = float(value)
 
     def stop(self, reason: str = "a callback asked for it") -> None:

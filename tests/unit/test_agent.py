@@ -227,6 +227,13 @@ def test_a_callback_adds_numbers(tmp_path: Path) -> None:
     assert [float(line.split(",")[column]) for line in lines[1:]] == [16, 32, 48]
 
 
+def test_a_metric_whose_name_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    """Half of a character in it: our error, at the callback that gave it."""
+    agent = clipper.PPO("CartPole-v1", **SMALL)
+    with pytest.raises(ConfigError, match=r"name of a metric must be text.*'\\ud800'"):
+        agent.train(progress=False, callback=lambda r: r.log("\ud800", 1.0))
+
+
 def test_a_callback_looks_and_several_are_called_in_order() -> None:
     """Counters, numbers, episodes and the live policy are there to see; all callbacks are asked."""
     calls: list[Any] = []

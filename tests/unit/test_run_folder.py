@@ -7,6 +7,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -150,6 +151,11 @@ def test_a_named_run_has_its_seed_behind(tmp_path: Path) -> None:
     (tmp_path / "E" / "lander-1" / "lock").write_text("")
     assert new_run_path(tmp_path, "E", "lander", 1) == tmp_path / "E" / "lander-1"
     (tmp_path / "E" / "lander-1" / "config.json").write_text("{}")
+    # stopped before its first checkpoint: nothing to go on from
+    with pytest.raises(FileError, match="must not exist yet") as caught:
+        new_run_path(tmp_path, "E", "lander", 1)
+    assert "it has no checkpoint to go on from: remove it" in str(caught.value.hint)
+    (tmp_path / "E" / "lander-1" / "checkpoints" / "step-000000000008").mkdir(parents=True)
     with pytest.raises(FileError, match="must not exist yet") as caught:
         new_run_path(tmp_path, "E", "lander", 1)
     assert f"clipper resume {tmp_path / 'E' / 'lander-1'}" in str(caught.value.hint)
@@ -468,10 +474,26 @@ def test_two_writers_never_meet(tmp_path: Path) -> None:
 # ---- what ran ------------------------------------------------------------------------------------
 
 
+NEEDED = {
+    "algorithm": "ppo",
+    "config": {},
+    "engine": "native",
+    "env": "E-v0",
+    "env_is_named": True,
+    "env_kwargs": {},
+    "max_episode_steps": None,
+    "module": None,
+    "name": "first",
+    "preset": None,
+    "seed": 1,
+    "transforms": [],
+}
+
+
 def test_config_says_what_ran(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings come back as they were, beside versions, platform, git state and command line."""
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/clipper", "train", "CartPole-v1"])
-    settings = {"seed": 2**62, "config": {"gamma": 0.1 + 0.2, "sizes": [1, 2]}}
+    settings = {**NEEDED, "seed": 2**62, "config": {"gamma": 0.1 + 0.2, "sizes": [1, 2]}}
     folder.write_config({**settings, **provenance()})
     found = read_config(folder.path)
     assert found["seed"] == 2**62
@@ -484,6 +506,33 @@ def test_config_says_what_ran(folder: RunFolder, monkeypatch: pytest.MonkeyPatch
     assert found["versions"] == versions()
     assert found["platform"]
     assert found["started"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"zzz": 1}, "must hold what Clipper writes there, but has 'zzz'"),
+        ({"seed": "x"}, "seed must be a whole number, but is 'x'"),
+        ({"seed": True}, "seed must be a whole number, but is True"),
+        (
+            {"max_episode_steps": 0.5},
+            "max_episode_steps must be a whole number or null, but is 0.5",
+        ),
+        ({"env": None}, "env must be text, but is None"),
+    ],
+)
+def test_a_config_with_other_parts_is_refused(
+    folder: RunFolder, change: dict[str, Any], said: str
+) -> None:
+    """Unknown names and other types are no config of ours; a part that is missing neither."""
+    whole = {**NEEDED, **provenance()}
+    folder.write_config({**whole, **change})
+    with pytest.raises(FileError, match=re.escape(said)):
+        read_config(folder.path)
+    for name in NEEDED:
+        folder.write_config({k: v for k, v in whole.items() if k != name})
+        with pytest.raises(FileError, match=f"must have '{name}', but has not"):
+            read_config(folder.path)
 
 
 def test_the_git_state_is_that_of_the_working_directory(

@@ -7,6 +7,8 @@ that is asked for is imported, and none imports torch before it has work to do.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from typing import NoReturn
 
 from clipper import __version__
 from clipper.cli.arguments import Parser, UsageError
-from clipper.errors import ClipperError, nearest
+from clipper.errors import ClipperError, FileError, nearest
 from clipper.interrupts import handled
 
 VERBS = {
@@ -38,6 +40,7 @@ VERBS = {
 }
 LONG = ("train", "resume", "sweep", "reproduce", "render")
 """Verbs that are not done when nobody reads what they print."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 EXIT_CODES = """exit codes: 0 done; 1 unexpected error; 2 wrong usage, setting, space or environment
 name; 3 an environment failed; 4 a number is not finite; 5 a file or folder; 6 a law of the algorithm
 was broken; 130 or 143 stopped by Ctrl-C or SIGTERM (what was learnt is kept)"""
@@ -51,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()
+        return code
     except ClipperError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -69,6 +74,16 @@ def main(argv: list[str] | None = None) -> int:
         # the reader of our output has gone: no harm in `clipper presets | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1 if words[:1] and words[0] in LONG else 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        # most often what is printed goes to a file on a full disk; all else is an error of ours
+        with contextlib.suppress(OSError):
+            print(
+                f"error: what is printed must be writable, but {error.strerror}.", file=sys.stderr
+            )
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FileError.exit_code
 
 
 def _run(words: list[str]) -> int:
