@@ -1,5 +1,9 @@
 """`python -m clipper`: the command line, where no `clipper` is on the path."""
 
-from clipper.cli.main import main
+import sys
 
-raise SystemExit(main())
+from clipper.cli.main import entry
+
+if __name__ == "__main__":
+    sys.argv[0] = "clipper"  # run folders keep the command, not the name of this file
+    entry()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -97,12 +98,14 @@ def help_of(text: str, flag: str) -> str:
     return " ".join(found[1].split())
 
 
-def test_python_m_is_the_command_too() -> None:
-    """Where the script is not on the path; the exit code comes back."""
+def test_python_m_is_the_command_too(tmp_path: Path) -> None:
+    """Where the script is not on the path; the exit code comes back, and runs name the command."""
     door = [sys.executable, "-m", "clipper"]
-    done = subprocess.run([*door, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"clipper {__version__}\n"
     assert subprocess.run([*door, "trian"], capture_output=True).returncode == 2
+    words = ["train", "CartPole-v1", "--total-timesteps=1", f"--out={tmp_path}"]
+    subprocess.run([*door, *words], capture_output=True, check=True)
+    (file,) = tmp_path.rglob("config.json")
+    assert json.loads(file.read_text())["command"] == ["clipper", *words]
 
 
 def test_every_setting_is_a_flag_with_unit_and_range(clip: Clip) -> None:

@@ -314,9 +314,8 @@ def test_a_signal_waits_until_torch_is_loaded(number: signal.Signals, tmp_path: 
     (tmp_path / "torch.py").write_text(
         f"import os, signal\nos.kill(os.getpid(), {int(number)})\nopen('loaded', 'w').close()\n"
     )
-    words = "import sys; sys.argv = ['clipper', 'train', 'CartPole-v1']; "
     ended = subprocess.run(
-        [sys.executable, "-c", f"{words}from clipper.cli.main import entry; entry()"],
+        [sys.executable, "-m", "clipper", "train", "CartPole-v1"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -176,7 +176,3 @@ def entry() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     sys.meta_path.insert(0, _WaitsForTorch)
     sys.exit(main())
-
-
-if __name__ == "__main__":
-    entry()
