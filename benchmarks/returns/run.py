@@ -202,8 +202,9 @@ def commit() -> str:
 def table() -> str:
     """Returns the results as a Markdown table: of every environment the settings with most seeds.
 
-    A star marks settings that are not the preset's of now; a dagger, environments judged by the last
-    100 training episodes in place of 100 fresh ones.
+    Below them the preset's of now, if those are others that have fewer seeds so far. A star marks
+    settings that are not the preset's of now; a dagger, environments judged by the last 100 training
+    episodes in place of 100 fresh ones.
     """
     lines = [
         "| environment | steps | seeds | mean | worst seed | goal (mean, worst) | published "
@@ -217,19 +218,24 @@ def table() -> str:
         now = settings_hash(env)
         # of as many seeds the present settings, or the last
         ages = {found: age for age, found in enumerate(by_settings)}
-        settings = max(ages, key=lambda found: (len(by_settings[found]), found == now, ages[found]))
-        rows, star = by_settings[settings], "" if settings == now else "*"
-        star += "†" * (env in BY_TRAINING)
-        means = [float(row["training_mean" if env in BY_TRAINING else "mean"]) for row in rows]
-        goal, worst_goal, published = GOALS[env]
-        goals = f"{goal:,}" if worst_goal is None else f"{goal}, {worst_goal}"
-        cpu_seconds = sum(float(row["cpu_seconds"]) for row in rows) / len(rows)
-        three_digits = float(f"{cpu_seconds:.3g}")
-        lines.append(
-            f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):,.1f} "
-            f"| {min(means):,.1f} | {goals} | {published} | {three_digits:,g} |"
-        )
+        most = max(ages, key=lambda found: (len(by_settings[found]), found == now, ages[found]))
+        shown = [most, *(found for found in by_settings if found == now != most)]
+        lines += [table_row(env, by_settings[found], found == now) for found in shown]
     return "\n".join(lines)
+
+
+def table_row(env: str, rows: list[dict[str, str]], is_now: bool) -> str:
+    """Returns a row of the table: some seeds of an environment with the same settings."""
+    star = "*" * (not is_now) + "†" * (env in BY_TRAINING)
+    means = [float(row["training_mean" if env in BY_TRAINING else "mean"]) for row in rows]
+    goal, worst_goal, published = GOALS[env]
+    goals = f"{goal:,}" if worst_goal is None else f"{goal}, {worst_goal}"
+    cpu_seconds = sum(float(row["cpu_seconds"]) for row in rows) / len(rows)
+    three_digits = float(f"{cpu_seconds:.3g}")
+    return (
+        f"| {env}{star} | {int(rows[0]['steps']):,} | {len(rows)} | {sum(means) / len(means):,.1f} "
+        f"| {min(means):,.1f} | {goals} | {published} | {three_digits:,g} |"
+    )
 
 
 def write_readme(text: str) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -904,22 +905,22 @@ def test_a_slow_environment_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_trial_ends_when_its_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that take long are tried in fewer than the usual number, twice the same."""
-    monkeypatch.setattr(VectorEnv, "MAX_TRIED_SECONDS", 0.1)
+    """Of steps of a second each those of five are tried twice, in the first environment alone."""
     steps = 0
 
     class Slow(Changes):
         def step(self, action: Any) -> Any:
             nonlocal steps
             steps += 1
-            time.sleep(0.02)
             return super().step(action)
 
+    monkeypatch.setattr("clipper.envs.replay.time", SimpleNamespace(perf_counter=lambda: steps))
+    monkeypatch.setattr(VectorEnv, "MAX_TRIED_SECONDS", 5)
     state = started(lambda: Slow("obs"), num_envs=8).state_dict()
     reason = vector(lambda: Slow("obs"), num_envs=8).load_state_dict(state)
     assert reason is not None
     assert reason.startswith("1 of 8")
-    assert 2 <= steps <= 20
+    assert steps == 2 * 6
 
 
 # ---- extras --------------------------------------------------------------------------------------
