@@ -123,6 +123,7 @@ class PPO:
         old_params = self._params(normalized_obs) if config.has_kl_penalty else None
         with self.profiler.part("estimate"):
             batch = judged = self.judge(rollout, normalized_obs, old_params)
+        order_of = learner.epoch_order if isinstance(learner, MixedEngine) else epoch_order
         reports: list[Tensor] = []
         grad_norms: list[Tensor] = []
         epochs = 0
@@ -130,7 +131,7 @@ class PPO:
             if epoch > 0 and config.recompute_advantages:
                 with self.profiler.part("estimate"):
                     batch = self.judge(rollout.revalued(self.policy), normalized_obs, old_params)
-            order = epoch_order(self._seed, self._num_iterations, epoch, rollout.num_rows)
+            order = order_of(self._seed, self._num_iterations, epoch, rollout.num_rows)
             for report, step in self.steps(batch, order, learning_rate, clip_range):
                 if not reports and not self.policy.is_bf16:  # which rounds further
                     check_first_ratio(float(report[_RATIO_ERROR]), FIRST_RATIO_TOLERANCE)

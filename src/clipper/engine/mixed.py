@@ -24,6 +24,7 @@ from clipper.engine.reference import ReferenceEngine
 from clipper.engine.state import AdamState, not_finite
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
+from clipper.randomness import Purpose
 from clipper.rollout import Batch
 
 
@@ -72,6 +73,14 @@ class MixedEngine(ReferenceEngine):
     def describe(self) -> str:
         """Returns the engine's name and instruction set, as runs are marked with."""
         return f"torch with the loss in {self._head.variant}"
+
+    def epoch_order(
+        self, seed: int, iteration: int, epoch: int, num_rows: int
+    ) -> NDArray[np.int64]:
+        """Returns what `rollout.epoch_order` does, to the bit."""
+        order = np.empty(num_rows, dtype=np.int64)
+        kernels.compiled.permutation(seed, Purpose.SHUFFLE, epoch, iteration, order)
+        return order
 
     def steps(
         self, batch: Batch, order: NDArray[np.int64], learning_rate: float, clip_range: float
