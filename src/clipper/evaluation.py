@@ -7,7 +7,7 @@ Episode i of an evaluation has a seed, and in stochastic mode noise, that are fu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -129,8 +129,9 @@ def evaluate(
     limit = MAX_EPISODE_STEPS
     if max_steps is not None:
         limit = min(limit, max(max_steps // episodes, 1))
-    exam = _Exam(policy, source.name, episodes, seed, deterministic, purposes, limit, place)
-    players = exam.play(source, 1 if source.instance is not None else min(episodes, num_envs))
+    slots = 1 if source.instance is not None else min(episodes, num_envs)
+    exam = _Exam(policy, source.name, episodes, seed, deterministic, slots, purposes, limit, place)
+    players = exam.play(source)
     returns = tuple(player.total for player in players)
     mean, std = mean_and_std(returns)
     low, high = bootstrap_interval(np.array(returns), seed)
@@ -151,10 +152,11 @@ def evaluate(
 
 @dataclass(slots=True)
 class _Player:
-    """An environment in the middle of one numbered episode."""
+    """An environment in the middle of one numbered episode, whose observation is row `slot`."""
 
     env: Env
     episode: int
+    slot: int
     obs: Rows
     total: float = 0.0
     length: int = 0
@@ -170,6 +172,7 @@ class _Exam:
         episodes: How many.
         seed: The evaluation's.
         deterministic: Take the most likely action, or sample.
+        num_envs: Environments side by side.
         purposes: Which counters to draw from.
         limit: Steps after which an episode is cut.
         place: Receives where each step is taken, or None.
@@ -182,6 +185,7 @@ class _Exam:
         episodes: int,
         seed: int,
         deterministic: bool,
+        num_envs: int = 1,
         purposes: Purposes = EXAM,
         limit: int = MAX_EPISODE_STEPS,
         place: NDArray[np.int64] | None = None,
@@ -194,10 +198,16 @@ class _Exam:
         self._purposes = purposes
         self._limit = limit
         self._place = place
+        self._num_envs = num_envs
+        # always as many rows: torch rounds products of other sizes otherwise, and a walk of 1,600
+        # steps makes another of a difference in the seventh digit
+        self._rows = policy.obs_layout.new_rows(max(MAX_ENVS, num_envs))
+        # a Box vector that keeps its promise is copied without a look at its layout
+        self._plain_type, self._plain_shape = policy.obs_layout.plain
 
-    def play(self, source: EnvSource, num_envs: int) -> list[_Player]:
+    def play(self, source: EnvSource) -> list[_Player]:
         """Returns every episode after its end, in order."""
-        opened = source.make_several(num_envs)
+        opened = source.make_several(self._num_envs)
         try:
             return self._play(source, opened)
         finally:
@@ -206,13 +216,13 @@ class _Exam:
 
     def _play(self, source: EnvSource, opened: list[Env]) -> list[_Player]:
         waiting = iter(range(len(self._seeds)))
-        playing = [self.begin(env, next(waiting)) for env in opened]
+        playing = [self.begin(env, next(waiting), slot) for slot, env in enumerate(opened)]
         finished: list[_Player] = []
         while playing:
             actions = self.act(playing)
             still: list[_Player] = []
-            for player, action in zip(playing, actions, strict=True):
-                if not self.step(player, action):
+            for player in playing:
+                if not self.step(player, actions[player.slot]):
                     still.append(player)
                     continue
                 finished.append(player)
@@ -223,34 +233,33 @@ class _Exam:
                         opened.remove(env)
                         close_all([env])
                         opened.append(env := source.make())
-                    still.append(self.begin(env, episode))
+                    still.append(self.begin(env, episode, player.slot))
             playing = still
         return sorted(finished, key=lambda player: player.episode)
 
-    def act(self, playing: list[_Player]) -> list[Any]:
-        """Returns what each player's environment is given next."""
-        policy = self._policy
-        # always as many rows: torch rounds products of other sizes otherwise, and a walk of 1,600
-        # steps makes another of a difference in the seventh digit
-        rows = policy.obs_layout.new_rows(max(MAX_ENVS, len(playing)))
-        for row, player in zip(rows, playing, strict=False):
-            row[:] = player.obs
-        noise = None if self._deterministic else self._noise(playing, len(rows))
-        return policy.action_layout.to_env(policy.act(rows, noise)[: len(playing)])
+    def act(self, playing: list[_Player]) -> Sequence[Any]:
+        """Returns what each slot's environment is given next."""
+        policy, rows = self._policy, self._rows
+        if not np.isfinite(policy.obs_layout.numbers(rows)).all():
+            for player in playing:
+                self._check_finite(player, 0.0)
+        noise = None if self._deterministic else self._noise(playing)
+        return policy.action_layout.to_env(policy.act(rows, noise))
 
-    def _noise(self, playing: list[_Player], num_rows: int) -> torch.Tensor:
+    def _noise(self, playing: list[_Player]) -> torch.Tensor:
         distribution = self._policy.distribution
         draw = normal if distribution.noise == "normal" else uniform
-        numbers = np.zeros((2, num_rows), dtype=np.int64)
-        numbers[:, : len(playing)] = [[p.episode for p in playing], [p.length for p in playing]]
+        numbers = np.zeros((2, len(self._rows)), dtype=np.int64)
+        for player in playing:
+            numbers[:, player.slot] = player.episode, player.length
         size = distribution.noise_size
         return torch.from_numpy(
             draw(self._seed, self._purposes.action, numbers[0], numbers[1], size)
         )
 
-    def begin(self, env: Env, episode: int) -> _Player:
+    def begin(self, env: Env, episode: int, slot: int = 0) -> _Player:
         """Returns an environment at the start of an episode."""
-        player = _Player(env, episode, self._policy.obs_layout.new_rows())
+        player = _Player(env, episode, slot, self._rows[slot])
         self._note_place(player, 0)
         try:
             obs = first_obs(env, self._seeds[episode])
@@ -276,17 +285,24 @@ class _Exam:
         self._note_place(player, player.length + 1)
         try:
             obs, reward, terminated, truncated, _ = player.env.step(action)
-            self._policy.obs_layout.write(obs, player.obs)
-            reward = read_reward(reward)
+            if (
+                type(obs) is np.ndarray
+                and obs.dtype is self._plain_type
+                and obs.shape == self._plain_shape
+            ):
+                player.obs[...] = obs
+            else:
+                self._policy.obs_layout.write(obs, player.obs)
+            reward = reward if type(reward) is float else read_reward(reward)
         except (Exception, SystemExit) as error:
             raise self._fault("step", player, error) from error
         player.total += reward
         player.length += 1
-        self._check_finite(player, reward)
-        if terminated or truncated:
+        player.was_cut = player.length >= self._limit and not (terminated or truncated)
+        if terminated or truncated or player.was_cut or not math.isfinite(reward):
+            self._check_finite(player, reward)  # else `act` looks at all of them at once
             return True
-        player.was_cut = player.length >= self._limit
-        return player.was_cut
+        return False
 
     def _note_place(self, player: _Player, step: int) -> None:
         if (place := self._place) is not None:

@@ -463,6 +463,11 @@ def _raises(found: Any) -> Any:
             NumericsError,
             "finite",
         ),
+        (
+            lambda found: (np.array([np.nan, 0], np.float32), found[1], True, *found[3:]),
+            NumericsError,
+            "finite",
+        ),
     ],
 )
 def test_a_fault_names_episode_step_and_seed(what: Any, kind: Any, words: str) -> None:
