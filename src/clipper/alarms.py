@@ -24,6 +24,7 @@ KEPT = (
     "policy/approx_kl",
     "policy/entropy",
     "policy/action_std",
+    "policy/action_saturation",
     "rollout/episode_return",
     "rollout/episode_return_std",
     "rollout/episodes",
@@ -38,6 +39,8 @@ KEPT = (
 # what the row that later returns are compared with has at least
 _BASE = ("rollout/episode_return", "rollout/episode_return_std", "rollout/episodes")
 
+# what a watch did not know once
+_NEWER = {"best_return"}
 # alarms that are kept to be told of in the end
 _MOST_TOLD = 100
 
@@ -46,6 +49,11 @@ KL_LIMIT = 0.3
 # share of what the policy began with that is left, while returns have not risen
 ENTROPY_LEFT = 0.05
 STD_LEFT = 0.1
+# median of ten rows of the share of actions drawn outside their bounds, their standard deviation as a
+# multiple of the first, and the share of what returns had risen by that is lost
+SATURATION_LIMIT = 0.25
+STD_GROWTH = 1.25
+RISE_LOST = 0.05
 # times the largest mean reward of a row so far
 REWARD_JUMP = 100.0
 # median of ten rows of the loss, in units of what a constant would have
@@ -87,6 +95,7 @@ class Past:
         first: The first row of the run.
         base: The first row after 20 episodes, or None before.
         largest_reward: The largest absolute mean reward of a row before this one, 0 for none.
+        best_return: The best mean return of a row since `base`, or None.
         progress: Share of the run that is done, 0 to 1.
     """
 
@@ -95,6 +104,7 @@ class Past:
     first: Row
     base: Row | None
     largest_reward: float
+    best_return: float | None
     progress: float
 
     def last(self, name: str, count: int) -> Sequence[float] | None:
@@ -122,6 +132,15 @@ class Past:
             return True
         first, spread = (self.base[f"rollout/episode_return{end}"] for end in ("", "_std"))
         return now > first + spread
+
+    @property
+    def has_fallen(self) -> bool:
+        """True if returns have lost more than a twentieth of what they had risen by."""
+        now = self.row.get("rollout/episode_return")
+        if self.base is None or self.best_return is None or now is None:
+            return False
+        rise = self.best_return - self.base["rollout/episode_return"]
+        return rise > 0.0 and now < self.best_return - RISE_LOST * rise
 
 
 def kl_alarm(past: Past) -> Alarm | None:
@@ -157,6 +176,25 @@ def entropy_alarm(past: Past) -> Alarm | None:
         f"the policy has {100 * left:.2g} % left of the {what} it began with, and returns have not "
         "risen",
         "raise ent_coef, or lower learning_rate",
+    )
+
+
+def saturation_alarm(past: Past) -> Alarm | None:
+    """Actions lie beyond their bounds, where noise is not felt; it grows, and returns fall."""
+    shares = past.last("policy/action_saturation", WINDOW // 2)
+    stds = past.last("policy/action_std", 3)
+    if shares is None or stds is None or not past.first.get("policy/action_std"):
+        return None
+    share, growth = median(shares), median(stds) / past.first["policy/action_std"]
+    if not (share > SATURATION_LIMIT and growth > STD_GROWTH and past.has_fallen):
+        return None
+    return Alarm(
+        "saturation",
+        share,
+        f"{100 * share:.2g} % of the numbers drawn for actions are outside their bounds, and their "
+        f"standard deviation is {growth:.3g} times what it began with, while returns fall from "
+        f"{past.best_return:.4g} to {past.row['rollout/episode_return']:.4g}",
+        "begin with less noise (log_std_init -1), lower ent_coef, or stop sooner (total_timesteps)",
     )
 
 
@@ -242,6 +280,7 @@ def flat_return_alarm(past: Past) -> Alarm | None:
 RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     kl_alarm,
     entropy_alarm,
+    saturation_alarm,
     reward_alarm,
     value_loss_alarm,
     explained_variance_alarm,
@@ -266,6 +305,7 @@ class AlarmWatch:
         self._first: Row | None = None
         self._base: Row | None = None
         self._largest_reward = 0.0
+        self._best_return: float | None = None
         self._num_rows = 0
         self._last_on: dict[str, int] = {}
         self.raised: list[tuple[int, str]] = []
@@ -287,7 +327,19 @@ class AlarmWatch:
             self._first = row
         if self._base is None and set(_BASE) <= set(row) and row["rollout/episodes"] >= 20:
             self._base = row
-        past = Past(row, self._series, self._first, self._base, self._largest_reward, progress)
+        now = row.get("rollout/episode_return")
+        if self._base is not None and now is not None:
+            best = self._best_return
+            self._best_return = now if best is None else max(best, now)
+        past = Past(
+            row,
+            self._series,
+            self._first,
+            self._base,
+            self._largest_reward,
+            self._best_return,
+            progress,
+        )
         found = alarms_of(past)
         self._largest_reward = max(self._largest_reward, abs(row.get("rollout/reward_mean", 0.0)))
         self._num_rows += 1
@@ -309,6 +361,7 @@ class AlarmWatch:
             "first": self._first and dict(self._first),
             "base": self._base and dict(self._base),
             "largest_reward": self._largest_reward,
+            "best_return": self._best_return,
             "num_rows": self._num_rows,
             "last_on": dict(self._last_on),
             "raised": [list(each) for each in self.raised],
@@ -326,7 +379,7 @@ class AlarmWatch:
         watch = cls()
         watch._series = {name: list(series) for name, series in data["series"].items()}
         watch._first, watch._base = data["first"], data["base"]
-        watch._largest_reward = data["largest_reward"]
+        watch._largest_reward, watch._best_return = data["largest_reward"], data.get("best_return")
         watch._num_rows, watch._last_on = data["num_rows"], dict(data["last_on"])
         watch.raised = [(step, text) for step, text in data["raised"]]
         return watch
@@ -336,7 +389,7 @@ def _is_watch(data: Any) -> bool:
     """True for what `AlarmWatch.to_json` returns."""
     return (
         isinstance(data, Mapping)
-        and set(data) == set(AlarmWatch().to_json())
+        and set(data) | _NEWER == set(AlarmWatch().to_json())
         and isinstance(data["series"], Mapping)
         and all(
             name in KEPT
@@ -348,6 +401,7 @@ def _is_watch(data: Any) -> bool:
         and (data["first"] is None or _is_row(data["first"]))
         and (data["base"] is None or _is_row(data["base"], _BASE))
         and is_number(data["largest_reward"])
+        and (data.get("best_return") is None or is_number(data["best_return"]))
         and is_count(data["num_rows"])
         and isinstance(data["last_on"], Mapping)
         and all(map(is_count, data["last_on"].values()))

@@ -99,6 +99,11 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "fraction",
         "share of its first entropy that a policy has left which has not become better",
     ),
+    "alarm/saturation": (
+        "fraction",
+        "sampled action numbers outside the bounds, median of ten iterations, while their standard "
+        "deviation grows",
+    ),
     "alarm/reward": ("", "mean reward as a multiple of the largest before, above 100"),
     "alarm/value_loss": (
         "",

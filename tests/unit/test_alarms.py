@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 import clipper
 import facts
@@ -91,6 +94,16 @@ MADE: dict[str, tuple[dict[str, Callable[[int], float]], int, float]] = {
         31,
         0.01,
     ),
+    # the base is row 1, the best of returns row 39, and a twentieth of the rise is lost in row 42
+    "saturation": (
+        {
+            "policy__action_saturation": lambda n: 0.4 if n >= 20 else 0.1,
+            "policy__action_std": lambda n: 0.6 if n >= 30 else 0.4,
+            "rollout__episode_return": lambda n: float(n if n < 40 else 79 - n),
+        },
+        42,
+        0.4,
+    ),
     "reward": ({"rollout__reward_mean": lambda n: -350.0 if n == 30 else 1.0}, 30, 350.0),
     # a constant's loss is 0.5 x 2^2 = 2; five of ten rows make the median of ten (1 + 40) / 2
     "value_loss": ({"loss__value": lambda n: 80.0 if n >= 30 else 2.0}, 34, 20.5),
@@ -127,6 +140,30 @@ def test_an_entropy_that_falls_while_returns_rise_is_learning() -> None:
     changes, _, _ = MADE["entropy"]
     rows = steady(**{**changes, "rollout__episode_return": lambda n: 3.0 if n < 25 else 6.0})
     assert alarms_over(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "last_std", "last_return"),
+    [(0.9, 0.5, 20.0), (0.2, 5.0, 20.0), (0.9, 5.0, 38.0)],
+    ids=["full effort", "noise that is felt", "returns that hold"],
+)
+def test_full_effort_and_growing_noise_may_be_what_a_task_wants(
+    share: float, last_std: float, last_return: float
+) -> None:
+    """The best policy may be at its bounds, and find it by noise: two of three are no alarm."""
+    rows = steady(
+        policy__action_saturation=lambda n: share,
+        policy__action_std=lambda n: last_std if n >= 30 else 0.4,
+        rollout__episode_return=lambda n: n if n < 40 else last_return,
+    )
+    assert alarms_over(rows) == []
+
+
+def test_a_watch_of_before_goes_on() -> None:
+    """Checkpoints written before the best return was kept have none, and are read."""
+    data = AlarmWatch().to_json()
+    del data["best_return"]
+    assert AlarmWatch.from_json(data).to_json() == AlarmWatch().to_json()
 
 
 def test_targets_that_hardly_differ_prove_nothing() -> None:
@@ -184,6 +221,23 @@ def test_a_watch_goes_on_where_it_was_saved(name: str) -> None:
     assert straight.raised == resumed.raised != []
 
 
+class Near(gymnasium.Env[Any, Any]):
+    """Wants two numbers near 0.8; noise costs, but for what is beyond the bounds."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,))
+    action_space = spaces.Box(-1.0, 1.0, (2,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.clock = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.clock += 1
+        obs = self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
+        return obs, -float(np.square(action - 0.8).sum()), False, self.clock == 20, {}
+
+
 class Growing(DictEnv):
     """Rewards are `factor` times as large from the 2,000th step on."""
 
@@ -211,6 +265,7 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
         Pointless,
         {"learning_rate": 0.1, "ent_coef": 0.0, "num_epochs": 20, "total_timesteps": 40_000},
     ),
+    "saturation": (Near, {"ent_coef": 1.0, "learning_rate": 0.003, "log_std_init": -1.0}),
     "reward": (lambda: Growing(-1e4), {}),
     "value_loss": ("CartPole-v1", {"learning_rate": "linear:1e-4:1e3", "max_grad_norm": None}),
     "explained_variance": ("CartPole-v1", {"learning_rate": 0.0, "value_gain": 30.0}),

@@ -1,6 +1,6 @@
 """Writes the metrics of healthy runs that tests/unit/test_alarms.py looks through, beside itself.
 
-Presets of the four tasks, to their own end (HalfCheetah to a third of it), four digits of the
+Presets of these tasks, to their own end (HalfCheetah to a third of it), four digits of the
 metrics that the rules look at:
 
     python tests/golden/alarms/record.py [NAME ...]
@@ -27,6 +27,8 @@ RUNS: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "cartpole-cem": ("cem", "CartPole-v1", 1, {}),
     "pendulum-ppo": ("ppo", "Pendulum-v1", 1, {}),
     "lunarlander-ppo": ("ppo", "LunarLander-v3", 1, {}),
+    # explores with wide noise, most of it outside the bounds
+    "mountaincarcontinuous-ppo": ("ppo", "MountainCarContinuous-v0", 1, {}),
     "halfcheetah-ppo": ("ppo", "HalfCheetah-v5", 1, {"total_timesteps": 300_000}),
 }
 
