@@ -404,8 +404,8 @@ WORLD = [
         "the periodic evaluation samples",
         "evaluation.py",
         "unit/test_evaluation.py",
-        "noise = None if self._deterministic else self._noise(playing, len(rows))",
-        "noise = self._noise(playing, len(rows))",
+        "noise = None if self._deterministic else self._noise(playing)",
+        "noise = self._noise(playing)",
     ),
     mutant(
         "the evaluation plays on the episodes of training",
