@@ -202,8 +202,6 @@ class _Exam:
         # always as many rows: torch rounds products of other sizes otherwise, and a walk of 1,600
         # steps makes another of a difference in the seventh digit
         self._rows = policy.obs_layout.new_rows(max(MAX_ENVS, num_envs))
-        # a Box vector that keeps its promise is copied without a look at its layout
-        self._plain_type, self._plain_shape = policy.obs_layout.plain
 
     def play(self, source: EnvSource) -> list[_Player]:
         """Returns every episode after its end, in order."""
@@ -285,15 +283,8 @@ class _Exam:
         self._note_place(player, player.length + 1)
         try:
             obs, reward, terminated, truncated, _ = player.env.step(action)
-            if (
-                type(obs) is np.ndarray
-                and obs.dtype is self._plain_type
-                and obs.shape == self._plain_shape
-            ):
-                player.obs[...] = obs
-            else:
-                self._policy.obs_layout.write(obs, player.obs)
-            reward = reward if type(reward) is float else read_reward(reward)
+            self._policy.obs_layout.write(obs, player.obs)
+            reward = read_reward(reward)
         except (Exception, SystemExit) as error:
             raise self._fault("step", player, error) from error
         player.total += reward

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clipper.alarms import AlarmWatch
+from clipper.alarm_watch import AlarmWatch
 from clipper.errors import FileError
 from clipper.faults import FaultLedger
 from clipper.files import is_count, is_number

@@ -16,7 +16,8 @@ from gymnasium import spaces
 
 import clipper
 import facts
-from clipper.alarms import RULES, WINDOW, Alarm, AlarmWatch
+from clipper.alarm_watch import AlarmWatch
+from clipper.alarms import RULES, WINDOW, Alarm
 from clipper.metrics import DESCRIPTIONS
 from commands import read_rows
 from helpers import DictEnv
