@@ -109,8 +109,16 @@ SECTIONS: dict[str, list[Promise]] = {
     ],
     "Stopping": [
         Promise(
-            "SIGINT and SIGTERM save the last finished iteration, rows included",
+            "SIGINT, SIGTERM and SIGHUP save the last finished iteration, rows included",
             ("faults/test_interrupts.py",),
+        ),
+        Promise(
+            "A terminal that closes ends a run as Ctrl-C does, and is nothing to one under `nohup`",
+            (
+                "faults/test_signals.py::test_a_terminal_that_closes_ends_a_run_as_ctrl_c_does",
+                "faults/test_signals.py::test_a_hang_up_is_nothing_to_a_run_under_nohup",
+                "faults/test_signals.py::test_a_hang_up_hastens_nothing",
+            ),
         ),
         Promise(
             "One signal stops training, evaluating or filming within 10 s, also with workers (stuck "

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, remembered; raised as KeyboardInterrupt only where that loses nothing."""
+"""Signals that ask for an end, raised as KeyboardInterrupt only where that loses nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
-"""The signals that ask for an end."""
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or the connection to it lost; None on Windows."""
+
+
+def asking() -> tuple[int, ...]:
+    """Returns the signals that ask for an end: a hang-up is none of them under `nohup`."""
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        numbers += (HANGUP,)
+    return numbers
 
 
 class Interrupt:
-    """Remembers SIGINT and SIGTERM, and raises KeyboardInterrupt only where that is allowed."""
+    """Remembers the first signal, and raises KeyboardInterrupt only where that is allowed."""
 
     is_patient = False
     """True where someone else ends the process if saving takes too long: a second signal waits too."""
@@ -24,10 +32,14 @@ class Interrupt:
         self._may_raise = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Takes the first signal; a second one ends the process as it would without us."""
-        if self.number is not None and self.is_patient:
+        """Takes the first signal; a second one ends the process as it would without us.
+
+        A hang-up never is a second one, nor the one before it: shells and systems that end a
+        session send it beside others, or twice.
+        """
+        if self.number is not None and (self.is_patient or number == HANGUP):
             return
-        if self.number is not None:
+        if self.number not in (None, HANGUP):
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.number = number
@@ -49,12 +61,13 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Takes over SIGINT and SIGTERM for the length of the block, in the main thread."""
+    """Takes over the signals that ask for an end, within the block and in the main thread."""
     interrupt = Interrupt()
     with handled(interrupt.handle) as are_ours:
         if are_ours and not interrupt.is_patient:
-            for number in NUMBERS:
-                _let_a_second_one_end_it(number)
+            for number in asking():
+                if number != HANGUP:
+                    _let_a_second_one_end_it(number)
         yield interrupt
 
 
@@ -80,14 +93,14 @@ def _let_a_second_one_end_it(number: int) -> None:
 
 @contextmanager
 def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
-    """Gives SIGINT and SIGTERM to a handler for the length of the block, in the main thread.
+    """Gives the signals that ask for an end to a handler, within the block and in the main thread.
 
     Yields False where that is not possible, in another thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield False
         return
-    previous = {number: signal.signal(number, handle) for number in NUMBERS}
+    previous = {number: signal.signal(number, handle) for number in asking()}
     try:
         yield True
     finally:

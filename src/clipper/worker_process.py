@@ -29,7 +29,9 @@ from clipper.scoring import Score
 START = (
     # not ignored, which what an environment starts would inherit: the parent says when it ends
     "import json, signal, sys; signal.signal(signal.SIGINT, lambda *_: None); "
-    "signal.signal(signal.SIGTERM, lambda *_: None); sys.path[:] = json.loads(sys.argv[1]); "
+    "signal.signal(signal.SIGTERM, lambda *_: None); "
+    "signal.getsignal(signal.SIGHUP) or signal.signal(signal.SIGHUP, lambda *_: None); "
+    "sys.path[:] = json.loads(sys.argv[1]); "
     "from clipper.mailbox import end_with; end_with(int(sys.argv[-2]), sys.argv[-1] == '1'); "
     "from clipper.worker_process import main; main([int(word) for word in sys.argv[2:]])"
 )

@@ -43,11 +43,11 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_stops_cleanly(
     name: str, code: int, running: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """SIGINT is exit code 130, SIGTERM 143: the summary is printed and the run complete.
+    """The exit code is 128 and the signal's: the summary is printed and the run complete.
 
     The last finished iteration is in the agent, the checkpoint and the rows; the run goes on from
     it, with every iteration once.

@@ -60,6 +60,22 @@ def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def on_a_terminal(folder: Path, words: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """The command on a terminal of its own, and the other end of that."""
+    ours, theirs = os.openpty()
+    # the first terminal that the leader of a session opens is the one that ends it
+    take = "import os, sys; os.setsid(); os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", take + "os.execv(sys.argv[1], sys.argv[1:])", SCRIPT, *words],
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    return process, ours
+
+
 def within(begun: float, limit: float, name: str) -> None:
     """Notes how long it took, and holds it to the limit."""
     seconds = time.monotonic() - begun
@@ -117,6 +133,58 @@ def test_a_run_with_workers_stops_with_all_of_them(number: signal.Signals, tmp_p
     assert shared_memory() <= before
     steps = int(read_rows(tmp_path / RUN / "metrics.csv")[-1]["step"])
     assert_goes_on(tmp_path / RUN, steps)
+
+
+def test_a_terminal_that_closes_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
+    """The kernel tells the run and none of its output arrives any more: it saves and is 129."""
+    words = [word for word in TRAIN if word != "--quiet" and not word.startswith("--num-envs")]
+    process, terminal = on_a_terminal(tmp_path, [*words, "--num-envs=2", "--workers=1"])
+    try:
+        until(lambda: has_rows(tmp_path), "no rows were written")
+        workers = tree(process)
+        os.close(terminal)
+        assert process.wait(timeout=SECONDS) == 129
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: gone(workers), "a worker stayed", SECONDS_OF_KILL)
+    assert "stopped by SIGHUP" in (tmp_path / RUN / "log.txt").read_text().splitlines()[-1]
+    assert_goes_on(tmp_path / RUN, int(read_rows(tmp_path / RUN / "metrics.csv")[-1]["step"]))
+
+
+def test_a_hang_up_is_nothing_to_a_run_under_nohup(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does, inherited
+    try:
+        with started(tmp_path, *TRAIN) as process:
+            until(lambda: has_rows(tmp_path), "no rows were written")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: has_rows(tmp_path, 40), "the run did not go on")
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=30)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM" in out
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (signal.SIGTERM, signal.SIGHUP),
+        (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGHUP),
+    ],
+)
+def test_a_hang_up_hastens_nothing(numbers: tuple[signal.Signals, ...], tmp_path: Path) -> None:
+    """Systems send one beside what else they send, shells twice: the run still saves."""
+    with started(tmp_path, *TRAIN) as process:
+        until(lambda: has_rows(tmp_path), "no rows were written")
+        for number in numbers:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode in {129, 143}, err
+    assert "stopped by SIG" in out
+    assert_goes_on(tmp_path / RUN, int(read_rows(tmp_path / RUN / "metrics.csv")[-1]["step"]))
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "cem"])

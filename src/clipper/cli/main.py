@@ -11,17 +11,18 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import FrameType, ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from clipper import __version__
 from clipper.cli.arguments import Parser, UsageError
 from clipper.errors import ClipperError, FileError, nearest
-from clipper.interrupts import handled
+from clipper.interrupts import HANGUP, asking, handled
 
 VERBS = {
     "train": "train an agent on an environment",
@@ -43,7 +44,8 @@ LONG = ("train", "resume", "sweep", "reproduce", "render")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 EXIT_CODES = """exit codes: 0 done; 1 unexpected error; 2 wrong usage, setting, space or environment
 name; 3 an environment failed; 4 a number is not finite; 5 a file or folder; 6 a law of the algorithm
-was broken; 130 or 143 stopped by Ctrl-C or SIGTERM (what was learnt is kept)"""
+was broken; 129, 130 or 143 stopped by a closed terminal, Ctrl-C or SIGTERM (what was learnt is
+kept)"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,9 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except Terminated:
-        print("stopped.", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    except Terminated as stop:
+        with contextlib.suppress(OSError):
+            print("stopped.", file=sys.stderr)
+        return 128 + stop.number
     except BrokenPipeError:
         # the reader of our output has gone: no harm in `clipper presets | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _FULL:
             raise
+        if error.errno == errno.EIO and _is_gone(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + (HANGUP or 0)
         # most often what is printed goes to a file on a full disk; all else is an error of ours
         with contextlib.suppress(OSError):
             print(
@@ -84,6 +90,11 @@ def main(argv: list[str] | None = None) -> int:
             )
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FileError.exit_code
+
+
+def _is_gone(stream: TextIO) -> bool:
+    """Returns True for a terminal that was closed: a character device that is no terminal any more."""
+    return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty()
 
 
 def _run(words: list[str]) -> int:
@@ -140,17 +151,23 @@ def _overview() -> str:
 
 
 class Terminated(BaseException):
-    """SIGTERM came where no training handles it; files that are half written are removed."""
+    """A signal came where no training handles it; files that are half written are removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Lets the first SIGTERM run through what must be cleaned up; a second one ends the process."""
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated
+    """Lets the first signal run through what must be cleaned up; a second SIGTERM ends the process."""
+    if HANGUP in asking():
+        signal.signal(HANGUP, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Terminated(number)
 
 
 class _WaitsForTorch(PathFinder):
-    """Has SIGINT and SIGTERM wait until torch is loaded: raised within its C++, they end in SIGABRT."""
+    """Has signals wait until torch is loaded: raised within its C++, they end in SIGABRT."""
 
     @classmethod
     def find_spec(
@@ -173,6 +190,8 @@ class _WaitsForTorch(PathFinder):
 
 def entry() -> NoReturn:
     """Runs the process's command line and exits."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in asking():
+        if number != signal.SIGINT:
+            signal.signal(number, _terminate)
     sys.meta_path.insert(0, _WaitsForTorch)
     sys.exit(main())

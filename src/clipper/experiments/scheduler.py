@@ -13,7 +13,7 @@ from types import FrameType
 from clipper.experiments.processes import Event, Processes
 from clipper.experiments.results import ResultsFiles, read_result
 from clipper.experiments.states import Observer, RunState
-from clipper.interrupts import handled
+from clipper.interrupts import HANGUP, handled
 
 _POLL_SECONDS = 0.25
 
@@ -26,8 +26,9 @@ class _Interrupts:
     count: int = 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
-        self.count += 1
+        if number != HANGUP or self.number is None:
+            self.number = self.number or number
+            self.count += 1
 
 
 class Scheduler:

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from clipper.errors import ClipperError
-from clipper.interrupts import Interrupt
+from clipper.interrupts import Interrupt, asking
 
 _START_ALONE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -36,7 +36,7 @@ _START_ALONE = (
     "run_job(json.loads(sys.argv[2]), int(sys.argv[3]))"
 )
 _GRACE_SECONDS = 20.0
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = asking()
 
 
 class _Stop(BaseException):
