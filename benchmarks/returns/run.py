@@ -214,7 +214,8 @@ def table() -> str:
     groups: dict[str, dict[str, list[dict[str, str]]]] = {}
     for row in read_rows():
         groups.setdefault(row["env"], {}).setdefault(row["settings"], []).append(row)
-    for env, by_settings in groups.items():
+    places = {env: place for place, env in enumerate(GOALS)}
+    for env, by_settings in sorted(groups.items(), key=lambda group: places[group[0]]):
         now = settings_hash(env)
         # of as many seeds the present settings, or the last
         ages = {found: age for age, found in enumerate(by_settings)}
