@@ -61,6 +61,11 @@ class ActionLayout:
                 hint="wrap the environment so that its actions are one of these.",
             )
         self.size = len(self.num_categories) or int(np.prod(space.shape or (1,), dtype=np.int64))
+        if not self.size:
+            raise SpaceError(
+                f"an action must have at least one number, but the space is {space}.",
+                hint="give the environment an action that it does not look at.",
+            )
 
     def _read_box(self, space: spaces.Box) -> None:
         if not np.issubdtype(space.dtype, np.floating):

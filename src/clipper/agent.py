@@ -462,6 +462,10 @@ class Agent:
         self._run.state.note_inexact(self._playground.put_away())
         self._run.close_folder()
 
+    def check_spaces(self) -> None:
+        """Raises SpaceError unless its environments have the spaces it was trained in."""
+        self._playground.check_spaces()
+
     def go_on_from(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
         """Takes over all that a checkpoint holds and goes on writing its folder."""
         self._run.go_on_from(folder, checkpoint)
@@ -491,6 +495,7 @@ class Agent:
             algorithm=meta["algorithm"],
         )
         playground = Playground(source, identity.env, identity.seed, identity.config, stepping)
+        playground.expect(*(layout.space for layout in layouts))
         agent._adopt(identity, layouts, module, check_device(device), playground)
         agent_file.load_policy(agent.policy, without_prefix("policy", arrays), where)
         agent._run.begin_at_policy()

@@ -12,13 +12,11 @@ from clipper.agent import AGENTS, Agent, needs_module
 from clipper.checkpoint import read_checkpoint
 from clipper.envs.make import EnvLike, EnvSource, env_source
 from clipper.envs.names import needs_trust
-from clipper.envs.vector import spaces_of
-from clipper.errors import ConfigError, EnvironmentUnknown, SpaceError
+from clipper.errors import ConfigError, EnvironmentUnknown
 from clipper.policies.build import ModuleLike
 from clipper.run_config import check_same_run
 from clipper.run_folder import RunFolder, read_config
 from clipper.run_keeper import stepping_of
-from clipper.spaces import describe_space
 from clipper.stepping import Stepping
 from clipper.tensor_files import read_head
 
@@ -67,7 +65,7 @@ def load(
         Stepping().replaced(isolate=isolate, env_timeout=env_timeout),
     )
     if source is not None and env is not None:
-        _check_spaces(agent, source)
+        agent.check_spaces()
     agent_file.check_examples(agent.policy, arrays, str(file))
     return agent
 
@@ -135,7 +133,7 @@ def resume(
             stepping,
         )
         if source is not None and env is not None:
-            _check_spaces(agent, source)
+            agent.check_spaces()
         if module is not None:  # it may be another one, with tensors of the same shapes
             agent_file.check_examples(agent.policy, checkpoint.agent, str(path))
         agent.go_on_from(folder, checkpoint)
@@ -144,21 +142,6 @@ def resume(
         folder.close()
         raise
     return agent
-
-
-def _check_spaces(agent: Agent, source: EnvSource) -> None:
-    """Raises unless an environment given by the user has the spaces the agent was trained in."""
-    obs, action, _ = spaces_of(source)
-    pairs = (
-        ("observation", obs.space, agent.policy.obs_layout.space),
-        ("action", action.space, agent.policy.action_layout.space),
-    )
-    for kind, found, wanted in pairs:
-        if found != wanted:
-            raise SpaceError(
-                f"the {kind} space of {source.name} must be the one the agent was trained in, "
-                f"{describe_space(wanted)}, but is {describe_space(found)}."
-            )
 
 
 def _source_of(meta: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from clipper.config import Config
@@ -14,12 +15,13 @@ from clipper.engine.native_envs import is_native, local_sampler
 from clipper.envs.make import EnvSource
 from clipper.envs.names import imports_what_it_names, needs_trust
 from clipper.envs.vector import spaces_of
-from clipper.errors import ConfigError, EnvironmentFault
+from clipper.errors import ConfigError, EnvironmentFault, SpaceError
 from clipper.evaluation import Evaluation, evaluate
 from clipper.examiner import Examiner
 from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
 from clipper.rollout import LocalSampler, SamplerMark
+from clipper.spaces import describe_space
 from clipper.stepping import Stepping
 from clipper.worker_choice import choose_workers
 from clipper.workers import ProcessSampler, share_out
@@ -69,6 +71,34 @@ class Playground:
         self._inexact: str | None = None
         self.ledger = FaultLedger()
         self._state: Mapping[str, NDArray[Any]] | None = None
+        self._expected: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None
+
+    def expect(self, obs: spaces.Space[Any], action: spaces.Space[Any]) -> None:
+        """Has the environments looked at before they are used: a file tells of others, made elsewhere.
+
+        Args:
+            obs: The observation space that the agent was trained in.
+            action: The action space that it was trained in.
+        """
+        self._expected = (obs, action)
+
+    def check_spaces(self) -> None:
+        """Raises SpaceError unless the environments have the spaces that are expected."""
+        if self._expected is None or self._source is None:
+            return
+        obs_layout, action_layout, _ = spaces_of(self._source)
+        found = (obs_layout.space, action_layout.space)
+        for kind, is_found, wanted in zip(
+            ("observation", "action"), found, self._expected, strict=True
+        ):
+            if is_found != wanted:
+                raise SpaceError(
+                    f"the {kind} space of {self._source.name} must be the one the agent was trained "
+                    f"in, {describe_space(wanted)}, but is {describe_space(is_found)}.",
+                    hint="was its code, or what its arguments name, changed since? An agent fits the "
+                    "environment it was trained in alone.",
+                )
+        self._expected = None
 
     @property
     def source(self) -> EnvSource:
@@ -76,8 +106,11 @@ class Playground:
 
         Raises:
             ConfigError: That is not known here.
+            SpaceError: They have not the spaces that the agent was trained in.
         """
         if self._source is not None:
+            if not self._stepping.isolate:  # or else it is made in another process alone
+                self.check_spaces()
             return self._source
         name = self._env["name"]
         if not self._env["is_named"]:
@@ -146,6 +179,7 @@ class Playground:
         if self._sampler is not None:
             # who asked for it first may have had no use for the reason
             return self._sampler, self._inexact
+        self.check_spaces()
         source, num_envs, workers = self.source, self._config.num_envs, self._num_workers()
         if workers:
             self._sampler = ProcessSampler(

@@ -571,6 +571,48 @@ def test_an_environment_without_end_cannot_hold_up_training() -> None:
     assert len(steps) <= 512 + 4 * 2 * 128 + 200  # the probe's few steps on top
 
 
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+def test_an_environment_that_was_changed_is_refused_before_anything_is_written(
+    name: str, isolate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is the same, its spaces are not: no step is taken, and the run still goes on later."""
+    (tmp_path / "changing.py").write_text(
+        "import os, numpy as np\n"
+        "from gymnasium import Env, spaces\n"
+        "class E(Env):\n"
+        "    def __init__(self):\n"
+        "        new = os.environ.get('CHANGED')\n"
+        "        self.n = 2 if new == 'observation_space' else 3\n"
+        "        self.observation_space = spaces.Box(-1.0, 1.0, (self.n,))\n"
+        "        self.action_space = spaces.Discrete(5 if new == 'action_space' else 2)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        self.t = 0\n"
+        "        return np.zeros(self.n, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        self.t += 1\n"
+        "        return np.zeros(self.n, np.float32), 1.0, self.t == 9, False, {}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    agent = clipper.PPO("changing:E", preset="none", num_steps=16, minibatch_size=16, num_envs=1)
+    agent.train(16, progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    monkeypatch.setenv("CHANGED", name)
+    changed = clipper.resume(tmp_path / "run", trust_env=True, isolate=isolate)
+    kind = name.replace("_", " ")
+    with pytest.raises(SpaceError, match=f"the {kind} of changing:E must be the one"):
+        changed.train(64, progress=False)
+    changed.close()
+    loaded = clipper.load(tmp_path / "run", trust_env=True)
+    assert loaded.act(np.zeros(3, np.float32)) in (0, 1)  # needs no environment
+    with pytest.raises(SpaceError, match=f"the {kind} of changing:E must be the one"):
+        loaded.evaluate(1)
+    monkeypatch.delenv("CHANGED")
+    again = clipper.resume(tmp_path / "run", trust_env=True)
+    assert again.train(32, progress=False).step == 32
+    again.close()
+
+
 def test_a_run_goes_on_in_the_spaces_it_was_trained_in(tmp_path: Path) -> None:
     """Another environment with other bounds of its actions would scale them otherwise."""
     agent = clipper.PPO("Pendulum-v1", preset="none", num_steps=16, minibatch_size=16, num_envs=1)

@@ -104,6 +104,7 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             ConfigError: The seed is neither, or the mask is none.
             EnvironmentFault: An environment failed.
         """
+        self._check_open()
         begins = np.ones(self.num_envs, dtype=np.bool_)
         if options is not None and "reset_mask" in options:
             begins = _read_mask(options["reset_mask"], self.num_envs)
@@ -125,6 +126,7 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> Any:
         """Steps every environment once."""
+        self._check_open()
         rewards = np.empty(self.num_envs, dtype=np.float32)
         terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
         taken = np.ascontiguousarray(actions, dtype=self._action_type)
@@ -134,6 +136,10 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if not self._batch.step(taken, rewards, terminated, truncated):
             raise self._fault()
         return self._seen(self._obs), rewards, terminated, truncated, self._infos()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise gymnasium.error.ClosedEnvironmentError("reset and step must come before close.")
 
     def close_extras(self, **kwargs: Any) -> None:
         """Frees the environments."""

@@ -209,7 +209,7 @@ def _box(space: _Space, what: str, name: str) -> spaces.Box:
 def are_categories(space: spaces.Space[Any], taken: NDArray[Any]) -> bool:
     """Returns True if numbers are categories of a Discrete or MultiDiscrete space, [..., A]."""
     most = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 0)
-    return bool(np.all((taken >= 0) & (taken < most)))
+    return bool(np.all((taken >= 0) & (taken < most) & (np.floor(taken) == taken)))
 
 
 class LibraryEnv(gymnasium.Env[Any, Any]):
@@ -230,6 +230,7 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
 
     def __init__(self, path: str | Path, render_mode: str | None = None, **options: Any) -> None:
         self._env: int | None = None
+        self._has_begun = False
         if render_mode is not None:
             raise EnvironmentFault(f"{path} must draw itself to be filmed, but libraries do not.")
         self.library = library = load_library(str(path))
@@ -253,15 +254,22 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Begins an episode; without a seed it gets one from the environment's generator."""
+        if self._env is None:
+            raise gymnasium.error.ClosedEnvironmentError("reset must come before close.")
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         if self._reset(self._env, seed % 2**64, self._obs.ctypes.data) != 0:
             raise self._failure("clipper_env_reset")
+        self._has_begun = True
         return self._observation(), {}
 
     def step(self, action: Any) -> Any:
         """Plays one step."""
+        if self._env is None:
+            raise gymnasium.error.ClosedEnvironmentError("step must come before close.")
+        if not self._has_begun:
+            raise gymnasium.error.ResetNeeded("step must come after reset.")
         self._action[:] = self._allowed(action)
         result = self._result
         result.reward, result.terminated, result.truncated = 0.0, 0, 0

@@ -19,6 +19,7 @@ from clipper.curves import find_runs, read_curve
 from clipper.errors import ConfigError, FileError
 from clipper.experiments.results import (
     CURVES,
+    LOGS,
     RESULTS,
     SETTINGS,
     described_settings,
@@ -26,7 +27,7 @@ from clipper.experiments.results import (
     read_rows,
 )
 from clipper.experiments.rows import CurvePoint, Row, curve_points
-from clipper.experiments.runs import config_hash
+from clipper.experiments.runs import config_hash, run_folder
 from clipper.metrics import RecentEpisodes
 from clipper.run_folder import read_config
 
@@ -177,8 +178,23 @@ def _from_results(file: Path) -> Collection:
             for entry in entries
             if entry["setting"] in settings  # others have no run that has finished
         },
-        [],
+        _without_result(file.with_name(LOGS), rows),
     )
+
+
+def _without_result(logs: Path, rows: Sequence[Row]) -> list[str]:
+    """Returns a note of the runs that a sweep has begun and that have no row."""
+    begun = [log.relative_to(logs).as_posix()[: -len(".log")] for log in logs.glob("*/*.log")]
+    missing = set(begun) - {run_folder(*row.key) for row in rows}
+    if not missing:
+        return []
+    names = sorted(missing, key=_natural)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    runs = "1 run that has" if len(names) == 1 else f"{len(names)} runs that have"
+    return [
+        f"left out, {runs} no result, failed or not finished ({logs} tells why): "
+        f"{', '.join(names[:3])}{more}"
+    ]
 
 
 def _in_order(found: set[str], order: Sequence[str]) -> list[str]:
@@ -207,8 +223,9 @@ def _from_runs(place: Path) -> Collection:
         configs[row.setting, row.env] = config["config"]
     if not rows:
         raise FileError(
-            f"{place} must hold a finished run, but all {len(unfinished)} go on or were stopped.",
-            hint=f"`clipper resume {unfinished[0]}` goes on with one.",
+            f"{place} must hold a finished run, but none of its {len(unfinished)} has come to its end.",
+            hint=f"the last line of {unfinished[0] / 'log.txt'} says how one ended, and "
+            f"`clipper resume {unfinished[0]}` goes on with it.",
         )
     twice = [key for key, number in Counter(row.key for row in rows).items() if number > 1]
     if twice:

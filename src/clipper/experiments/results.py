@@ -22,6 +22,7 @@ from clipper.experiments.rows import COLUMNS, CURVE_COLUMNS, CurvePoint, Row
 RESULTS = "results.csv"
 CURVES = "curves.csv"
 SETTINGS = "sweep.json"
+LOGS = "logs"
 _RESULT = "result.json"
 # a setting on a task has one or two thousand bytes
 _MAX_SETTINGS_BYTES = 16 << 20

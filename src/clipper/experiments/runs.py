@@ -21,6 +21,13 @@ ENVIRONMENT = ("env", "env_kwargs", "max_episode_steps")
 _LIBRARIES = (".so", ".dylib", ".dll")
 
 
+def run_folder(setting: str, env: str, seed: int) -> str:
+    """Returns the path of a run's folder below the folder of all runs."""
+    # a library's runs stand together wherever it was named from
+    task = Path(env).name if env.endswith(_LIBRARIES) else env
+    return f"{folder_name(task)}/{folder_name(setting)}-{seed}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One run of a sweep: a named setting on an environment with a seed.
@@ -59,9 +66,7 @@ class RunSpec:
     @property
     def folder(self) -> str:
         """Path of the run's folder below the folder of all runs."""
-        # a library's runs stand together wherever it was named from
-        env = Path(self.env).name if self.env.endswith(_LIBRARIES) else self.env
-        return f"{folder_name(env)}/{folder_name(self.setting)}-{self.seed}"
+        return run_folder(self.setting, self.env, self.seed)
 
     def config_hash(self, config: Config) -> str:
         """Returns the hash of what the run learns, given its settings in full."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from clipper.experiments.processes import Event, Processes
-from clipper.experiments.results import ResultsFiles, read_result
+from clipper.experiments.results import LOGS, ResultsFiles, read_result
 from clipper.experiments.states import Observer, RunState
 from clipper.interrupts import HANGUP, handled
 
@@ -86,7 +86,7 @@ class Scheduler:
         )
 
     def _log(self, run: RunState) -> Path:
-        return self._place / "logs" / f"{run.spec.folder}.log"
+        return self._place / LOGS / f"{run.spec.folder}.log"
 
     def _take(self, event: Event, *, is_stopping: bool) -> None:
         run = self._runs[event["number"]]

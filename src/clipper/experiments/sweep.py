@@ -19,7 +19,13 @@ from clipper.checkpoint import FORMAT, dump_json, write_atomically
 from clipper.cores import num_cores
 from clipper.errors import ConfigError, FileError
 from clipper.experiments.processes import Processes
-from clipper.experiments.results import SETTINGS, ResultsFiles, described_settings, read_result
+from clipper.experiments.results import (
+    LOGS,
+    SETTINGS,
+    ResultsFiles,
+    described_settings,
+    read_result,
+)
 from clipper.experiments.rows import Row
 from clipper.experiments.runs import RunSpec, check_runs
 from clipper.experiments.scheduler import Scheduler
@@ -64,7 +70,7 @@ def run_sweep(
     with _locked(place) as lock:
         files = ResultsFiles(place)
         described = described_settings(place / SETTINGS)
-        with Processes(place / "logs" / "server.log", [lock]) as processes:
+        with Processes(place / LOGS / "server.log", [lock]) as processes:
             runs = looked_at(processes, specs)
             _take_finished(runs, files, place)
             _write_description(described, runs, place)

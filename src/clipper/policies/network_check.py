@@ -33,7 +33,7 @@ def checked_width(
         values_per_action: The values are Q(s, a) of every action, [M, P], and not [M].
 
     Raises:
-        ConfigError: It raises, has no parameters or returns something else.
+        ConfigError: It raises, has no parameters, returns something else or nothing that learns.
     """
     outputs = distribution.num_outputs
     allowed = (outputs, distribution.num_params)
@@ -53,7 +53,7 @@ def checked_width(
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             found = network(given)
     except Exception as error:
         raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
@@ -61,7 +61,26 @@ def checked_width(
         # one by one: a part that the user froze with eval() stays so
         for module, was_training in modes:
             module.training = was_training
-    return _width(found, law, allowed, outputs if values_per_action else 1)
+    width = _width(found, law, allowed, outputs if values_per_action else 1)
+    _check_gradient(network, *found)
+    return width
+
+
+def _check_gradient(network: nn.Module, params: Tensor, values: Tensor) -> None:
+    """Raises if the policy cannot learn although it is not frozen."""
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if params.requires_grad or not learned:
+        return
+    found: tuple[Tensor | None, ...] = (None,) * len(learned)
+    if values.requires_grad:
+        found = torch.autograd.grad(values.sum(), learned, allow_unused=True)
+    if any(gradient is None for gradient in found):
+        raise ConfigError(
+            "a module's distribution parameters must have a gradient, but theirs is cut off: nothing "
+            "would be learnt.",
+            hint="compute them without torch.no_grad() and detach(); what is not to learn is frozen by "
+            "requires_grad_(False).",
+        )
 
 
 def _input_shapes(layout: ObservationLayout) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import clipper
+from clipper.engine.library_vector import LibraryVectorEnv
 from clipper.envs.library import LibraryEnv
 from clipper.envs.make import env_source, episode_limit
 from clipper.envs.names import imports_what_it_names
@@ -123,3 +125,25 @@ def test_actions_of_a_box_arrive_within_its_bounds() -> None:
     env = LibraryEnv(walk("BOX"))
     env.reset(seed=1)
     assert env.step(np.array([1e6, -1e6], np.float32))[1] == pytest.approx(0.1 * 3 + 0.01 * 3)
+
+
+def test_a_closed_environment_is_not_handed_to_the_library() -> None:
+    """It is freed there: a call with it would take the process down; nor is one that has not begun."""
+    env = LibraryEnv(walk())
+    action = env.action_space.sample()
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(action)
+    env.reset(seed=1)
+    env.step(action)
+    env.close()
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        env.step(action)
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        env.reset()
+    many = LibraryVectorEnv(walk(), 2)
+    many.reset(seed=1)
+    many.close()
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        many.step(many.action_space.sample())
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        many.reset()

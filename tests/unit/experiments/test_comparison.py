@@ -201,6 +201,20 @@ def test_runs_without_a_score_are_left_out_and_named(tmp_path: Path) -> None:
         compare(found.collection, baseline="q")
 
 
+def test_runs_without_a_result_are_left_out_and_named(tmp_path: Path) -> None:
+    """A setting whose runs fail looks as good as those of its runs that did not; that is said."""
+    folder = write_sweep(tmp_path, {"lr=1": {"E-v0": [1.0, 2.0]}})
+    assert collect([folder]).notes == []
+    for name in ("lr-1-0", "lr-1-2", "lr-2-0", "lr-2-1", "lr-10-0"):
+        log = folder / "logs" / "E-v0" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("error: a gear is broken.\n")
+    (note,) = collect([folder]).notes
+    assert note in compare(collect([folder])).notes
+    assert "4 runs that have no result, failed or not finished" in note
+    assert note.endswith("E-v0/lr-1-2, E-v0/lr-2-0, E-v0/lr-2-1 and 1 more")
+
+
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     """One seed a setting: numbers, no intervals, and a verdict that says so."""
     found = compared(tmp_path, {"a": {"E-v0": [1.0]}, "b": {"E-v0": [9.0]}})

@@ -50,6 +50,25 @@ def policy_around(network: nn.Module) -> ActorCritic:
     )
 
 
+def test_a_module_that_cannot_learn_is_refused() -> None:
+    """Its outputs, or those for the policy alone, are cut off from parameters that are not frozen."""
+    cut_off: list[Any] = [
+        lambda params, values: (params.detach(), values.detach()),
+        lambda params, values: (torch.zeros_like(params), torch.zeros_like(values)),
+    ]
+    for change in cut_off:
+        with pytest.raises(ConfigError, match="must have a gradient"):
+            policy_around(Net(change))
+    apart = Net(lambda params, values: (params.detach(), values))
+    apart.actor = nn.Linear(3, 2)  # of which nothing arrives
+    with pytest.raises(ConfigError, match="must have a gradient"):
+        policy_around(apart)
+    frozen = Net().requires_grad_(False)
+    assert policy_around(frozen).network is frozen
+    critic = Net(lambda params, values: (params.detach(), values))
+    assert policy_around(critic).network is critic  # all that can learn does, by the values
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("part", [True, False])
 def test_every_part_of_a_module_stays_in_its_mode(whole: bool, part: bool) -> None:
