@@ -5,6 +5,7 @@ There is one class, `Agent`; `PPO` and its relatives name the algorithm that tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -226,6 +227,8 @@ class Agent:
 
     def warnings(self) -> list[str]:
         """Returns what looks wrong before training: a discount or a preset that does not fit."""
+        if not self._playground.has_source:
+            return []  # nobody knows how long its episodes are
         return warnings_of(self._run.identity, self._playground.episode_limit)
 
     def describe(self) -> list[str]:
@@ -286,6 +289,9 @@ class Agent:
         """
         self._run.check_idle("train")
         callbacks = _read_callbacks(callback)
+        if until is not None and not math.isfinite(until):
+            raise ConfigError(f"until must be a finite number, but is {until}.")
+        self._playground.require()  # before a folder is written
         has_step_limit = total_timesteps is not None or self._has_step_limit
         rules = StopRules(
             until=until,

@@ -246,8 +246,21 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
     raise FileError(
         f"{folder} must hold a complete checkpoint, but has none"
         + (f" ({'; '.join(problems)})." if problems else "."),
-        hint="start the run anew with `clipper train` and another --name"
-        + ("." if problems else ", or remove this folder: it was stopped before its first one."),
+        hint=_instead_of_resuming(folder.parent, has_problems=bool(problems)),
+    )
+
+
+def _instead_of_resuming(run: Path, *, has_problems: bool) -> str:
+    """Returns what can be done with a run that has no checkpoint."""
+    if (run / "agent.safetensors").is_file():
+        return (
+            f"its last agent is there: `clipper train ENV --init-from {run}` begins a run with it."
+        )
+    if has_problems:
+        return "start the run anew with `clipper train` and another --name."
+    return (
+        "start the run anew with `clipper train` and another --name, or remove this folder: it was "
+        "stopped before its first one."
     )
 
 

@@ -101,6 +101,16 @@ class Playground:
         self._expected = None
 
     @property
+    def has_source(self) -> bool:
+        """True if it is known here where environments come from."""
+        return self._source is not None
+
+    def require(self) -> None:
+        """Raises what `source` does, before anything is done that needs environments."""
+        if self.source is not None:
+            self.check_spaces()
+
+    @property
     def source(self) -> EnvSource:
         """Where the environments come from.
 

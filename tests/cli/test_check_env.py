@@ -62,7 +62,9 @@ def test_a_sound_environment(clip: Clip) -> None:
     said = clip("check-env", "mine:Mine", "--steps=1000")
     assert said.code == 0
     assert said.out.startswith("mine:Mine: nothing is wrong with it\n\nlooked at ")
-    assert "next: clipper train mine:Mine" in said.err
+    assert "next: clipper train mine:Mine\n" in said.err
+    said = clip("check-env", "mine:Mine", "--steps=1000", "--max-episode-steps=9")
+    assert "next: clipper train mine:Mine --max-episode-steps=9\n" in said.err
 
 
 @pytest.mark.usefixtures("_mine")

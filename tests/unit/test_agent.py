@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -611,6 +613,32 @@ def test_an_environment_that_was_changed_is_refused_before_anything_is_written(
     again = clipper.resume(tmp_path / "run", trust_env=True)
     assert again.train(32, progress=False).step == 32
     again.close()
+
+
+def test_a_run_that_cannot_go_on_is_left_as_it_is(tmp_path: Path) -> None:
+    """Its environment is not imported unasked, and what ran is not written anew before that is known."""
+    (tmp_path / "unasked.py").write_text(
+        "import gymnasium\nE = lambda: gymnasium.make('CartPole-v1')\n"
+    )
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        agent = clipper.PPO("unasked:E", **SMALL)
+        agent.train(progress=False, run_dir=run)
+        agent.close()
+    before = (run / "config.json").read_bytes()
+    agent = clipper.resume(run, engine="reference")
+    assert agent.warnings() == []
+    with pytest.raises(ConfigError, match="needs its environment"):
+        agent.train(10_000, progress=False)
+    with pytest.raises(ConfigError, match="until must be a finite number, but is nan"):
+        agent.train(10_000, until=math.nan, progress=False)
+    agent.close()
+    assert (run / "config.json").read_bytes() == before
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(FileError, match="complete checkpoint") as caught:
+        clipper.resume(run)
+    assert f"--init-from {run}" in str(caught.value.hint)
 
 
 def test_a_run_goes_on_in_the_spaces_it_was_trained_in(tmp_path: Path) -> None:

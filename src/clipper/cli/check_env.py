@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 
 from clipper.cli.arguments import json_object, positive_int, say, seed
@@ -87,5 +88,10 @@ def run(args: argparse.Namespace) -> int:
     if found.num_errors:
         return EnvironmentFault.exit_code
     if not args.json:
-        say(f"next: clipper train {shlex.quote(args.env)}")
+        words = ["clipper", "train", args.env]
+        if args.env_kwargs:
+            words.append(f"--env-kwargs={json.dumps(args.env_kwargs)}")
+        if args.max_episode_steps is not None:
+            words.append(f"--max-episode-steps={args.max_episode_steps}")
+        say(f"next: {shlex.join(words)}")
     return 0

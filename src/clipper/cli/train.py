@@ -145,7 +145,8 @@ def closed_and_kept(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]
         elif is_new and not isinstance(error, FolderTaken):
             if agent.step or any(path.glob("faults/*")):
                 rest = f"what else was is in {path}" if path.exists() else f"{path} is gone"
-                error.add_note(f"no checkpoint could be written; {rest}.")
+                kind = "no checkpoint could be written" if agent.step else "nothing was learnt yet"
+                error.add_note(f"{kind}; {rest}.")
             else:
                 shutil.rmtree(path, ignore_errors=True)
                 error.add_note(f"nothing was learnt yet, so {path} is removed.")

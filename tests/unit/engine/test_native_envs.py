@@ -18,7 +18,7 @@ from clipper.errors import ConfigError, EnvironmentFault, NumericsError
 from clipper.rollout import LocalSampler, Rollout
 from commands import read_rows
 from helpers import collected, policy_for
-from libraries import NEEDS_ENGINE, walk
+from libraries import NEEDS_ENGINE, compiled, walk
 
 pytestmark = NEEDS_ENGINE
 
@@ -115,6 +115,30 @@ def test_a_failure_is_told_with_its_place(macro: str, text: str) -> None:
     with pytest.raises(EnvironmentFault, match=text) as caught:
         sampler.collect(policy_for(name), 200)
     assert "seed was" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("macros", "text"),
+    [
+        (
+            (),
+            r"fail in step, but did: it threw an exception, a gear is broken \(environment 0, epis",
+        ),
+        (
+            ("THROW_IN_RESET",),
+            r"fail in reset, but did: it threw an exception \(environment 0, epis",
+        ),
+    ],
+)
+def test_what_a_library_throws_is_told_with_its_place(
+    macros: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    """As a failure that it returns is, and not as a defect of ours."""
+    flags = ["-x", "c++", *(f"-D{macro}" for macro in macros), "-Wl,--no-as-needed", "-lstdc++"]
+    source = Path(__file__).parents[2] / "throws.cpp"
+    name = str(compiled(source, tmp_path / "libthrows.so", *flags))
+    with pytest.raises(EnvironmentFault, match=text):
+        sampler_for(name, "native").collect(policy_for(name), 200)
 
 
 def test_a_number_that_is_not_finite_is_found() -> None:

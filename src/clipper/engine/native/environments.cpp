@@ -60,6 +60,20 @@ void refuse_exit() {
   _exit(3);
 }
 
+// What a library's function returns, or 1 and in words what it threw instead.
+template <typename Function>
+int32_t returned(const Call* call, Function function, std::string* thrown) {
+  const Calling calling(call);
+  try {
+    return function();
+  } catch (const std::exception& error) {
+    *thrown = std::string("it threw an exception, ") + error.what();
+  } catch (...) {
+    *thrown = "it threw an exception";
+  }
+  return 1;
+}
+
 }  // namespace
 
 EnvLibrary::EnvLibrary(const std::string& path) {
@@ -179,12 +193,10 @@ bool EnvBatch::begin(int64_t env) {
           .word[0];
   void* const handle = envs_[static_cast<size_t>(env)];
   const Call call{&path_, "clipper_env_reset", seeds_.first_env + env, episode, 0};
-  const auto result = [&] {
-    const Calling calling(&call);
-    return library_.reset(handle, word >> 1, raw_obs(env));
-  }();
-  if (result != 0)
-    return fail(env, true, reason(handle));
+  std::string thrown;
+  const auto result = returned(
+      &call, [&] { return library_.reset(handle, word >> 1, raw_obs(env)); }, &thrown);
+  if (result != 0) return fail(env, true, thrown.empty() ? reason(handle) : thrown);
   if (!observe(env)) return fail(env, true, "the observation is not one of its categories");
   return !is_refused(env, true, 0);
 }
@@ -205,12 +217,10 @@ bool EnvBatch::advance(int64_t env, ActionRow action, ClipperStep* result) {
   void* const handle = envs_[static_cast<size_t>(env)];
   const Call call{&path_, "clipper_env_step", seeds_.first_env + env, states_.episodes[env],
                   states_.lengths[env] + 1};
-  const auto code = [&] {
-    const Calling calling(&call);
-    return library_.step(handle, action_.data(), raw_obs(env), result);
-  }();
-  if (code != 0)
-    return fail(env, false, reason(handle));
+  std::string thrown;
+  const auto code = returned(
+      &call, [&] { return library_.step(handle, action_.data(), raw_obs(env), result); }, &thrown);
+  if (code != 0) return fail(env, false, thrown.empty() ? reason(handle) : thrown);
   if (!observe(env)) return fail(env, false, "the observation is not one of its categories");
   if (is_refused(env, false, result->reward)) return false;
   states_.returns[env] += result->reward;
