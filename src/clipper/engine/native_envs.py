@@ -7,6 +7,7 @@ Dimension key: T steps, N envs, D observation size, A action size, F episodes th
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from clipper.engine.classic import classic_library
 from clipper.engine.gym_envs import GymEnvs
 from clipper.envs.dropping import Blocks, NotFinite
 from clipper.envs.ending import Ending
-from clipper.envs.library import is_library, load_library
+from clipper.envs.library import LibraryEnv, is_library, load_library
 from clipper.envs.make import EnvSource
 from clipper.envs.replay import ReplayableEnvs, in_order
 from clipper.envs.vector import VectorEnv, spaces_of
@@ -31,6 +32,9 @@ from clipper.randomness import EpisodeSeeds
 from clipper.rollout import LocalSampler
 
 VECTORIZATIONS = ("auto", "gymnasium", "native")
+if kernels.ABSENCE is None:
+    # a library that Python steps may call exit as well
+    LibraryEnv.is_calling = ctypes.c_int32.from_address(kernels.compiled.watch_exit())
 
 
 def is_native(source: EnvSource, vectorization: str) -> bool:

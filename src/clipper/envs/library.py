@@ -10,7 +10,7 @@ import ctypes
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -228,6 +228,9 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
         SpaceError: A space is not supported.
     """
 
+    is_calling: ClassVar[ctypes.c_int32] = ctypes.c_int32(0)
+    """Not 0 while a library is called: the engine looks there whether it was who called `exit`."""
+
     def __init__(self, path: str | Path, render_mode: str | None = None, **options: Any) -> None:
         self._env: int | None = None
         self._has_begun = False
@@ -240,13 +243,12 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
         self._obs = np.zeros(library.observation_size, dtype=np.float32)
         self._action = np.zeros(library.action_size, dtype=np.float32)
         self._result = _Step()
-        self._reset, self._step = library.functions["reset"], library.functions["step"]
         self._pointers = (
             self._action.ctypes.data,
             self._obs.ctypes.data,
             ctypes.addressof(self._result),
         )
-        self._env = library.functions["create"](json.dumps(options).encode())
+        self._env = self._call("create", json.dumps(options).encode())
         if self._env is None:
             raise EnvironmentFault(
                 f"{path} must create environments, but failed: {library.reason(None)}."
@@ -259,7 +261,7 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        if self._reset(self._env, seed % 2**64, self._obs.ctypes.data) != 0:
+        if self._call("reset", self._env, seed % 2**64, self._obs.ctypes.data) != 0:
             raise self._failure("clipper_env_reset")
         self._has_begun = True
         return self._observation(), {}
@@ -273,7 +275,7 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
         self._action[:] = self._allowed(action)
         result = self._result
         result.reward, result.terminated, result.truncated = 0.0, 0, 0
-        if self._step(self._env, *self._pointers) != 0:
+        if self._call("step", self._env, *self._pointers) != 0:
             raise self._failure("clipper_env_step")
         flags = bool(result.terminated), bool(result.truncated)
         return self._observation(), result.reward, *flags, {}
@@ -299,8 +301,15 @@ class LibraryEnv(gymnasium.Env[Any, Any]):
     def close(self) -> None:
         """Frees the environment."""
         if self._env is not None:
-            self.library.functions["close"](self._env)
+            self._call("close", self._env)
             self._env = None
+
+    def _call(self, name: str, *args: Any) -> Any:
+        self.is_calling.value = 1
+        try:
+            return self.library.functions[name](*args)
+        finally:
+            self.is_calling.value = 0
 
     def __del__(self) -> None:
         if getattr(self, "_env", None) is not None:

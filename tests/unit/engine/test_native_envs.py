@@ -252,6 +252,10 @@ def test_a_library_that_exits_is_not_done(tmp_path: Path) -> None:
         f"error: {name} must not end the process, but called exit in clipper_env_step "
         "(environment 0, episode 0, step 20)." in done.stderr
     )
+    by_python = [sys.executable, "-c", code, *words, "--vectorization=gymnasium"]
+    done = subprocess.run(by_python, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "error: the library of an environment must not end the process, but" in done.stderr
     ended = subprocess.run(
         [sys.executable, "-c", code, *words, "--isolate"], capture_output=True, text=True
     )

@@ -36,6 +36,9 @@ struct Call {
 };
 thread_local const Call* current_call = nullptr;
 
+// Not 0 while Python itself calls a library.
+int32_t is_called_by_python = 0;
+
 // Holds while a library is called, for the case that it does not return.
 class Calling {
  public:
@@ -47,7 +50,14 @@ class Calling {
 
 // A library that calls exit would end the command as if all were done.
 void refuse_exit() {
-  if (current_call == nullptr) return;
+  if (current_call == nullptr && is_called_by_python == 0) return;
+  if (current_call == nullptr) {
+    std::fprintf(stderr,
+                 "error: the library of an environment must not end the process, but called exit.\n\n"
+                 "hint: return a number other than 0 for a failure.\n");
+    std::fflush(stderr);
+    _exit(3);
+  }
   const Call& call = *current_call;
   std::fprintf(stderr, "error: %s must not end the process, but called exit in %s",
                call.path->c_str(), call.function);
@@ -87,8 +97,13 @@ EnvLibrary::EnvLibrary(const std::string& path) {
   step = find<decltype(step)>(handle, "clipper_env_step", path);
   close = find<decltype(close)>(handle, "clipper_env_close", path);
   error = find<decltype(error)>(handle, "clipper_env_error", path, false);
+  watch_exit();
+}
+
+int32_t* watch_exit() {
   static const int is_registered = std::atexit(refuse_exit);
   static_cast<void>(is_registered);
+  return &is_called_by_python;
 }
 
 EnvBatch::EnvBatch(const std::string& path, const std::string& options, int64_t num_envs,

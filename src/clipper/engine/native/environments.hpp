@@ -10,6 +10,10 @@
 
 namespace clipper {
 
+// Has a library that calls exit end the process with a word and code 3 in place of silence and 0.
+// Returns what is to be another number than 0 while Python itself calls one.
+int32_t* watch_exit();
+
 // The functions of clipper_env.h, found in a library; it stays loaded until the process ends.
 struct EnvLibrary {
   // Throws std::runtime_error if it cannot be loaded, lacks a function or has another version.

@@ -190,6 +190,7 @@ class NativeEnvs {
 }  // namespace
 
 void bind_environments(nb::module_& m) {
+  m.def("watch_exit", [] { return reinterpret_cast<uintptr_t>(clipper::watch_exit()); });
   nb::class_<NativeEnvs>(m, "Envs")
       .def(nb::init<const std::string&, const std::string&, int64_t, uint64_t, uint32_t, uint32_t,
                     int64_t, std::optional<std::tuple<bool, std::array<std::vector<double>, 4>>>,
