@@ -108,6 +108,8 @@ class Past:
         stds, means = self.last("value/target_std", count), self.last("value/target_mean", count)
         if stds is None or means is None:
             return None
+        if self.largest_reward == 0.0 == self.row.get("rollout/reward_mean"):
+            return None  # no reward has come yet: targets are what the network began with
         # of targets that are all 0 nothing can be said
         return [(std, max(0.1 * abs(mean), 1e-9)) for std, mean in zip(stds, means, strict=True)]
 

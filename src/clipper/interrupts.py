@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal was closed, or the connection to it lost; None on Windows."""
+
+
+GRACE_SECONDS = 0.5
+"""A second signal that comes sooner is the first one once more: shells and `timeout` send it twice."""
 
 
 def asking() -> tuple[int, ...]:
@@ -24,11 +30,14 @@ def asking() -> tuple[int, ...]:
 class Interrupt:
     """Remembers the first signal, and raises KeyboardInterrupt only where that is allowed."""
 
+    end_at_second: Callable[[int, float], None] | None = None
+    """Has the kernel end the process at a second signal after so many seconds; the engine brings it."""
     is_patient = False
     """True where someone else ends the process if saving takes too long: a second signal waits too."""
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._heard_at = -math.inf
         self._may_raise = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -39,10 +48,12 @@ class Interrupt:
         """
         if self.number is not None and (self.is_patient or number == HANGUP):
             return
+        if self.number == number and time.monotonic() - self._heard_at < GRACE_SECONDS:
+            return
         if self.number not in (None, HANGUP):
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.number = number
+        self.number, self._heard_at = number, time.monotonic()
         if self._may_raise:
             self._may_raise = False
             raise KeyboardInterrupt
@@ -66,7 +77,11 @@ def interruptible() -> Iterator[Interrupt]:
     with handled(interrupt.handle) as are_ours:
         if are_ours and not interrupt.is_patient:
             for number in asking():
-                if number != HANGUP:
+                if number == HANGUP:
+                    continue
+                if Interrupt.end_at_second is not None:
+                    Interrupt.end_at_second(number, GRACE_SECONDS)
+                else:
                     _let_a_second_one_end_it(number)
         yield interrupt
 
@@ -75,7 +90,8 @@ def _let_a_second_one_end_it(number: int) -> None:
     """Has the kernel give a signal to its handler once, and end the process at the next.
 
     Python's part of a handler waits until C code returns to Python, and that of an environment may
-    never. The flag is SA_RESETHAND, which Python cannot set; glibc's `__sysv_signal` does.
+    never. The flag is SA_RESETHAND, which Python cannot set; glibc's `__sysv_signal` does. It knows no
+    grace: this is for where there is no engine.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -20,6 +20,7 @@ import clipper.progress
 import facts
 from clipper.checkpoint import read_checkpoint, read_tensors
 from commands import SCRIPT, TINY, read_rows
+from libraries import NEEDS_ENGINE
 
 LONG = ["--total-timesteps=64000000", "--name=s", "--eval-every=0", "--quiet"]
 TRAIN = ["train", "CartPole-v1", *TINY, *LONG]
@@ -392,6 +393,22 @@ def test_a_signal_waits_until_torch_is_loaded(number: signal.Signals, tmp_path: 
     assert (tmp_path / "loaded").exists()
 
 
+@NEEDS_ENGINE
+@pytest.mark.parametrize("pause", [0.0, 0.002, 0.1])
+def test_one_signal_that_comes_twice_is_one(pause: float, tmp_path: Path) -> None:
+    """As `timeout` sends it, to the command and to its group: the run is saved all the same."""
+    with started(tmp_path, *TRAIN) as process:
+        until(lambda: has_rows(tmp_path), "no rows were written")
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "stopped by SIGINT" in (tmp_path / RUN / "log.txt").read_text().splitlines()[-1]
+    assert_goes_on(tmp_path / RUN, int(read_rows(tmp_path / RUN / "metrics.csv")[-1]["step"]))
+
+
 @ONE_OF_BOTH
 def test_a_second_signal_ends_it_at_once(number: signal.Signals, tmp_path: Path) -> None:
     """While the first one's save hangs, the second is gone within two seconds; the run goes on."""
@@ -401,6 +418,7 @@ def test_a_second_signal_ends_it_at_once(number: signal.Signals, tmp_path: Path)
         workers = tree(process)
         process.send_signal(number)
         until(lambda: (tmp_path / "saving").exists(), "nothing was saved")
+        time.sleep(0.6)
         process.send_signal(number)
         begun = time.monotonic()
         process.wait(timeout=30)
@@ -426,7 +444,7 @@ def test_a_second_signal_ends_what_hears_none(number: signal.Signals, tmp_path: 
     with started(tmp_path, *words) as process:
         until(lambda: (tmp_path / "deaf").exists(), "the environment did not come so far")
         process.send_signal(number)
-        time.sleep(0.5)
+        time.sleep(0.6)
         assert process.poll() is None
         process.send_signal(number)
         begun = time.monotonic()

@@ -190,6 +190,23 @@ def test_targets_that_hardly_differ_prove_nothing() -> None:
     }
 
 
+def test_without_any_reward_nothing_is_said_of_the_value_function() -> None:
+    """Its targets are its own first guesses: their scale is none, and what is missing is a reward."""
+    changes: dict[str, Callable[[int], float]] = {
+        "loss__value": lambda _: 2e-7,
+        "value__explained_variance": lambda _: -44.0,
+        "value__target_std": lambda _: 8e-5,
+        "value__target_mean": lambda _: 0.0,
+    }
+    rows = steady(**changes, rollout__reward_mean=lambda _: 0.0)
+    assert not {alarm.name for _, alarm in alarms_over(rows)} & {"value_loss", "explained_variance"}
+    rewarded = steady(**changes, rollout__reward_mean=lambda n: float(n == 3))
+    assert {alarm.name for _, alarm in alarms_over(rewarded)} >= {
+        "value_loss",
+        "explained_variance",
+    }
+
+
 def test_an_alarm_that_comes_and_goes_is_told_of_once() -> None:
     """Only after a window of silence it is news again; the row has it all the same."""
     rows = steady(90, policy__approx_kl=lambda n: 0.5 if n in (30, 31, 40, 41, 80, 81) else 0.01)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipper.config_ppo import PPOConfig
 from clipper.errors import ConfigError
+from clipper.interrupts import Interrupt
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose
 from clipper.rollout import Rollout
@@ -28,6 +29,7 @@ except ImportError as error:
     ABSENCE = f"the native engine cannot be loaded: {error}"
 else:
     compiled = _native
+    Interrupt.end_at_second = staticmethod(_native.end_at_second)
     Envs, GymLoop, Stepper = _native.Envs, _native.GymLoop, _native.Stepper
 
 VARIANT_VARIABLE = "CLIPPER_NATIVE_VARIANT"

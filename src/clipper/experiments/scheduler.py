@@ -13,7 +13,7 @@ from types import FrameType
 from clipper.experiments.processes import Event, Processes
 from clipper.experiments.results import LOGS, ResultsFiles, read_result
 from clipper.experiments.states import Observer, RunState
-from clipper.interrupts import HANGUP, handled
+from clipper.interrupts import GRACE_SECONDS, HANGUP, handled
 
 _POLL_SECONDS = 0.25
 
@@ -24,11 +24,14 @@ class _Interrupts:
 
     number: int | None = None
     count: int = 0
+    heard_at: float = 0.0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if number != HANGUP or self.number is None:
-            self.number = self.number or number
-            self.count += 1
+        now = time.monotonic()
+        if self.number is not None and (number == HANGUP or now - self.heard_at < GRACE_SECONDS):
+            return
+        self.number, self.heard_at = self.number or number, now
+        self.count += 1
 
 
 class Scheduler:

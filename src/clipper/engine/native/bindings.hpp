@@ -209,6 +209,7 @@ struct Settings {
 
 // module_envs.cpp
 void bind_environments(nb::module_& m);
+void bind_signals(nb::module_& m);
 // module_gym.cpp
 void bind_gym(nb::module_& m);
 // module_values.cpp

@@ -251,6 +251,7 @@ NB_MODULE(_native, m) {
   bind_moments(m);
   bind_randomness(m);
   bind_environments(m);
+  bind_signals(m);
   bind_gym(m);
   bind_values(m);
   bind_head(m);
