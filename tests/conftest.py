@@ -8,6 +8,8 @@ from collections.abc import Generator
 # a shell that starts this in the background has it ignore Ctrl-C, and all commands that tests start too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # before pygame, matplotlib or a renderer is imported
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
