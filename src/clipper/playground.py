@@ -107,8 +107,8 @@ class Playground:
 
     def require(self) -> None:
         """Raises what `source` does, before anything is done that needs environments."""
-        if self.source is not None:
-            self.check_spaces()
+        _ = self.source
+        self.check_spaces()
 
     @property
     def source(self) -> EnvSource:
@@ -189,7 +189,6 @@ class Playground:
         if self._sampler is not None:
             # who asked for it first may have had no use for the reason
             return self._sampler, self._inexact
-        self.check_spaces()
         source, num_envs, workers = self.source, self._config.num_envs, self._num_workers()
         if workers:
             self._sampler = ProcessSampler(

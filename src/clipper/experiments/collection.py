@@ -178,7 +178,7 @@ def _from_results(file: Path) -> Collection:
             for entry in entries
             if entry["setting"] in settings  # others have no run that has finished
         },
-        _without_result(file.with_name(LOGS), rows),
+        _without_result(file.with_name(LOGS), rows) if entries else [],
     )
 
 
@@ -188,13 +188,17 @@ def _without_result(logs: Path, rows: Sequence[Row]) -> list[str]:
     missing = set(begun) - {run_folder(*row.key) for row in rows}
     if not missing:
         return []
-    names = sorted(missing, key=_natural)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    runs = "1 run that has" if len(names) == 1 else f"{len(names)} runs that have"
+    runs = "1 run that has" if len(missing) == 1 else f"{len(missing)} runs that have"
     return [
         f"left out, {runs} no result, failed or not finished ({logs} tells why): "
-        f"{', '.join(names[:3])}{more}"
+        f"{first_three(sorted(missing, key=_natural))}"
     ]
+
+
+def first_three(names: Sequence[str]) -> str:
+    """Returns the first three of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return "; ".join(names[:3]) + more
 
 
 def _in_order(found: set[str], order: Sequence[str]) -> list[str]:

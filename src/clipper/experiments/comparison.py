@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clipper.errors import ConfigError, FileError, nearest
-from clipper.experiments.collection import Collection
+from clipper.experiments.collection import Collection, first_three
 from clipper.experiments.rows import Row
 from clipper.experiments.statistics import (
     Array,
@@ -238,8 +238,7 @@ def _note_runs(what: str, notes: list[str], rows: Sequence[Row]) -> None:
     """Adds what is to be said of some runs, with the names of the first three."""
     names = [f"{row.setting}, {row.env}, seed {row.seed}" for row in rows]
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        notes.append(f"{what}: {'; '.join(names[:3])}{more}")
+        notes.append(f"{what}: {first_three(names)}")
 
 
 def _tasks_of(setting: str, grouped: Mapping[tuple[str, str], object]) -> str:

@@ -209,10 +209,13 @@ def test_runs_without_a_result_are_left_out_and_named(tmp_path: Path) -> None:
         log = folder / "logs" / "E-v0" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("error: a gear is broken.\n")
+    assert collect([folder]).notes == []  # logs of whatever it be: it is no sweep's folder
+    entries = [{"setting": "lr=1", "env": "E-v0", "config": {}}]
+    (folder / "sweep.json").write_text(json.dumps({"format": 1, "settings": entries}))
     (note,) = collect([folder]).notes
     assert note in compare(collect([folder])).notes
     assert "4 runs that have no result, failed or not finished" in note
-    assert note.endswith("E-v0/lr-1-2, E-v0/lr-2-0, E-v0/lr-2-1 and 1 more")
+    assert note.endswith("E-v0/lr-1-2; E-v0/lr-2-0; E-v0/lr-2-1 and 1 more")
 
 
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ class Calling {
 
 // A library that calls exit would end the command as if all were done.
 void refuse_exit() {
-  if (current_call == nullptr && is_called_by_python == 0) return;
   if (current_call == nullptr) {
+    if (is_called_by_python == 0) return;
     std::fprintf(stderr,
                  "error: the library of an environment must not end the process, but called exit.\n\n"
                  "hint: return a number other than 0 for a failure.\n");
