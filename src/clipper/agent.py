@@ -28,9 +28,11 @@ from clipper.engine.devices import (
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError
-from clipper.evaluation import MAX_ENVS, Evaluation
+from clipper.evaluation import Evaluation
+from clipper.exam import MAX_ENVS
 from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
+from clipper.memory_need import check_memory
 from clipper.playground import Playground
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.build import ModuleLike, build_policy
@@ -129,6 +131,7 @@ class Agent:
             has_module=module is not None,
             algorithm=self.algorithm,
         )
+        check_memory(identity.config, obs_layout, action_layout)
         playground = Playground(
             source.with_settings(identity.config.to_json()),
             identity.env,

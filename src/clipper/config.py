@@ -208,7 +208,11 @@ class ActorCriticConfig(Config):
     )
     shared_torso: bool = setting(False, "policy and value share the hidden layers", group="network")
     log_std_init: float = setting(
-        0.0, "initial log standard deviation of continuous actions; learned", group="network"
+        0.0,
+        "initial log standard deviation of continuous actions; learned",
+        low=-10,
+        high=10,
+        group="network",
     )
     value_gain: float = setting(
         1.0, "gain of the value head's initial weights", low=0, group="network"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipper.envs.make import EnvSource
 from clipper.errors import EnvironmentFault
-from clipper.evaluation import play_frames
+from clipper.exam import play_frames
 from clipper.headless import headless_hint, prepare_headless
 from clipper.policies.actor_critic import ActorCritic
 from clipper.progress import frame_status

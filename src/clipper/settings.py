@@ -171,9 +171,32 @@ def read_settings(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in specs:
             raise ConfigError(
                 f"there is no setting {name!r}.",
-                hint=name_hint(name, specs) or "the settings are " + ", ".join(specs) + ".",
+                hint=other_owner(cls, name)
+                or name_hint(name, specs)
+                or "the settings are " + ", ".join(specs) + ".",
             )
     return {name: read_value(name, hints[name], value) for name, value in values.items()}
+
+
+def other_owner(cls: type[Any], name: str) -> str | None:
+    """Returns a hint if a setting that a config class does not have is one of another algorithm's.
+
+    Of all whose classes are known by then: nobody else's settings are asked for.
+    """
+    classes = [[base for base in cls.__mro__ if dataclasses.is_dataclass(base)][-1]]
+    for known in classes:  # which grows
+        classes += known.__subclasses__()
+    # those of algorithms are the last of their line
+    owners = [
+        known.__name__.removesuffix("Config")
+        for known in dict.fromkeys(classes)
+        if not known.__subclasses__() and name in {f.name for f in dataclasses.fields(known)}
+    ]
+    if not owners or name in {f.name for f in dataclasses.fields(cls)}:
+        return None
+    return (
+        f"it is a setting of {', '.join(owners)}; {cls.__name__.removesuffix('Config')} has none."
+    )
 
 
 def name_hint(name: str, known: Iterable[str], style: Callable[[str], str] = str) -> str | None:
@@ -362,6 +385,9 @@ def _describe(kind: Any) -> str:
     if kind is Schedule:
         return "a finite number or linear:START:END"
     if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        if Ellipsis not in inner:
+            return f"{len(inner)} numbers such as 0.9,0.999"
         return "a list such as 64,64"
     return str(kind)
 

@@ -17,7 +17,7 @@ from clipper.checkpoint import Checkpoint, CheckpointRules, without_prefix
 from clipper.checkpoint_check import check_memory, check_parts, check_sampler, check_state, freeze
 from clipper.config_acer import ACERConfig
 from clipper.errors import ConfigError, EnvironmentFault, FileError, FolderTaken
-from clipper.evaluation import SELECTION
+from clipper.exam import SELECTION
 from clipper.faults import Fault
 from clipper.identity import Identity
 from clipper.metrics import Metrics
@@ -212,9 +212,13 @@ class TrainingRun:
             )
         self.identity = replace(self.identity, config=config)
         self.algorithm.config = config
-        interval = config.evaluation_interval
+        self._evaluate_next_at_multiple()
+
+    def _evaluate_next_at_multiple(self) -> None:
+        """Evaluates periodically from the next multiple of the interval on."""
+        interval, step = self.identity.config.evaluation_interval, self.state.step
         if interval:
-            self.state.next_evaluation = self.state.step - self.state.step % interval + interval
+            self.state.next_evaluation = step - step % interval + interval
 
     def _selection_scores(self) -> Metrics:
         """Returns the periodic evaluation in both modes, on seeds of its own."""
@@ -230,8 +234,14 @@ class TrainingRun:
                 deterministic=deterministic,
                 purposes=SELECTION,
                 max_steps=most,
+                drops=self.identity.config.on_nonfinite == "drop-episode",
             )
             scores[f"eval/return_{mode}"] = result.mean
+            if result.dropped:
+                count = f"{len(result.dropped)} of {result.episodes}"
+                _LOG.warning(
+                    "%s evaluation: %s episodes left out: %s", mode, count, result.dropped[0]
+                )
         return scores
 
     def open_folder(self, path: Path, transforms: list[str]) -> None:
@@ -329,6 +339,9 @@ class TrainingRun:
         self._playground.leave_at(sampler)
         self.state = counters
         self._playground.ledger = counters.faults
+        before = type(identity.config).from_json(checkpoint.agent_meta["config"])
+        if before.evaluation_interval != identity.config.evaluation_interval:
+            self._evaluate_next_at_multiple()
         self.origin = None
         missing = folder.cut_back(data["rows"])
         self.checkpoints = rules

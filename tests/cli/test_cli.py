@@ -80,7 +80,7 @@ def test_the_overview_names_every_verb(clip: Clip) -> None:
 def test_every_verb_is_a_file_and_every_file_a_verb() -> None:
     """The verbs are the files of `cli` but for the shared ones; README's six are among them."""
     files = {path.stem for path in (ROOT / "src/clipper/cli").glob("*.py")}
-    assert set(map(module_of, VERBS)) == files - {"__init__", "arguments", "main"}
+    assert set(map(module_of, VERBS)) == files - {"__init__", "arguments", "main", "stdout"}
     assert set(VERBS) >= {"train", "evaluate", "render", "resume", "plot", "inspect", "presets"}
 
 
@@ -145,10 +145,11 @@ BOUNDED = [name for name, field in FIELDS.items() if field.metadata["low"] is no
 
 @pytest.mark.parametrize("name", BOUNDED)
 def test_every_bounded_setting_refuses_what_is_below(name: str, clip: Clip) -> None:
-    """-1 is below every lower bound there is, and is refused before anything is made."""
-    two = name == "adam_betas"
-    said = clip("train", "CartPole-v1", f"{FLAGS[name]}={'-1,-1' if two else '-1'}")
-    assert_refused(said, 2, f"error: {name} must be ", "but is -1")
+    """One below the bound is refused before anything is made."""
+    value = f"{FIELDS[name].metadata['low'] - 1:g}"
+    given = f"{value},{value}" if name == "adam_betas" else value
+    said = clip("train", "CartPole-v1", f"{FLAGS[name]}={given}")
+    assert_refused(said, 2, f"error: {name} must be ", f"but is {value}")
     assert left_in(Path()) == []
 
 
@@ -242,9 +243,21 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("train NoSuchGameNoFrameskip-v4", "ALE/NoSuchGame-v5"),
         ("train qqqqqq", "write module:EnvId."),
         ("train no_such_module_here:Env", "run from the folder that holds no_such_module_here.py"),
+        # a file in place of a module, and a library's with something behind it
+        ("train chase.py:Chase", "write chase:Chase."),
+        ("train envs/chase.py:Chase", "write envs.chase:Chase."),
+        ("train /games/chase.py:Chase", "run in /games, and write chase:Chase."),
+        ("train ./chase.py", "write chase:NAME, with the name of its class or function."),
+        ("train ./libgame.so:Game", "write ./libgame.so: a library holds one environment."),
+        ("train libgame.so.6", "a library's file ends in .so"),
         ("presets LunarLander-v2", "use LunarLander-v3."),
         # flags: misspelt, underscored, of another verb, of another library, abbreviated
         ("train CartPole-v1 --learning-rte 1", "did you mean --learning-rate?"),
+        ("train CartPole-v1 --algo a2c --clip-range 0.1", "is a setting of PPO; A2C has none."),
+        (
+            "train CartPole-v1 --algo cem --gamma 0.1",
+            "it is a setting of A2C, ACER, PPO, VPG, TRPO;",
+        ),
         ("train CartPole-v1 --learning_rate 1", "did you mean --learning-rate?"),
         ("train CartPole-v1 --total-timestep=1", "did you mean --total-timesteps?"),
         ("train CartPole-v1 --batch-size 64", "Clipper calls it --minibatch-size"),
@@ -269,6 +282,9 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("train CartPole-v1 --learning-rate linear:1", "write for example 3e-4 or linear:3e-4:0."),
         ("train CartPole-v1 --budget 10parsecs", "write 90s, 10min or 2h."),
         ("train CartPole-v1 --minibatch-size 60", "use 32, 64 or 128."),
+        ('train CartPole-v1 --env-kwargs {"max_episode_steps":5}', "(--max-episode-steps N)"),
+        ("train CartPole-v1 --num-steps 1000000000", "lower num_steps or num_envs."),
+        ("train CartPole-v1 --hidden-sizes 90000,90000", "lower hidden_sizes."),
         ("train CartPole-v1 --env-kwargs nonsense", "`clipper train --help`"),
         ("train CartPole-v1 --env-kwargs [1]", "`clipper train --help`"),
         ("train CartPole-v1 --seed -1", "`clipper train --help`"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,24 @@ def test_a_run_goes_on_counts_and_tells(
         return [{k: v for k, v in row.items() if "time/" not in k} for row in rows]
 
     assert without_times(tmp_path / "parts") == without_times(run)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_periodic_evaluations_leave_such_episodes_out(
+    isolate: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on, and has a score at each of them."""
+    settings = {**SMALL, "eval_every": 192, "eval_episodes": 200}
+    agent = clipper.PPO(Seldom, isolate=isolate, max_episode_steps=20, **settings)
+    with caplog.at_level(logging.WARNING, "clipper"):
+        agent.train(progress=False, run_dir=tmp_path / "run")
+    agent.close()
+    assert agent.step == SMALL["total_timesteps"]
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    scores = [float(row["eval/return_deterministic"] or math.nan) for row in rows]
+    assert [math.isfinite(score) for score in scores] == [False, True] * 3
+    assert agent.best == max(scores[1::2])
+    assert re.search(r"deterministic evaluation: \d+ of 200 episodes left out: ", caplog.text)
 
 
 @NEEDS_ENGINE

@@ -402,14 +402,14 @@ WORLD = [
     ),
     mutant(
         "the periodic evaluation samples",
-        "evaluation.py",
+        "exam.py",
         "unit/test_evaluation.py",
         "noise = None if self._deterministic else self._noise(playing)",
         "noise = self._noise(playing)",
     ),
     mutant(
         "the evaluation plays on the episodes of training",
-        "evaluation.py",
+        "exam.py",
         "unit/test_evaluation.py",
         "derived_seed(seed, purposes.episode_seed, 0, np.arange(episodes))",
         "derived_seed(seed, Purpose.EPISODE_SEED, 0, np.arange(episodes))",
@@ -433,7 +433,7 @@ NORMALISERS = [
     ),
     mutant(
         "the observation normaliser learns in evaluations",
-        "evaluation.py",
+        "exam.py",
         NORMALIZE,
         "        noise = None if self._deterministic",
         "        policy.merge_observations(torch.from_numpy(rows[:, None]))\n"

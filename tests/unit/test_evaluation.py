@@ -18,14 +18,8 @@ import clipper
 from clipper.action_layout import ActionLayout
 from clipper.envs.make import EnvSource, env_source
 from clipper.errors import ConfigError, EnvironmentFault, NumericsError
-from clipper.evaluation import (
-    EXAM,
-    SELECTION,
-    Evaluation,
-    bootstrap_interval,
-    evaluate,
-    play_frames,
-)
+from clipper.evaluation import Evaluation, bootstrap_interval, evaluate
+from clipper.exam import EXAM, SELECTION, play_frames
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.build import build_policy
 from clipper.policies.networks import MLPShape
@@ -540,3 +534,64 @@ def test_a_first_observation_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(NumericsError, match="evaluation episode 0, step 0"):
         agent.evaluate(2)
     agent.close()
+
+
+# ---- episodes that are left out -------------------------------------------------------------------
+
+
+def _flawed(seed: int) -> str | None:
+    """Returns what an episode with this seed gives that is not finite."""
+    return {0: "reset", 1: "reward", 2: "obs"}.get(seed % 6)
+
+
+class Flawed(Lottery):
+    """By its episode's seed begins with infinity, ends with NaN as the reward or in an observation."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        obs, info = super().reset(seed=seed)
+        assert seed is not None
+        self.flaw = _flawed(seed)
+        return (obs + math.inf if self.flaw == "reset" else obs), info
+
+    def step(self, action: Any) -> Any:
+        assert self.flaw != "reset"  # it is not begun
+        obs, reward, terminated, *rest = super().step(action)
+        if self.at * 2 >= self.length and self.flaw == "reward":
+            reward, terminated = math.nan, False
+        if self.at * 2 >= self.length and self.flaw == "obs":
+            obs[0], terminated = math.nan, False
+        return obs, reward, terminated, *rest
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("num_envs", [1, 5, 16])
+def test_episodes_that_are_not_finite_are_left_out_alone(
+    num_envs: int, deterministic: bool
+) -> None:
+    """The others have the returns that they have where nothing goes wrong, whoever plays beside them."""
+    whole = exam(episodes=40, deterministic=deterministic)
+    seeds = derived_seed(0, Purpose.EVALUATION_SEED, 0, np.arange(40)).tolist()
+    sound = [i for i, seed in enumerate(seeds) if _flawed(seed) is None]
+    assert {_flawed(seed) for seed in seeds} == {None, "reset", "reward", "obs"}
+    SEEN.clear()
+    found = exam(Flawed, episodes=40, deterministic=deterministic, num_envs=num_envs, drops=True)
+    assert sorted(SEEN) == sorted(seeds)
+    assert found.returns == tuple(whole.returns[i] for i in sound)
+    assert found.lengths == tuple(whole.lengths[i] for i in sound)
+    assert (found.episodes, len(found.dropped)) == (40, 40 - len(sound))
+    assert found.mean == pytest.approx(statistics.fmean(found.returns), rel=1e-12)
+    dropped = [i for i in range(40) if i not in sound]
+    for i, told in zip(dropped, found.dropped, strict=True):
+        what = {"reset": "inf in column 0", "reward": "nan as the reward", "obs": "nan in column 0"}
+        assert f"gave {what[str(_flawed(seeds[i]))]}" in told
+        assert f"(evaluation episode {i}, " in told
+
+
+def test_no_finite_episode_at_all_is_an_error() -> None:
+    """There is no mean of nothing."""
+
+    def bad(env: Any, found: Any) -> Any:
+        return found[0], math.nan, *found[2:]
+
+    with pytest.raises(NumericsError, match=r"none of 20 was: .* gave nan as the reward"):
+        exam(lambda: Lottery(bad), drops=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, nearest
-from clipper.settings import describe_field, name_hint, show
+from clipper.settings import describe_field, name_hint, other_owner, show
 
 if TYPE_CHECKING:
     from clipper.agent import Agent
@@ -67,7 +67,11 @@ class Parser(argparse.ArgumentParser):
         flags = [option for action in self._actions for option in action.option_strings]
         known = [f.removeprefix("--").replace("-", "_") for f in flags if f.startswith("--")]
         name = flag.lstrip("-").replace("-", "_")
-        hint = name_hint(name, known, lambda n: "--" + n.replace("_", "-")) or nearest(flag, flags)
+        hint = None
+        if "algo" in known:
+            hint = other_owner(CONFIGS[algorithm_in(self.words)], name)
+        hint = hint or name_hint(name, known, lambda n: "--" + n.replace("_", "-"))
+        hint = hint or nearest(flag, flags)
         return UsageError(
             f"{self.prog} has no flag {flag}.",
             hint=hint or f"`{self.prog} --help` shows the flags.",
