@@ -7,6 +7,7 @@ Dimension key: T steps, N envs, D observation size.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,8 @@ def _not_finite(
     name: str, value: float, column: int, layout: ObservationLayout, where: str
 ) -> NumericsError:
     place = ""
+    if name == "rewards" and math.isinf(value):
+        place = " (or too large for float32)"
     if name.endswith("obs"):
         place = f" in {layout.column_name(column)}"
     elif name == "actions":

@@ -10,6 +10,7 @@ from typing import Any
 from clipper import agent_file
 from clipper.agent import AGENTS, Agent, needs_module
 from clipper.checkpoint import read_checkpoint
+from clipper.configs import CONFIGS
 from clipper.envs.make import EnvLike, EnvSource, env_source
 from clipper.envs.names import needs_trust
 from clipper.errors import ConfigError, EnvironmentUnknown
@@ -82,6 +83,8 @@ def resume(
     vectorization: str | None = None,
     isolate: bool | None = None,
     env_timeout: float | str | None = None,
+    on_nonfinite: str | None = None,
+    eval_every: int | str | None = None,
 ) -> Agent:
     """Returns the agent of a run at its last checkpoint; its `train` goes on where the run stopped.
 
@@ -102,9 +105,12 @@ def resume(
             None for as the run did.
         env_timeout: Seconds after which a step in a worker counts as hanging, or as `10min`; None for
             the run's.
+        on_nonfinite: What an environment's NaN or infinity does from now on: `stop` or
+            `drop-episode`; None for the run's.
+        eval_every: Steps between periodic evaluations from now on, 0 for never; None for the run's.
 
     Raises:
-        ConfigError: The engine does not cover the policy.
+        ConfigError: The engine does not cover the policy, or a setting is wrong.
         FileError: There is no run, no complete checkpoint, or another process writes it.
     """
     path = Path(run_dir)
@@ -120,8 +126,10 @@ def resume(
         meta = agent_file.check_meta(dict(checkpoint.agent_meta), str(path))
         agent_file.check_names(checkpoint.agent, str(path))
         check_same_run(read_config(path), meta, str(path))
-        if engine is not None:
-            meta = {**meta, "config": {**meta["config"], "engine": engine}}
+        given = {"engine": engine, "on_nonfinite": on_nonfinite, "eval_every": eval_every}
+        changed = {name: value for name, value in given.items() if value is not None}
+        CONFIGS[meta["algorithm"]].check_values(changed)
+        meta = {**meta, "config": {**meta["config"], **changed}}
         source = _source_of(meta, env, trust_env)
         agent = AGENTS[meta["algorithm"]].restored(
             meta,

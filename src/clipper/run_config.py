@@ -62,6 +62,10 @@ def check_config(data: Mapping[str, Any], where: str) -> None:
             raise FileError(f"{where}: {name} must be {wanted}, but is {value!r:.60}.")
 
 
+MAY_CHANGE = ("total_timesteps", "engine", "on_nonfinite", "eval_every")
+"""Settings that a run may go on with others of."""
+
+
 def check_same_run(config: Mapping[str, Any], meta: Mapping[str, Any], where: str) -> None:
     """Raises unless `config.json` and a checkpoint are of one run.
 
@@ -71,7 +75,7 @@ def check_same_run(config: Mapping[str, Any], meta: Mapping[str, Any], where: st
         where: The run folder, for messages.
 
     Raises:
-        FileError: Algorithm, seed or environment differ.
+        FileError: Algorithm, seed, environment or a setting differ.
     """
     pairs = (
         ("algorithm", meta["algorithm"]),
@@ -84,4 +88,13 @@ def check_same_run(config: Mapping[str, Any], meta: Mapping[str, Any], where: st
                 f"{where} must hold one run, but its config.json has the {name} {config[name]!r:.80} "
                 f"and its checkpoint {found!r:.80}.",
                 hint="one of the two was put there from another run, or edited.",
+            )
+    learned = meta["config"]
+    for name in sorted(set(learned) & set(config["config"]) - set(MAY_CHANGE)):
+        if config["config"][name] != learned[name]:
+            raise FileError(
+                f"{where} must hold one run, but its config.json has {name} "
+                f"{config['config'][name]!r:.80} and its checkpoint {learned[name]!r:.80}.",
+                hint=f"a run goes on with its own settings: put {learned[name]!r:.80} back. `clipper "
+                "train ... --init-from` begins another one with its weights.",
             )

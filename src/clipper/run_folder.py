@@ -8,6 +8,7 @@ agents, `log.txt` what was said. One process writes a folder at a time.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -41,8 +42,14 @@ _LOG = logging.getLogger("clipper")
 
 
 def folder_name(name: str) -> str:
-    """Returns an environment's name with every character but `A-Za-z0-9._-` replaced by `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:_LONGEST].strip("-.") or "env"
+    """Returns an environment's name with every character but `A-Za-z0-9._-` replaced by `-`.
+
+    Names that differ in letters of other alphabets alone have folders of their own.
+    """
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:_LONGEST].strip("-.") or "env"
+    if name.isascii():
+        return found
+    return f"{found}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:6]}"
 
 
 def check_name(name: str) -> str:

@@ -27,7 +27,9 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.profile_files import write_profile
 from clipper.profiling import RunProfile
 from clipper.provenance import provenance, versions
+from clipper.run_config import MAY_CHANGE
 from clipper.run_folder import RunFolder, read_config
+from clipper.settings import show
 from clipper.stepping import Stepping
 from clipper.training_report import Outcome, Report
 from clipper.training_state import TrainingState
@@ -102,8 +104,11 @@ class RunKeeper:
         config = read_config(self.folder.path)
         meta = self._describe()
         changed = meta["config"]
-        if changed["total_timesteps"] != config["config"].get("total_timesteps"):
-            self.folder.log(f"total_timesteps is now {changed['total_timesteps']:,}")
+        for name in MAY_CHANGE:
+            if changed[name] != config["config"].get(name):
+                value = changed[name]
+                shown = f"{value:,}" if isinstance(value, int) else show(value)
+                self.folder.log(f"{name} is now {shown}")
         resumed = [*config.get("resumed", []), {"step": step, **provenance(is_resumed=True)}]
         now = {
             "config": changed,

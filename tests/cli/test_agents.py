@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -34,6 +35,32 @@ class OnlyOne(CartPoleEnv):
     def close(self):
         OnlyOne.taken = False
 """
+# takes no render_mode, and lists none
+CHATTY = """
+import ctypes
+import os
+
+import gymnasium
+import numpy as np
+
+
+class Chatty(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        print("Python says hello")
+        os.write(1, b"the system says hello\\n")
+        ctypes.CDLL(None).puts(b"C says hello")
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        obs = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return obs, 1.0, self.count == 5, False, {}
+"""
 
 
 def test_evaluate_json_has_exactly_these_keys(trained: Path, clip: Clip) -> None:
@@ -47,6 +74,18 @@ def test_evaluate_json_has_exactly_these_keys(trained: Path, clip: Clip) -> None
     assert found["deterministic"] is True
     assert found["low"] <= found["mean"] <= found["high"]
     assert found["std"] >= 0
+
+
+def test_an_environment_that_prints_leaves_json_alone(shell: Clip, tmp_path: Path) -> None:
+    """Whether Python, the operating system or C prints: it goes to standard error."""
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    run = tmp_path / "runs/chatty-Chatty/c-0"
+    assert shell("train", "chatty:Chatty", *TINY, "--name=c", "--quiet").code == 0
+    said = shell("evaluate", run, "--env=chatty:Chatty", "--episodes=2", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["episodes"] == 2
+    for who in ("Python", "the system", "C"):
+        assert f"{who} says" in said.err
 
 
 def test_evaluate_is_a_function_of_its_seed_and_mode(trained: Path, clip: Clip) -> None:
@@ -222,6 +261,44 @@ def test_resume_goes_on_in_the_folder(trained: Path, clip: Clip) -> None:
     log = (run / "log.txt").read_text()
     assert log.index("ended at step 128") < log.index("resumed at step 128")
     assert not (run / "lock").exists()
+
+
+def test_resume_with_other_rules_of_the_run(trained: Path, clip: Clip) -> None:
+    """When to evaluate, and what NaN does, may change: they change nothing that is learnt."""
+    run = Path(shutil.copytree(trained, "run"))
+    flags = ["--eval-every=192", "--on-nonfinite=drop-episode", "--total-timesteps=320"]
+    assert clip("resume", run, *flags).code == 0
+    rows = read_rows(run / "metrics.csv")
+    assert [bool(row["eval/return_deterministic"]) for row in rows[2:]] == [True, False, True]
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert (config["eval_every"], config["on_nonfinite"]) == (192, "drop-episode")
+    log = (run / "log.txt").read_text()
+    assert "eval_every is now 192" in log
+    assert "on_nonfinite is now drop-episode" in log
+    assert clip("resume", run, "--total-timesteps=448", "--eval-every=0").code == 0
+    rows = read_rows(run / "metrics.csv")
+    assert [bool(row["eval/return_deterministic"]) for row in rows[5:]] == [False] * 2
+    other = Path(shutil.copytree(trained, "other"))
+    for total in (320, 448):
+        assert clip("resume", other, f"--total-timesteps={total}").code == 0
+    mine, theirs = (read_tensors(each / "agent.safetensors")[0] for each in (run, other))
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(mine[name], values, err_msg=name)
+    assert_refused(clip("resume", run, "--eval-every=-1"), 2, "eval_every must be at least 0")
+
+
+def test_commands_after_a_resumption_name_the_environment_that_was_given(clip: Clip) -> None:
+    """Each can be typed as it is: the run's own name leads nowhere."""
+    Path("old_place.py").write_text(CHATTY)
+    assert clip("train", "old_place:Chatty", *TINY, "--name=c", "--quiet").code == 0
+    run = Path("runs/old_place-Chatty/c-0")
+    Path("old_place.py").rename("new_place.py")
+    sys.modules.pop("old_place")
+    said = clip("resume", run, "--env=new_place:Chatty", "--total-timesteps=256")
+    assert said.code == 0, said.err
+    commands = said.out.split("next:\n")[1].splitlines()
+    assert [line.endswith(" --env new_place:Chatty") for line in commands] == [True, False, True]
+    assert clip(*commands[0].split()[1:], "--episodes=1").code == 0
 
 
 def test_resume_of_a_finished_run_changes_nothing(trained: Path, clip: Clip) -> None:

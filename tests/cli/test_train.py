@@ -214,6 +214,16 @@ def test_characters_of_ids_are_mapped(env: str, folder: str, clip: Clip) -> None
     assert config["env"] == env
 
 
+def test_names_in_other_letters_have_folders_of_their_own(clip: Clip) -> None:
+    """Two environments whose names differ in such letters alone are not mixed in pictures and tables."""
+    for name in ("jäger", "jöger"):
+        Path(f"{name}.py").write_text(OWN)
+        assert clip("train", f"{name}:Line", *TINY, "--max-episode-steps=9", "--quiet").code == 0
+    folders = sorted(path.name for path in Path("runs").iterdir())
+    assert len(folders) == 2
+    assert all(name.isascii() and name.startswith("j-ger-Line-") for name in folders)
+
+
 def test_until_ends_at_the_mean_of_100_episodes(clip: Clip) -> None:
     """Training ends at the first iteration that has 100 episodes of at least that mean.
 
@@ -322,7 +332,7 @@ def test_a_process_of_its_own(shell: Clip, clip: Clip, tmp_path: Path) -> None:
     assert said.out.startswith("total_timesteps 128 reached")
     assert "128/128 steps" in said.err
     assert "\x1b" not in said.out + said.err
-    assert said.out.count("--trust-env") == 3  # every command under `next:` that needs it
+    assert said.out.count("--trust-env") == 2  # every command under `next:` that needs it
     assert_refused(clip("evaluate", run), 2, "is not imported unasked", "hint: --trust-env")
     assert "mean 5.0," in clip("evaluate", run, "--trust-env", "--episodes=3").out
 

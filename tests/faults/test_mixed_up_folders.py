@@ -72,6 +72,21 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert files_of(copy) == before
 
 
+def test_settings_that_were_edited_are_refused(copy: Path) -> None:
+    """They are not what the checkpoint was learnt with: they were ignored without a word."""
+    file = copy / "config.json"
+    data = json.loads(file.read_text())
+    data["config"]["gamma"] = 0.5
+    file.write_text(json.dumps(data))
+    before = files_of(copy)
+    with pytest.raises(
+        FileError, match=r"config.json has gamma 0.5 and its checkpoint 0.99"
+    ) as told:
+        clipper.resume(copy)
+    assert "put 0.99 back" in str(told.value.hint)
+    assert files_of(copy) == before
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("env", "Nope-v1"), ("seed", 99), ("algorithm", "a2c"), ("zzz", 1)]
 )

@@ -28,7 +28,10 @@ def test_the_first_step_is_named_whatever_went_wrong_later() -> None:
     rollout.rewards[5, 3] = -torch.inf
     with pytest.raises(NumericsError) as caught:
         check_finite(rollout, policy, [0, 1, 2, 3], [10, 11, 12, 13], first_env=4)
-    message = "every reward must be finite, but is -inf in step 19 of episode 3 of environment 7."
+    message = (
+        "every reward must be finite, but is -inf (or too large for float32) in step 19 of episode 3 "
+        "of environment 7."
+    )
     assert caught.value.message == message
     rollout.rewards[5, 3] = 0.0
     with pytest.raises(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from typing import TYPE_CHECKING
 
 from clipper.checkpoint import dump_json
 from clipper.cli.arguments import (
@@ -11,6 +13,10 @@ from clipper.cli.arguments import (
     load_agent,
     positive_int,
 )
+from clipper.cli.stdout import prints_elsewhere
+
+if TYPE_CHECKING:
+    from clipper.evaluation import Evaluation
 
 HELP = """Plays fresh episodes and prints the mean return, its spread and a 95 % interval."""
 
@@ -46,11 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Evaluates and returns the exit code."""
+def _play(args: argparse.Namespace) -> Evaluation:
     agent = load_agent(args, isolate=args.isolate, env_timeout=args.env_timeout)
     try:
-        result = agent.evaluate(
+        return agent.evaluate(
             args.episodes,
             seed=args.seed,
             deterministic=not args.stochastic,
@@ -58,5 +63,11 @@ def run(args: argparse.Namespace) -> int:
         )
     finally:
         agent.close()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and returns the exit code."""
+    with prints_elsewhere() if args.json else contextlib.nullcontext():
+        result = _play(args)
     print(dump_json(result.to_json()) if args.json else result)
     return 0

@@ -32,6 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=("auto", "native", "reference"), help="what computes (the run's own)"
     )
     parser.add_argument(
+        "--on-nonfinite",
+        choices=("stop", "drop-episode"),
+        help="what an environment's NaN or infinity does from now on (the run's own)",
+    )
+    parser.add_argument(
+        "--eval-every",
+        metavar="STEPS",
+        help="steps between periodic evaluations from now on, 0 for never (the run's own)",
+    )
+    parser.add_argument(
         "--env", metavar="ENV", help="the environment, if the run's cannot be made from its name"
     )
     parser.add_argument(
@@ -57,12 +67,14 @@ def run(args: argparse.Namespace) -> int:
         trust_env=args.trust_env,
         device=args.device,
         engine=args.engine,
+        on_nonfinite=args.on_nonfinite,
+        eval_every=args.eval_every,
         **given_stepping(args),
     )
     done = agent.step
     say(f"resuming at step {done:,}")
     introduce(agent, path, args.total_timesteps)
-    with closed_and_kept(agent, path, is_new=False):
+    with closed_and_kept(agent, path, is_new=False, env=args.env):
         outcome = agent.train(
             args.total_timesteps,
             until=args.until,
@@ -74,4 +86,4 @@ def run(args: argparse.Namespace) -> int:
     if outcome.step == done and outcome.signal is None:
         print(f"nothing to do: {outcome.reason}; a larger --total-timesteps goes on")
         return 0
-    return summarise(agent, outcome, path)
+    return summarise(agent, outcome, path, args.env)

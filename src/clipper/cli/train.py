@@ -124,10 +124,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def closed_and_kept(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]:
+def closed_and_kept(
+    agent: Agent, path: Path, *, is_new: bool, env: str | None = None
+) -> Iterator[None]:
     """Closes the environments; adds to an error of ours what was kept and how to go on.
 
     A new run of no steps is removed.
+
+    Args:
+        agent: What is trained.
+        path: The run's folder.
+        is_new: It is not a run that goes on.
+        env: The environment that was given in place of the run's.
     """
     try:
         try:
@@ -137,10 +145,9 @@ def closed_and_kept(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]
     except ClipperError as error:
         kept = _kept_step(path)
         if kept and not isinstance(error, ConfigError):
-            trust = _trust(agent)
             error.add_note(
                 f"everything up to step {kept:,} is kept; "
-                f"`clipper resume {shlex.quote(str(path))}{trust}` goes on from there."
+                f"`clipper resume {shlex.quote(str(path))}{_env_flags(agent, env)}` goes on from there."
             )
         elif is_new and not isinstance(error, FolderTaken):
             if agent.step or any(path.glob("faults/*")):
@@ -153,11 +160,14 @@ def closed_and_kept(agent: Agent, path: Path, *, is_new: bool) -> Iterator[None]
         raise
 
 
-def _trust(agent: Agent) -> str:
-    """Returns what a command needs to import the environment that a file names."""
+def _env_flags(agent: Agent, env: str | None) -> str:
+    """Returns what a command needs to make the environment: the one that was given, or trust."""
     from clipper.envs.names import needs_trust
 
-    return " --trust-env" if needs_trust(agent.env, agent.env_kwargs) else ""
+    flags = "" if env is None else f" --env {shlex.quote(env)}"
+    return flags + (
+        " --trust-env" if needs_trust("" if env else agent.env, agent.env_kwargs) else ""
+    )
 
 
 def _kept_step(path: Path) -> int:
@@ -188,9 +198,16 @@ def introduce(agent: Agent, path: Path, total_timesteps: int | None = None) -> N
         say(f"  note: {warning}")
 
 
-def summarise(agent: Agent, outcome: Outcome, path: Path) -> int:
-    """Prints how a run ended and the commands to go on, and returns the exit code."""
-    from clipper.envs.library import is_library
+def summarise(agent: Agent, outcome: Outcome, path: Path, env: str | None = None) -> int:
+    """Prints how a run ended and the commands to go on, and returns the exit code.
+
+    Args:
+        agent: What was trained.
+        outcome: How it ended.
+        path: The run's folder.
+        env: The environment that was given in place of the run's.
+    """
+    from clipper.envs.make import env_source
 
     speed = outcome.step / outcome.wall_seconds if outcome.wall_seconds else 0.0
     print(
@@ -214,7 +231,7 @@ def summarise(agent: Agent, outcome: Outcome, path: Path) -> int:
     if outcome.profile is not None:
         print(outcome.profile)
     folder = shlex.quote(str(path))
-    trust = _trust(agent)
+    flags = _env_flags(agent, env)
     total = agent.config.total_timesteps
     more = total if outcome.step < total else 2 * outcome.step
     if (path / "curve.png").is_file():
@@ -222,11 +239,12 @@ def summarise(agent: Agent, outcome: Outcome, path: Path) -> int:
     if outcome.profile is not None:
         print(f"profile: {path / 'profile.png'}")
     print("next:")
-    print(f"  clipper evaluate {folder}{trust}")
-    if not is_library(agent.env):  # which do not draw
-        print(f"  clipper render {folder} --out {path.parent.name}.gif{trust}")
+    print(f"  clipper evaluate {folder}{flags}")
+    if env_source(env or agent.env).may_draw:
+        film = shlex.quote(f"{path.absolute().parent.name}.gif")
+        print(f"  clipper render {folder} --out {film}{flags}")
     print(f"  clipper plot {shlex.quote(str(path.parent))} --out curves.png")
-    print(f"  clipper resume {folder} --total-timesteps {more}{trust}")
+    print(f"  clipper resume {folder} --total-timesteps {more}{flags}")
     for what, why in outcome.unwritten.items():
         say(f"warning: {what} could not be written: {why}")
     if outcome.signal is not None:

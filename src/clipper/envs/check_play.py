@@ -32,6 +32,7 @@ from clipper.envs.check_record import (
     value_or_none,
 )
 from clipper.envs.check_subject import Instance, OutOfTime, Subject, Unplayable
+from clipper.envs.dropping import LARGEST
 
 # episodes whose every step is kept, to be compared with others
 _KEPT_EPISODES = 6
@@ -142,7 +143,7 @@ class Play:
         self._look_at_info("step", info, where)
         played.final = self._copies
         self._record.columns.add(played.final)
-        if math.isfinite(number):
+        if abs(number) <= LARGEST:
             self._record.rewards.append(number)
         self._keep(played, Moment(played.final, number, played.terminated, played.truncated))
         return True
@@ -228,7 +229,7 @@ class Play:
 
     def _look_at_reward(self, reward: Any, where: Where) -> float:
         found = number_of(reward)
-        if found is not None and math.isfinite(found):
+        if found is not None and abs(found) <= LARGEST:
             return found
         again = self._subject.replay(where.seed, where.step, "print(repr(reward))")
         if found is None:
@@ -240,9 +241,10 @@ class Play:
                 again,
             )
             return math.nan
+        too_large = " (too large for float32)" if math.isfinite(found) else ""
         self._tell(
             "reward_not_finite",
-            f"a reward must be finite, but is {found}",
+            f"a reward must be finite, but is {found}{too_large}",
             "look for a division by zero or a logarithm of 0; clip what can explode.",
             where,
             again,

@@ -9,6 +9,7 @@ T steps, N envs, D observation size, A action size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,8 @@ from clipper.spaces import ObservationLayout
 if TYPE_CHECKING:
     from clipper.envs.replay import ReplayableEnvs
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest reward: rollouts have them as float32."""
 
 
 class NotFinite(Exception):
@@ -186,8 +188,8 @@ def what_is_not_finite(layout: ObservationLayout, row: Rows, reward: float) -> s
         row: The observation, [D].
         reward: The reward; one too large for float32 is infinite, as in the blocks of a rollout.
     """
-    if not abs(reward) <= _LARGEST:
-        return f"{reward} as the reward"
+    if not abs(reward) <= LARGEST:
+        return f"{reward} as the reward" + (" (too large for float32)" if isfinite(reward) else "")
     numbers = layout.numbers(row)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if not len(bad):

@@ -107,6 +107,8 @@ def load_library(name: str) -> Library:
         SpaceError: A space is not one that `clipper_env.h` describes.
     """
     path = Path(name).resolve()
+    if path.is_dir():
+        raise EnvironmentUnknown(f"{name} must be a shared library, but is a folder.")
     if not path.is_file():
         raise EnvironmentUnknown(
             f"{name} must be a shared library, but there is no such file.",

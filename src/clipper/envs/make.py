@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import TimeLimit
 
 from clipper.config import ActorCriticConfig, ImageLayout
@@ -85,6 +85,24 @@ class EnvSource:
     def is_named(self) -> bool:
         """True if the name alone is enough to make it again, in another process or later."""
         return self.maker is None and self.instance is None and not self.wrappers
+
+    @property
+    def may_draw(self) -> bool:
+        """False if it is known, without making one, that environments of this name give no pictures."""
+        if not self.is_named:
+            return True
+        if is_library(self.name):
+            return False
+        found: Any = resolve(self.name)
+        if isinstance(found, EnvSpec):
+            found = found.entry_point
+            if isinstance(found, str):
+                with suppress(Exception):
+                    found = load_env_creator(found)
+        metadata = getattr(found, "metadata", None)  # a function has none
+        if not isinstance(metadata, dict):
+            return True
+        return "rgb_array" in (metadata.get("render_modes") or ())
 
     @property
     def names_module(self) -> bool:
@@ -241,7 +259,12 @@ def env_source(
         return EnvSource(name=name, env_kwargs={}, max_episode_steps=limit, instance=instance)
     if isinstance(env, str):
         _check_kwargs(kwargs)
-        resolve(env)
+        if isinstance(resolve(env), EnvSpec) and "max_episode_steps" in kwargs:
+            raise ConfigError(
+                "env_kwargs must not hold max_episode_steps, which is no argument of the environment, "
+                "but do.",
+                hint="give max_episode_steps beside them (--max-episode-steps N).",
+            )
         return EnvSource(
             name=env,
             env_kwargs=kwargs,
@@ -353,6 +376,9 @@ def _fault(name: str, kwargs: Mapping[str, Any], error: BaseException) -> Except
                 hint=f'pip install "clipper-rl[{extra}]"',
             )
     given = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
-    return EnvironmentFault(
-        f"{name} must be buildable{given}, but {brief(error)}.", hint=where_raised(error)
-    )
+    hint = where_raised(error)
+    if hint is None and isinstance(error, TypeError) and "missing" in text:
+        hint = (
+            """give its arguments: --env-kwargs '{"size": 5}' (Python: env_kwargs={"size": 5})."""
+        )
+    return EnvironmentFault(f"{name} must be buildable{given}, but {brief(error)}.", hint=hint)

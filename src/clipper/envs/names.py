@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -46,7 +47,8 @@ def resolve(name: str) -> EnvSpec | Callable[..., Env]:
     raise EnvironmentUnknown(
         f"{module_name} must register an environment {attribute!r} or hold a callable of that name, "
         "but does neither.",
-        hint=nearest(attribute, known, prefix=f"{module_name}:"),
+        hint=nearest(attribute, known, prefix=f"{module_name}:")
+        or ("it holds " + ", ".join(f"{module_name}:{k}" for k in known[:6]) if known else None),
     )
 
 
@@ -109,6 +111,16 @@ def _may_name_a_file(value: Any) -> bool:
 
 
 def _import(module_name: str, name: str) -> Any:
+    if is_library(module_name):
+        raise EnvironmentUnknown(
+            f"{name} must be a library's file alone, but names something in it.",
+            hint=f"write {module_name}: a library holds one environment.",
+        )
+    if "/" in module_name or module_name.endswith(".py"):
+        raise EnvironmentUnknown(
+            f"{name} must name a module as `import` does, but names a file.",
+            hint=_how_to_import(module_name, name.rpartition(":")[2]),
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -127,6 +139,15 @@ def _import(module_name: str, name: str) -> Any:
         raise EnvironmentFault(
             f"{module_name} must be importable, but {brief(error)}.", hint=where_raised(error)
         ) from error
+
+
+def _how_to_import(file: str, attribute: str) -> str:
+    """Returns how an environment in a file is named; the folder that holds it is where to run."""
+    path = Path(file.removesuffix(".py"))
+    inside = path.parts
+    if path.is_absolute() or ".." in inside:
+        return f"run in {path.parent}, and write {path.name}:{attribute}."
+    return f"write {'.'.join(inside)}:{attribute}."
 
 
 def _find_spec(env_id: str, name: str, is_required: bool) -> EnvSpec | None:
@@ -166,6 +187,12 @@ def unknown_name(env_id: str) -> EnvironmentUnknown:
         if preset is not None:
             algorithm = "" if preset.algorithm == "ppo" else f"--algo {preset.algorithm} "
             hint = f"name the environment, and give it {algorithm}--preset {env_id}."
+    elif env_id.endswith(".py") or os.path.isfile(f"{env_id}.py"):
+        found = "names a file, or a module alone"
+        hint = _how_to_import(env_id, "NAME")
+        hint = f"{hint.removesuffix('.')}, with the name of its class or function."
+    elif re.search(r"\.(so|dylib)\.[0-9.]+$", env_id):
+        hint = "a library's file ends in .so (.dylib): copy or link it to such a name."
     else:
         hint = nearest_id(env_id, known) or "for an environment of your own write module:EnvId."
     return EnvironmentUnknown(f"{env_id!r} must name an environment, but {found}.", hint=hint)

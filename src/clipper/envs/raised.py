@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 
 import gymnasium
 
@@ -28,9 +29,11 @@ def brief(error: BaseException) -> str:
 
 
 def where_raised(error: BaseException) -> str | None:
-    """Returns the file and the line it was raised in, or None if Gymnasium itself raised it."""
+    """Returns the file and the line it was raised in, or None if Gymnasium or Clipper raised it."""
     frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
     if not frames or frames[-1].filename == gymnasium.envs.registration.__file__:
         return None
     last = frames[-1]
+    if Path(last.filename).parent == Path(__file__).parent:  # a call of theirs that did not begin
+        return None
     return f"raised in {last.filename}, line {last.lineno}."

@@ -61,6 +61,7 @@ DEFECTS: dict[type[flawed.Sound], tuple[str, str]] = {
     flawed.RewardArray: ("error", "reward_type"),
     flawed.RewardText: ("error", "reward_type"),
     flawed.RewardInfinite: ("error", "reward_not_finite"),
+    flawed.RewardTooLarge: ("error", "reward_not_finite"),
     flawed.RewardZero: ("note", "reward_constant"),
     flawed.RewardHuge: ("note", "reward_scale"),
     flawed.NeverEnds: ("warning", "episode_never_ends"),
