@@ -50,6 +50,9 @@ EXPLAINED_VARIANCE_LIMIT = -0.1
 # episodes, and the share of the run, after which returns should have risen
 FLAT_EPISODES = 200
 FLAT_PROGRESS = 0.25
+# median of ten rows, before the last tenth of the run, whose steps a schedule may end at 0
+STILL_LIMIT = 1e-5
+STILL_PROGRESS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +269,51 @@ def flat_return_alarm(past: Past) -> Alarm | None:
     )
 
 
+def same_return_alarm(past: Past) -> Alarm | None:
+    """All episodes have had one return, whatever the policy did; they end by themselves."""
+    stds = past.last("rollout/episode_return_std", WINDOW)
+    cut = past.last("rollout/truncated_fraction", 1)
+    now = past.row
+    if (
+        stds is None
+        or past.base is None
+        or max(stds) > 0.0
+        or past.base["rollout/episode_return_std"] > 0.0
+        or past.best_return != past.base["rollout/episode_return"]
+        or past.progress < FLAT_PROGRESS
+        or now["rollout/episodes"] < FLAT_EPISODES
+        or (cut is not None and cut[0] == 1.0)  # `flat_return` has more to say
+    ):
+        return None
+    value = now["rollout/episode_return"]
+    return Alarm(
+        "same_return",
+        value,
+        f"all of {now['rollout/episodes']:,.0f} episodes have returned {value:.4g}: there is nothing to "
+        "tell better actions from worse ones",
+        "see that step returns the reward it computes (`clipper check-env`), reward progress towards the "
+        "goal, or begin nearer to it",
+    )
+
+
+def still_alarm(past: Past) -> Alarm | None:
+    """The policy hardly moves, and has not become better."""
+    found = past.last("policy/approx_kl", WINDOW // 2)
+    if found is None or past.has_risen or past.progress > STILL_PROGRESS:
+        return None
+    if past.largest_reward == 0.0 == past.row.get("rollout/reward_mean"):
+        return None  # there is nothing to move by
+    if not (kl := median(found)) < STILL_LIMIT:
+        return None
+    return Alarm(
+        "still",
+        kl,
+        f"the policy moves by a KL of {kl:.2g} nats in an iteration, where 0.005 to 0.03 is usual, and "
+        "returns have not risen",
+        "raise learning_rate or num_epochs; a module's outputs must depend on its parameters",
+    )
+
+
 RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     kl_alarm,
     entropy_alarm,
@@ -274,6 +322,8 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     value_loss_alarm,
     explained_variance_alarm,
     flat_return_alarm,
+    same_return_alarm,
+    still_alarm,
 )
 
 

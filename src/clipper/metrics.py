@@ -117,6 +117,11 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "reward",
         "mean return that has not risen while every episode is cut at its limit",
     ),
+    "alarm/same_return": ("reward", "return of every episode so far, whatever the policy did"),
+    "alarm/still": (
+        "nats",
+        "median KL of ten iterations, below 1e-5, of a policy that has not become better",
+    ),
     "time/wall_seconds": ("s", "training time so far, evaluation and saving included"),
     "time/timesteps_per_second": ("1/s", "transitions per second of the iteration"),
 }

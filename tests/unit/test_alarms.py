@@ -116,6 +116,26 @@ MADE: dict[str, tuple[dict[str, Callable[[int], float]], int, float]] = {
     ),
     # 200 episodes are over in row 19
     "flat_return": ({"rollout__episode_return": lambda n: -200.0}, 19, -200.0),
+    # and a third of the run
+    "same_return": (
+        {
+            "rollout__episode_return": lambda n: 3.0,
+            "rollout__episode_return_std": lambda n: 0.0,
+            "rollout__truncated_fraction": lambda n: 0.5,
+        },
+        19,
+        3.0,
+    ),
+    # the median of ten rows: six of them must be below the limit
+    "still": (
+        {
+            "policy__approx_kl": lambda n: 1e-7 if n >= 30 else 0.01,
+            "rollout__episode_return": lambda n: 3.0,
+            "rollout__truncated_fraction": lambda n: 0.0,
+        },
+        35,
+        1e-7,
+    ),
 }
 
 
@@ -188,6 +208,40 @@ def test_targets_that_hardly_differ_prove_nothing() -> None:
         "explained_variance": pytest.approx(-24.0, rel=1e-3),
         "value_loss": pytest.approx(25.0, rel=1e-3),
     }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rollout__episode_return": lambda n: 4.0 if n == 5 else 3.0},
+        {"rollout__episode_return_std": lambda n: 1.0 if n < 3 else 0.0},
+        {"rollout__episode_return_std": lambda n: 1.0 if n == 15 else 0.0},
+        {"rollout__episodes": lambda n: 3.0 * n},
+    ],
+    ids=["another return", "another at first", "another just now", "few episodes"],
+)
+def test_returns_that_were_ever_others_are_not_all_the_same(
+    change: dict[str, Callable[[int], float]],
+) -> None:
+    """One other return, and there is something to learn from."""
+    rows = steady(**{**MADE["same_return"][0], **change})
+    assert [alarm for n, alarm in alarms_over(rows) if n < 30] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rollout__episode_return": float},
+        {"policy__approx_kl": lambda n: 1e-7 if n >= 55 else 0.01},
+        {"policy__approx_kl": lambda n: 1e-7 if n % 2 else 0.01},
+        {"rollout__reward_mean": lambda n: 0.0},
+    ],
+    ids=["returns that rise", "the end of a schedule", "every other iteration", "no reward"],
+)
+def test_a_policy_may_rest(change: dict[str, Callable[[int], float]]) -> None:
+    """It is an alarm only where it should move, and something tells it where to."""
+    rows = steady(**{**MADE["still"][0], **change})
+    assert alarms_over(rows) == []
 
 
 def test_without_any_reward_nothing_is_said_of_the_value_function() -> None:
@@ -277,6 +331,14 @@ class Pointless(DictEnv):
         return obs, float(self.np_random.normal()), False, self.clock == 20, info
 
 
+class Unpaid(DictEnv):
+    """Forgets its reward; episodes end by themselves."""
+
+    def step(self, action: int) -> Any:
+        obs, _, _, _, info = super().step(action)
+        return obs, 0.0, self.clock == 20, False, info
+
+
 BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "kl": ("CartPole-v1", {"learning_rate": 0.1, "num_epochs": 20}),
     "entropy": (
@@ -288,6 +350,8 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "value_loss": ("CartPole-v1", {"learning_rate": "linear:1e-4:1e3", "max_grad_norm": None}),
     "explained_variance": ("CartPole-v1", {"learning_rate": 0.0, "value_gain": 30.0}),
     "flat_return": ("MountainCar-v0", {"total_timesteps": 60_000}),
+    "same_return": (Unpaid, {}),
+    "still": ("CartPole-v1", {"learning_rate": 1e-7}),
 }
 
 
