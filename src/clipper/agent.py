@@ -5,6 +5,7 @@ There is one class, `Agent`; `PPO` and its relatives name the algorithm that tra
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,20 @@ from clipper.spaces import ObservationLayout
 from clipper.stepping import Stepping
 from clipper.training_report import Callback, Outcome, StopRules
 from clipper.training_run import TrainingRun
+
+_LOG = logging.getLogger("clipper")
+# settings of the default networks, which a module of the user's has no use for
+_OF_NETWORK = (
+    "hidden_sizes",
+    "value_hidden_sizes",
+    "activation",
+    "shared_torso",
+    "hidden_gain",
+    "policy_gain",
+    "value_gain",
+    "cnn",
+    "cnn_features",
+)
 
 
 class Agent:
@@ -116,6 +131,8 @@ class Agent:
             self.algorithm,
             images=obs_layout.kind_of_images,
         )
+        if module is not None:
+            _tell_unused(config)
         if source.instance is not None:
             if config.get("num_envs", 1) != 1:
                 raise ConfigError(
@@ -430,7 +447,8 @@ class Agent:
             actions = self.policy.act(rows, noise)
         made = self.policy.action_layout.to_env(actions)
         if not layout.is_single(obs):
-            return np.asarray(made)
+            space = self.policy.action_layout.space
+            return np.array(made, dtype=space.dtype).reshape(len(rows), *(space.shape or ()))
         return int(made[0]) if self.policy.action_layout.kind == "discrete" else made[0]
 
     def save(self, path: str | Path) -> None:
@@ -516,6 +534,13 @@ class Agent:
             agent._run.state.inexact = f"the run that the agent was saved from was not exact{why}"
         agent._run.origin = f"training went on from {where}, which holds no optimiser state"
         return agent
+
+
+def _tell_unused(config: Mapping[str, Any]) -> None:
+    """Says which settings of the default networks were given beside a module of the user's."""
+    for name in _OF_NETWORK:
+        if name in config:
+            _LOG.warning("%s is not used: the module has layers of its own", name)
 
 
 def needs_module(where: str) -> ConfigError:

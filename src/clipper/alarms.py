@@ -289,10 +289,10 @@ def same_return_alarm(past: Past) -> Alarm | None:
     return Alarm(
         "same_return",
         value,
-        f"all of {now['rollout/episodes']:,.0f} episodes have returned {value:.4g}: there is nothing to "
-        "tell better actions from worse ones",
-        "see that step returns the reward it computes (`clipper check-env`), reward progress towards the "
-        "goal, or begin nearer to it",
+        f"all of {now['rollout/episodes']:,.0f} episodes have returned {value:.4g}: there is nothing "
+        "to tell better actions from worse ones",
+        "see that step returns the reward it computes (`clipper check-env`), reward progress towards "
+        "the goal, or begin nearer to it",
     )
 
 

@@ -61,6 +61,8 @@ class Playground:
         self._stepping = stepping
         self._is_native = source is not None and is_native(source, stepping.vectorization)
         self._workers = stepping.workers
+        if source is not None and source.instance is not None:
+            _check_stays_here(stepping)
         if stepping.isolate and self._workers is not None:
             self._workers = max(1, self._workers)
         if self._workers:
@@ -226,11 +228,6 @@ class Playground:
         if not self._stepping.isolate:
             return evaluate(policy, self.source, **how)
         if self._examiner is None:
-            if self.source.instance is not None:
-                raise ConfigError(
-                    "isolate must be false when env is an instance, which cannot be in two processes.",
-                    hint="give a callable that makes environments, for example lambda: MyEnv().",
-                )
             timeout = self._stepping.env_timeout
             self._examiner = Examiner(self.source, self._config, self._seed, timeout)
         return self._examiner.evaluate(policy, **how)
@@ -261,3 +258,14 @@ class Playground:
         finally:
             sampler.close()
         return lost
+
+
+def _check_stays_here(stepping: Stepping) -> None:
+    """Raises if an environment that was given as an instance would have to be in other processes."""
+    for name, plain in (("workers", 0), ("isolate", False)):
+        if getattr(stepping, name):
+            raise ConfigError(
+                f"{name} must be {str(plain).lower()} when env is an instance, which cannot be in two "
+                "processes.",
+                hint="give a callable that makes environments, for example lambda: MyEnv().",
+            )

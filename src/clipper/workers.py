@@ -70,11 +70,6 @@ class ProcessSampler:
         timeout: float | None = None,
         ledger: FaultLedger | None = None,
     ) -> None:
-        if source.instance is not None:
-            raise ConfigError(
-                "workers must be 0 when env is an instance, which cannot be in two processes.",
-                hint="give a callable that makes environments, for example lambda: MyEnv().",
-            )
         self.num_envs = num_envs
         self._shares = share_out(num_envs, num_workers, is_isolated)
         self._workers: list[SupervisedShare] = []

@@ -144,6 +144,42 @@ def test_an_instance_trains_alone_with_a_rollout_as_large() -> None:
     assert "callable" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(("name", "value"), [("workers", 1), ("isolate", True)])
+def test_an_instance_stays_in_its_process(name: str, value: Any) -> None:
+    """Said at once, and with what mends it: more environments cannot be made of one."""
+    with pytest.raises(
+        ConfigError, match=f"{name} must be (0|false) when env is an instance"
+    ) as told:
+        clipper.PPO(Seen(), **{name: value})
+    assert "callable" in str(told.value.hint)
+
+
+def test_settings_that_a_module_has_no_use_for_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives both would wait for an effect; a preset's settings are nobody's word."""
+    clipper.PPO("Pendulum-v1", module=Net)
+    assert caplog.text == ""
+    clipper.PPO("CartPole-v1", module=Net, hidden_sizes=(8,), activation="relu")
+    assert "hidden_sizes is not used: the module has layers of its own" in caplog.text
+    assert "activation is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("space", "kind"),
+    [
+        (spaces.Discrete(3), np.int64),
+        (spaces.Box(-1.0, 1.0, (2,), np.float64), np.float64),
+        (spaces.MultiDiscrete([2, 3]), np.int64),
+        (spaces.MultiBinary(4), np.int8),
+    ],
+)
+def test_a_batch_of_no_observations_has_no_actions(space: Any, kind: Any) -> None:
+    """Its array has the type and the shape of any other batch."""
+
+    agent = clipper.PPO(lambda: Seen(action=space), preset="none")
+    found = agent.act(np.zeros((0, 3), np.float32))
+    assert (found.shape, found.dtype) == ((0, *space.shape), kind)
+
+
 def test_a_discount_that_does_not_fit_is_remarked_upon() -> None:
     """gamma 0.9 looks 10 steps ahead, 50 times less than CartPole's 500; 0.99 is near enough."""
     (line,) = agent_for(gamma=0.9).warnings()
