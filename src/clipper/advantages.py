@@ -5,6 +5,7 @@ the values of the observations the steps truly ended in, before any reset. Trunc
 the rollout bootstrap from them; only termination forfeits the future.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -279,10 +280,10 @@ class ValueFit(NamedTuple):
 
 def value_fit(values: Tensor, targets: Tensor) -> ValueFit:
     """Returns the numbers that tell how well values fit their targets, both of any one shape."""
+    # in one pass each: it is a part of every iteration
+    variance, mean = torch.var_mean(targets.double(), correction=0)
     return ValueFit(
-        float(targets.mean()),
-        float(targets.std(correction=0)),
-        explained_variance(values, targets),
+        float(mean), math.sqrt(float(variance)), _explained(values, targets, float(variance))
     )
 
 
@@ -291,7 +292,10 @@ def explained_variance(values: Tensor, targets: Tensor) -> float:
 
     NaN if the targets do not vary.
     """
-    variance = float(targets.double().var(correction=0))
+    return _explained(values, targets, float(targets.double().var(correction=0)))
+
+
+def _explained(values: Tensor, targets: Tensor, variance: float) -> float:
     if variance == 0:
-        return float("nan")
+        return math.nan
     return 1.0 - float((targets - values).double().var(correction=0)) / variance

@@ -84,7 +84,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
         ("../../etc", "etc"),
         ("a b\tc", "a-b-c"),
         ("test.<locals>.<lambda>", "test.-locals-.-lambda"),
-        ("ä", "env"),
+        ("ä", "env-33e6d7"),
         ("", "env"),
         ("..", "env"),
     ],

@@ -125,7 +125,7 @@ class PPO:
             batch = judged = self.judge(rollout, normalized_obs, old_params)
         order_of = learner.epoch_order if isinstance(learner, MixedEngine) else epoch_order
         reports: list[Tensor] = []
-        grad_norms: list[Tensor] = []
+        grad_norms: list[Tensor | float] = []
         epochs = 0
         for epoch in range(config.num_epochs):
             if epoch > 0 and config.recompute_advantages:
@@ -150,7 +150,7 @@ class PPO:
             kl = float(self.policy.distribution.kl(old_params, self._params(normalized_obs)).mean())
         updates = Updates(
             reports=torch.stack(reports).double().numpy(force=True),
-            grad_norms=torch.stack(grad_norms).tolist() if grad_norms else [],
+            grad_norms=_as_floats(grad_norms),
             epochs=epochs,
             fit=value_fit(rollout.values.flatten(), judged.value_targets),
             counted=judged.counted,
@@ -160,7 +160,7 @@ class PPO:
 
     def steps(
         self, batch: Batch, order: NDArray[np.int64], learning_rate: float, clip_range: float
-    ) -> Iterator[tuple[Tensor, Callable[[], Tensor]]]:
+    ) -> Iterator[tuple[Tensor, Callable[[], Tensor | float]]]:
         """Yields for every minibatch its report and what takes the step and returns the norm."""
         learner = self._learner()
         assert not isinstance(learner, NativeEngine)
@@ -203,6 +203,10 @@ class PPO:
         """Returns the rows of a rollout with advantages and value targets."""
         config = self.config
         rewards = self.scaled_rewards(rollout)
+        learner = self._learner()
+        if isinstance(learner, MixedEngine):
+            estimates = learner.estimate(rollout, rewards)
+            return flatten(rollout, normalized_obs, estimates, old_params)
         estimates = estimate(
             config.advantage,
             rewards,
@@ -359,3 +363,10 @@ class PPO:
 
 def _mean(block: NDArray[Any]) -> float:
     return float(np.add.reduce(block, axis=None, dtype=np.float64)) / block.size
+
+
+def _as_floats(norms: list[Tensor | float]) -> list[float]:
+    """Returns numbers of which some may be on a device, fetched from there at once."""
+    there = [norm for norm in norms if isinstance(norm, Tensor)]
+    fetched = iter(torch.stack(there).tolist() if there else [])
+    return [next(fetched) if isinstance(norm, Tensor) else norm for norm in norms]

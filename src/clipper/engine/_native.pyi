@@ -245,6 +245,7 @@ def descend(
     num_updates: int,
     loss: float,
 ) -> float: ...
+def tanh(variant: str, x: Float32, y: Float32) -> None: ...
 def improve(
     policy: Policy,
     rollout: Rollout,

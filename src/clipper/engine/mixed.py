@@ -17,15 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipper.advantages import Estimates
 from clipper.config_ppo import PPOConfig
 from clipper.engine import kernels
+from clipper.engine.kernels import as_array
 from clipper.engine.native_head import HeadGradient, LossHead
+from clipper.engine.quick_tanh import QuickTanh
 from clipper.engine.reference import ReferenceEngine
 from clipper.engine.state import AdamState, not_finite
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import Bernoulli, Categorical, DiagonalGaussian
 from clipper.randomness import Purpose
-from clipper.rollout import Batch
+from clipper.rollout import Batch, Rollout
 
 
 def covers(policy: ActorCritic, config: PPOConfig) -> str | None:
@@ -67,6 +70,7 @@ class MixedEngine(ReferenceEngine):
         self._policy = policy
         self._config = config
         self._head = LossHead(policy)
+        self._quick_tanh = QuickTanh(policy.network, self._head.variant)
         own = self._state
         self._vectors = tuple(x.numpy() for x in (own.params, self._grad, own.m, own.v))
 
@@ -82,9 +86,38 @@ class MixedEngine(ReferenceEngine):
         kernels.compiled.permutation(seed, Purpose.SHUFFLE, epoch, iteration, order)
         return order
 
+    def estimate(self, rollout: Rollout, rewards: Tensor) -> Estimates:
+        """Returns what `advantages.estimate` does, with the settings of now.
+
+        Args:
+            rollout: What was collected.
+            rewards: Its rewards as the agent is to see them, [T, N].
+        """
+        config = self._config
+        asks_begins = config.advantage == "total_return"
+        begins = rollout.begins if asks_begins else torch.zeros(rewards.shape[1], dtype=torch.bool)
+        advantages, targets = torch.empty_like(rewards), torch.empty_like(rewards)
+        counted = torch.empty_like(rollout.terminated)
+        kernels.compiled.estimate(
+            kernels.ESTIMATORS.index(config.advantage),
+            as_array(rewards),
+            as_array(rollout.values),
+            as_array(rollout.next_values),
+            as_array(rollout.terminated, np.bool_),
+            as_array(rollout.truncated, np.bool_),
+            as_array(begins, np.bool_),
+            config.gamma,
+            config.gae_lambda,
+            config.num_advantage_steps,
+            advantages.numpy(),
+            targets.numpy(),
+            counted.numpy(),
+        )
+        return Estimates(advantages, targets, counted if asks_begins else None)
+
     def steps(
         self, batch: Batch, order: NDArray[np.int64], learning_rate: float, clip_range: float
-    ) -> Iterator[tuple[Tensor, Callable[[], Tensor]]]:
+    ) -> Iterator[tuple[Tensor, Callable[[], float]]]:
         """Yields for every minibatch of an epoch what `PPO.loss` reports, and what takes the step.
 
         Args:
@@ -98,11 +131,13 @@ class MixedEngine(ReferenceEngine):
         indices = torch.from_numpy(order)
         for start in range(0, len(order), config.minibatch_size):
             rows = slice(start, start + config.minibatch_size)
-            params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
+            with self._quick_tanh:
+                params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
             grads, report = self._head(params, values, order[rows])
-            yield report, partial(self._descend, params, values, grads, float(report[0]))
+            step = partial(self._descend, params, values, grads, float(report[0]))
+            yield torch.from_numpy(report), step
 
-    def _descend(self, params: Tensor, values: Tensor, grads: HeadGradient, loss: float) -> Tensor:
+    def _descend(self, params: Tensor, values: Tensor, grads: HeadGradient, loss: float) -> float:
         self._grad.zero_()
         pairs = [(params, grads.params), (values, grads.values)]
         learned = [(out, grad) for out, grad in pairs if out.requires_grad]
@@ -115,4 +150,4 @@ class MixedEngine(ReferenceEngine):
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise not_finite(loss, norm, self._state.num_updates + 1)
         self._state.num_updates += 1
-        return torch.tensor(norm)
+        return norm

@@ -95,7 +95,7 @@ class LossHead:
 
     def __call__(
         self, params: Tensor, values: Tensor, order: NDArray[np.int64]
-    ) -> tuple[HeadGradient, Tensor]:
+    ) -> tuple[HeadGradient, NDArray[np.float64]]:
         """Returns the gradient of the loss of a minibatch, and what `PPO.loss` reports.
 
         Args:
@@ -103,12 +103,9 @@ class LossHead:
             values: V of them, [M].
             order: Which rows of the batch they are, [M].
         """
-        found = HeadGradient(
-            torch.empty(len(order), self._size, dtype=torch.float32),
-            torch.empty(len(order), dtype=torch.float32),
-            torch.from_numpy(self._grad_log_std),
-        )
-        report = torch.empty(REPORT_SIZE, dtype=torch.float64)
+        by_params = np.empty((len(order), self._size), dtype=np.float32)
+        by_values = np.empty(len(order), dtype=np.float32)
+        report = np.empty(REPORT_SIZE, dtype=np.float64)
         kernels.compiled.loss_head(
             self._head,
             self._columns,
@@ -116,12 +113,14 @@ class LossHead:
             order,
             as_array(params),
             as_array(values),
-            found.params.numpy(),
-            found.values.numpy(),
+            by_params,
+            by_values,
             self._grad_log_std,
-            report.numpy(),
+            report,
         )
-        return found, report
+        return HeadGradient(
+            *map(torch.from_numpy, (by_params, by_values, self._grad_log_std))
+        ), report
 
     def descend(
         self, vectors: tuple[NDArray[np.float32], ...], num_updates: int, loss: float

@@ -191,7 +191,10 @@ class ActorCritic(nn.Module):
         """Returns what the network alone puts out: [M, P], without learned deviations, and [M]."""
         with self._products():
             params, values = self.network(self._seen(normalized_obs))
-        return params.to(self.dtype), values.to(self.dtype).reshape(len(normalized_obs))
+        values = values.to(self.dtype)
+        if values.dim() != 1:  # a view costs two operations
+            values = values.reshape(len(normalized_obs))
+        return params.to(self.dtype), values
 
     def action_values(self, normalized_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns distribution parameters and Q(s, a) of every action, [M, P] each."""

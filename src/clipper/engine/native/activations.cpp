@@ -2,6 +2,8 @@
 #include "kernels.hpp"
 #include "lanes.hpp"
 
+#include <cstring>
+
 namespace clipper::CLIPPER_VARIANT {
 
 namespace {
@@ -120,6 +122,18 @@ void scale_by_slope(Activation kind, const float* y, const float* slope, float* 
         store(delta + i, load(delta + i) * load(slope + i));
       return;
   }
+}
+
+void tanh_of(const float* x, float* y, int64_t size) {
+  const auto of = [](Vec v) { return v == v ? tanh(v) : v; };
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(y + i, of(load(x + i)));
+  if (i == size) return;
+  float rest[kLanes] = {};
+  const size_t bytes = sizeof(float) * static_cast<size_t>(size - i);
+  memcpy(rest, x + i, bytes);
+  store(rest, of(load(rest)));
+  memcpy(y + i, rest, bytes);
 }
 
 }  // namespace clipper::CLIPPER_VARIANT

@@ -61,6 +61,7 @@ void evaluate(const Network& net, const float* packed, const Workspace& ws, cons
 
 extern const Kernels kernels;
 const Kernels kernels = {CLIPPER_NAME(CLIPPER_VARIANT), pack, normalize, act, evaluate, gradient,
-                         loss_head, outputs, kl_sum, unpack_gradient, squared_norm, adam};
+                         loss_head, outputs, kl_sum, unpack_gradient, squared_norm, adam,
+                         tanh_of};
 
 }  // namespace clipper::CLIPPER_VARIANT

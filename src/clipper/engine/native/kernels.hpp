@@ -24,6 +24,8 @@ void transpose(int rows, int columns, const float* from, int64_t from_row, float
 void activate(Activation kind, float* x, float* slope, int64_t size);
 void scale_by_slope(Activation kind, const float* y, const float* slope, float* delta,
                     int64_t size);
+// Of as many numbers as there are, elsewhere; NaN stays NaN.
+void tanh_of(const float* x, float* y, int64_t size);
 
 // network.cpp
 void pack(const Network&, const float* flat, float* packed, Parts);

@@ -1,4 +1,4 @@
-// The loss of a network of the user's, and Adam, for Python.
+// The loss of a network of the user's, its tanh, and Adam, for Python.
 #include "bindings.hpp"
 
 #include <cmath>
@@ -87,6 +87,14 @@ double descend(NativePolicy& policy, const Settings& settings, Out<float> params
   return norm;
 }
 
+// y = tanh x, element by element.
+void tanh_of(const std::string& variant, In<float> x, Out<float> y) {
+  const clipper::Kernels* kernels = clipper::find_kernels(variant);
+  require(kernels != nullptr, "variant must be one that this machine can run");
+  require(x.size() == y.size(), "y must be as large as x");
+  kernels->tanh(x.data(), y.data(), static_cast<int64_t>(x.size()));
+}
+
 }  // namespace
 
 void bind_head(nb::module_& m) {
@@ -99,6 +107,7 @@ void bind_head(nb::module_& m) {
         "values"_a, "grad_params"_a, "grad_values"_a, "grad_log_std"_a, "report"_a);
   m.def("descend", &descend, "policy"_a, "settings"_a, "params"_a, "grad"_a, "m"_a, "v"_a,
         "num_updates"_a, "loss"_a);
+  m.def("tanh", &tanh_of, "variant"_a, "x"_a, "y"_a);
 }
 
 }  // namespace clipper_python

@@ -153,6 +153,7 @@ struct Kernels {
   void (*unpack_gradient)(const Network&, const float* sums, float* flat, Parts);
   double (*squared_norm)(const float* x, int64_t size);
   void (*adam)(const AdamStep&, const float* grad, float* m, float* v, float* params, int64_t size);
+  void (*tanh)(const float* x, float* y, int64_t size);
 };
 
 }  // namespace clipper
