@@ -24,6 +24,7 @@ from clipper.errors import EnvironmentFault, NumericsError
 from clipper.leaves import Rows
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import Purpose, derived_seed, normal, uniform
+from clipper.spaces import check_same_spaces
 
 # an episode that does not end is cut here: an examination must
 MAX_EPISODE_STEPS = 100_000
@@ -108,10 +109,17 @@ class Exam:
         """Returns every episode after its end, in order."""
         opened = source.make_several(self._num_envs)
         try:
+            self._check_spaces(opened[0])
             return self._play(source, opened)
         finally:
             if source.instance is None:
                 close_all(opened)
+
+    def _check_spaces(self, env: Env) -> None:
+        """Raises if an environment, made in a process of its own perhaps, is another one by now."""
+        policy = self._policy
+        wanted = policy.obs_layout.space, policy.action_layout.space
+        check_same_spaces(self._name, (env.observation_space, env.action_space), wanted)
 
     def _play(self, source: EnvSource, opened: list[Env]) -> list[Player]:
         waiting = iter(range(len(self._seeds)))

@@ -15,13 +15,13 @@ from clipper.engine.native_envs import is_native, local_sampler
 from clipper.envs.make import EnvSource
 from clipper.envs.names import imports_what_it_names, needs_trust
 from clipper.envs.vector import spaces_of
-from clipper.errors import ConfigError, EnvironmentFault, SpaceError
+from clipper.errors import ConfigError, EnvironmentFault
 from clipper.evaluation import Evaluation, evaluate
 from clipper.examiner import Examiner
 from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
 from clipper.rollout import LocalSampler, SamplerMark
-from clipper.spaces import describe_space
+from clipper.spaces import check_same_spaces
 from clipper.stepping import Stepping
 from clipper.worker_choice import choose_workers
 from clipper.workers import ProcessSampler, share_out
@@ -90,16 +90,7 @@ class Playground:
             return
         obs_layout, action_layout, _ = spaces_of(self._source)
         found = (obs_layout.space, action_layout.space)
-        for kind, is_found, wanted in zip(
-            ("observation", "action"), found, self._expected, strict=True
-        ):
-            if is_found != wanted:
-                raise SpaceError(
-                    f"the {kind} space of {self._source.name} must be the one the agent was trained "
-                    f"in, {describe_space(wanted)}, but is {describe_space(is_found)}.",
-                    hint="was its code, or what its arguments name, changed since? An agent fits the "
-                    "environment it was trained in alone.",
-                )
+        check_same_spaces(self._source.name, found, self._expected)
         self._expected = None
 
     @property

@@ -271,3 +271,28 @@ def describe_space(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Tuple):
         return "Tuple of " + "; ".join(describe_space(part) for part in space.spaces)
     return str(space)
+
+
+Spaces = tuple[spaces.Space[Any], spaces.Space[Any]]
+"""Of observations and of actions."""
+
+
+def check_same_spaces(name: str, found: Spaces, wanted: Spaces) -> None:
+    """Raises unless an environment has the spaces that an agent was trained in.
+
+    Args:
+        name: The environment's.
+        found: What it has.
+        wanted: What the agent knows.
+
+    Raises:
+        SpaceError: One of the two differs.
+    """
+    for kind, has, knows in zip(("observation", "action"), found, wanted, strict=True):
+        if has != knows:
+            raise SpaceError(
+                f"the {kind} space of {name} must be the one the agent was trained in, "
+                f"{describe_space(knows)}, but is {describe_space(has)}.",
+                hint="was its code, or what its arguments name, changed since? An agent fits the "
+                "environment it was trained in alone.",
+            )

@@ -645,6 +645,10 @@ def test_an_environment_that_was_changed_is_refused_before_anything_is_written(
     assert loaded.act(np.zeros(3, np.float32)) in (0, 1)  # needs no environment
     with pytest.raises(SpaceError, match=f"the {kind} of changing:E must be the one"):
         loaded.evaluate(1)
+    apart = clipper.load(tmp_path / "run", trust_env=True, isolate=isolate)
+    with pytest.raises(SpaceError, match=f"the {kind} of changing:E must be the one"):
+        apart.evaluate(1)
+    apart.close()
     monkeypatch.delenv("CHANGED")
     again = clipper.resume(tmp_path / "run", trust_env=True)
     assert again.train(32, progress=False).step == 32
