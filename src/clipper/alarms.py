@@ -23,6 +23,7 @@ KEPT = (
     "rollout/episode_return",
     "rollout/episode_return_std",
     "rollout/episodes",
+    "rollout/complete_fraction",
     "rollout/reward_mean",
     "rollout/truncated_fraction",
     "loss/value",
@@ -53,6 +54,8 @@ FLAT_PROGRESS = 0.25
 # median of ten rows, before the last tenth of the run, whose steps a schedule may end at 0
 STILL_LIMIT = 1e-5
 STILL_PROGRESS = 0.9
+# median of three rows
+COMPLETE_LIMIT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +317,20 @@ def still_alarm(past: Past) -> Alarm | None:
     )
 
 
+def complete_alarm(past: Past) -> Alarm | None:
+    """Most rows are of episodes that are not whole in a rollout: `total_return` leaves them out."""
+    found = past.last("rollout/complete_fraction", 3)
+    if found is None or not (share := median(found)) < COMPLETE_LIMIT:
+        return None
+    return Alarm(
+        "complete",
+        share,
+        f"{100 * share:.2g} % of the rows are of episodes that begin and end within a rollout, and the "
+        "policy learns from no others",
+        "raise num_steps beyond the length of episodes, or set advantage gae",
+    )
+
+
 RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     kl_alarm,
     entropy_alarm,
@@ -324,6 +341,7 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     flat_return_alarm,
     same_return_alarm,
     still_alarm,
+    complete_alarm,
 )
 
 

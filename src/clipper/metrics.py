@@ -122,6 +122,10 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "nats",
         "median KL of ten iterations, below 1e-5, of a policy that has not become better",
     ),
+    "alarm/complete": (
+        "fraction",
+        "rows of episodes that began and ended in the rollout, where they are too few to learn from",
+    ),
     "time/wall_seconds": ("s", "training time so far, evaluation and saving included"),
     "time/timesteps_per_second": ("1/s", "transitions per second of the iteration"),
 }

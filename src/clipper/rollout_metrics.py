@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -30,29 +29,13 @@ def rollout_metrics(rollouts: Sequence[Rollout], policy: ActorCritic) -> Metrics
     return metrics
 
 
-class WholeEpisodes:
-    """Tells how much of a rollout `total_return` learns from, and warns once if that is nothing."""
+def complete_fraction(counted: torch.Tensor | None) -> Metrics:
+    """Returns the share of rows that belong to whole episodes; nothing if all rows count.
 
-    def __init__(self) -> None:
-        self._has_warned = False
-
-    def metrics(self, counted: torch.Tensor | None, num_steps: int) -> Metrics:
-        """Returns the share of rows that belong to whole episodes; nothing if all rows count.
-
-        Args:
-            counted: Rows that the policy could learn from, [B], or None for all.
-            num_steps: Of a rollout, for the warning.
-        """
-        if counted is None:
-            return {}
-        if not self._has_warned and not bool(counted.any()):
-            self._has_warned = True
-            warnings.warn(
-                "advantage total_return learns from episodes that begin and end within a rollout, but "
-                f"this one of {num_steps} steps holds none: raise num_steps.",
-                stacklevel=2,
-            )
-        return {"rollout/complete_fraction": float(counted.double().mean())}
+    Args:
+        counted: Rows that the policy could learn from, [B], or None for all.
+    """
+    return {} if counted is None else {"rollout/complete_fraction": float(counted.double().mean())}
 
 
 def value_metrics(values: torch.Tensor, targets: torch.Tensor) -> Metrics:

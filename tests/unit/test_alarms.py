@@ -136,6 +136,8 @@ MADE: dict[str, tuple[dict[str, Callable[[int], float]], int, float]] = {
         35,
         1e-7,
     ),
+    # the median of three rows
+    "complete": ({"rollout__complete_fraction": lambda n: 0.1 if n >= 30 else 0.9}, 31, 0.1),
 }
 
 
@@ -352,6 +354,10 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "flat_return": ("MountainCar-v0", {"total_timesteps": 60_000}),
     "same_return": (Unpaid, {}),
     "still": ("CartPole-v1", {"learning_rate": 1e-7}),
+    "complete": (
+        "CartPole-v1",
+        {"advantage": "total_return", "num_steps": 16, "minibatch_size": 16},
+    ),
 }
 
 

@@ -283,10 +283,8 @@ def test_the_step_size_stays_within_bounds() -> None:
 
 
 def test_a_step_that_nothing_was_learnt_from_leaves_the_step_size() -> None:
-    """Without a whole episode there is no gradient: that is told once, and counts for nothing."""
-    with pytest.warns(UserWarning, match="2 steps holds none: raise num_steps") as told:
-        log = run(adaptive_kl_target=0.01, advantage="total_return", num_steps=2, ent_coef=0.0)
-    assert len(told) == 1
+    """Without a whole episode there is no gradient, and that counts for nothing."""
+    log = run(adaptive_kl_target=0.01, advantage="total_return", num_steps=2, ent_coef=0.0)
     assert {row["schedule/learning_rate"] for row in log} == {log[0]["schedule/learning_rate"]}
     assert {row["rollout/complete_fraction"] for row in log} == {0.0}
 

@@ -37,7 +37,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
-from clipper.rollout_metrics import WholeEpisodes
+from clipper.rollout_metrics import complete_fraction
 
 # the order of the numbers that `loss` reports
 _REPORT = (
@@ -75,7 +75,6 @@ class PPO:
         self._seed = seed
         self._num_iterations = 0
         self._kl_coef = config.first_kl_coef
-        self._whole_episodes = WholeEpisodes()
 
     def iterate(self, sampler: Sampler, progress: float) -> Iteration:
         """Runs one iteration of Algorithm 1 and returns what happened.
@@ -295,7 +294,7 @@ class PPO:
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         metrics["rollout/reward_mean"] = _mean(rollout.rewards.numpy())
-        metrics |= self._whole_episodes.metrics(updates.counted, self.config.num_steps)
+        metrics |= complete_fraction(updates.counted)
         if rollout.episodes:
             cut = sum(episode.truncated for episode in rollout.episodes)
             metrics["rollout/truncated_fraction"] = cut / len(rollout.episodes)

@@ -28,7 +28,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.rollout import Batch, Rollout, Sampler, flatten
-from clipper.rollout_metrics import WholeEpisodes, rollout_metrics, value_metrics
+from clipper.rollout_metrics import complete_fraction, rollout_metrics, value_metrics
 
 # what the adaptive step size stays within
 _STEP_SIZES = (1e-8, 1.0)
@@ -59,7 +59,6 @@ class VPG:
         self.profiler: Profiler = NO_STOPWATCH
         self._seed = seed
         self._num_iterations = 0
-        self._whole_episodes = WholeEpisodes()
         self._learning_rate = config.learning_rate.start
 
     def iterate(self, sampler: Sampler, progress: float) -> Iteration:
@@ -179,7 +178,7 @@ class VPG:
     def _metrics(self, rollout: Rollout, batch: Batch) -> Metrics:
         metrics = rollout_metrics([rollout], self.policy)
         metrics |= value_metrics(batch.values, batch.value_targets)
-        metrics |= self._whole_episodes.metrics(batch.counted, self.config.num_steps)
+        metrics |= complete_fraction(batch.counted)
         if self.reward_scaler is not None:
             metrics["value/reward_scale"] = self.reward_scaler.scale
         return metrics
