@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from clipper.mailbox import unnamed_file
 
-_HEADER = 4096
+# what follows it is mapped by itself: pages of some processors are larger
+_HEADER = max(4096, mmap.ALLOCATIONGRANULARITY)
 _SIZE = 1 << 36  # the file is sparse
 
 
@@ -24,7 +25,8 @@ class Board:
 
     Attributes:
         file: Its descriptor.
-        position: The row and the environment that are being filled, int64 [2]; -1 before the first.
+        position: The row and the environment that are being filled, int64 [2]; -1 before the first,
+            how many rows there are and -1 after the last.
         place: Where who plays without rows is, int64 [5]: the environment, its episode, the seed and
             the step of this (0 for the reset), and how often it moved on.
     """

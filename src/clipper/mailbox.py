@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 
 _NOTE = struct.Struct("<QQ")
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
@@ -55,7 +56,7 @@ class Mailbox:
 
     def wait(self, seconds: float) -> bool:
         """Returns True as soon as there is a message or the other process has ended, else False."""
-        return bool(select.select([self.pipe], [], [], seconds)[0])
+        return bool(readable([self.pipe], seconds))
 
     def read(self, number: int = 0) -> tuple[int, bytes]:
         """Waits for a message of that number or a later one, and returns its number and content.
@@ -86,6 +87,19 @@ def mailbox() -> tuple[Mailbox, Mailbox]:
     reading, writing = os.pipe()
     file = unnamed_file()
     return Mailbox(file, writing), Mailbox(os.dup(file), reading)
+
+
+def readable(descriptors: Sequence[int], seconds: float | None) -> list[int]:
+    """Returns those of which there is something to read, or whose other end was closed.
+
+    Waits so long for the first; None for as long as it takes. `select` knows none from 1024 on.
+    """
+    if not hasattr(select, "poll"):
+        return list(select.select(descriptors, [], [], seconds)[0])
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [ready for ready, _ in poll.poll(None if seconds is None else 1000.0 * seconds)]
 
 
 def unnamed_file() -> int:

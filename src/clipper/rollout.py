@@ -226,7 +226,8 @@ class Board(Protocol):
     """Memory that another process can see.
 
     Attributes:
-        position: The row and the environment that are being filled, int64 [2].
+        position: The row and the environment that are being filled, int64 [2]; how many rows there are
+            and -1 when all are.
         place: Where scoring is, int64 [5]: environment, episode, seed, step, moves.
     """
 
@@ -300,6 +301,9 @@ class LocalSampler:
             )
             play = policy.play(obs, noise, actions)
         endings = envs.collect(play.act, obs, actions, rewards, terminated, truncated, until_end)
+        if self._board is not None:
+            # what follows is nobody's step, however long it takes
+            self._board.position[:] = endings[-1][0] + 1 if until_end and endings else num_steps, -1
         if until_end and endings:
             num_steps = endings[-1][0] + 1
             obs, actions, rewards = obs[:num_steps], actions[:num_steps], rewards[:num_steps]

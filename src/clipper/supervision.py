@@ -284,7 +284,8 @@ class SupervisedShare:
     def _wrong(self, num_steps: int) -> str | None:
         """Returns what is wrong with a worker that has not answered yet, or None."""
         row, env = self.worker.board.position.tolist()
-        return self._pace.look(row * len(self.share) + env, row >= num_steps, self.worker.name)
+        is_done = row >= num_steps or row > 0 > env
+        return self._pace.look(row * len(self.share) + env, is_done, self.worker.name)
 
     def _replace(self, steps: int) -> None:
         """Starts another worker, in new episodes."""
@@ -315,8 +316,8 @@ class SupervisedShare:
             EnvironmentFault: It was the third time within an hour.
         """
         row, env = self.worker.board.position.tolist()
-        if row >= num_steps:  # all was collected, but not told
-            row, env = num_steps - 1, 0
+        if row >= num_steps or row > 0 > env:  # all was collected, but not told
+            row, env = min(row, num_steps) - 1, 0
         num_envs = len(self.share)
         before = self._where.now()
         shapes = block_shapes(num_steps, num_envs, policy.obs_layout, policy.action_layout)

@@ -73,9 +73,11 @@ class Worker:
             ) from error
         try:
             self._send(content)
-        except BaseException:
+        except BaseException as error:
             self.ask_to_end()
             self.end()
+            if isinstance(error, WorkerLost):
+                raise self.as_error(error) from error
             raise
 
     def _start(self) -> None:
@@ -92,7 +94,12 @@ class Worker:
         is_main = threading.current_thread() is threading.main_thread()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", START, json.dumps(sys.path)]
+                [
+                    sys.executable,
+                    "-c",
+                    START,
+                    json.dumps([p for p in sys.path if isinstance(p, str)]),
+                ]
                 + [str(word) for word in (*descriptors, os.getpid(), int(is_main))],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
@@ -132,8 +139,11 @@ class Worker:
             WorkerLost: It is dead, was killed, or failed in an environment.
             ClipperError: Anything else that went wrong in the worker.
         """
-        while is_well is not None and not self._answers.wait(0.1):
-            wrong = is_well()
+        while not self._answers.wait(0.1):
+            # what an environment started may hold the pipe's other end open
+            if self._process.poll() is not None and not self._answers.wait(0.0):
+                raise self._death()
+            wrong = None if is_well is None else is_well()
             if wrong is not None:
                 report = self._where_it_is()
                 self._process.kill()

@@ -153,6 +153,10 @@ class Share:
         self._before = None
         return self._sampler.load_state_dict(state)
 
+    def close(self) -> None:
+        """Closes the environments."""
+        self._sampler.close()
+
 
 def _traceback() -> str:
     """Returns where what is being handled was raised, in letters that any file can hold."""
@@ -169,6 +173,8 @@ def main(words: list[int]) -> None:
     # a crash, or the parent's question where it hangs, leaves the lines of Python it was in
     faulthandler.enable(words[5])
     faulthandler.register(TELL, words[5])
+    for descriptor in words[:6]:
+        os.set_inheritable(descriptor, False)  # by what an environment starts
     questions, answers, board = Mailbox(*words[:2]), Mailbox(*words[2:4]), Board(words[4])
     share: Share | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -186,5 +192,9 @@ def main(words: list[int]) -> None:
             except Exception:
                 answer = ("error", "EnvironmentFault", "", None, _traceback())
             answers.write(number, pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
+    # the parent does not wait for long
+    with contextlib.suppress(BaseException):
+        if share is not None:
+            share.close()
     # what environments left behind, threads and windows, must not keep the process
     os._exit(0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib
 import json
 import logging
 import math
+import mmap
 import os
 import re
+import resource
 import shlex
 import signal
 import sys
@@ -19,6 +23,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch import nn
 
 import clipper
 import facts
@@ -28,6 +33,7 @@ from clipper.envs.make import env_source
 from clipper.errors import EnvironmentFault, FileError, NumericsError
 from clipper.fault_file import read_fault, write_fault
 from clipper.faults import Fault
+from clipper.mailbox import readable
 from clipper.pace import Pace
 from clipper.randomness import EpisodeSeeds, Purpose, derived_seed
 from clipper.run_folder import read_config
@@ -559,6 +565,127 @@ def test_resets_of_several_environments_are_not_one_step(algorithm: str, tmp_pat
     agent.train(progress=False)
     agent.close()
     assert agent.inexact is None
+
+
+class Ponderous(nn.Module):
+    """Takes 5 ms for a row that a worker judges."""
+
+    def __init__(self, home: int, obs_size: int, num_outputs: int) -> None:
+        super().__init__()
+        self.home = home
+        self.actor, self.critic = nn.Linear(obs_size, num_outputs), nn.Linear(obs_size, 1)
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if os.getpid() != self.home and len(obs) > 2:
+            time.sleep(0.005 * len(obs))
+        return self.actor(obs), self.critic(obs)
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "VPG"])
+def test_a_worker_may_judge_its_rollout_for_longer_than_a_step(algorithm: str) -> None:
+    """Its environments have made their last step: none is to blame, and no row is thrown away."""
+    sizes = {"PPO": {"num_steps": 100, "minibatch_size": 400}, "VPG": {"num_steps": 100}}
+    agent = getattr(clipper, algorithm)(
+        DictEnv, module=partial(Ponderous, os.getpid()), workers=1, env_timeout=0.5, preset="none",
+        num_envs=4, eval_every=0, total_timesteps=400, max_episode_steps=20, **sizes[algorithm],
+    )  # fmt: skip
+    agent.train(progress=False)
+    agent.close()
+    assert agent.step == 400
+    assert agent.inexact is None
+
+
+class Leaving(Failing):
+    """Starts something that outlives it and has all its files; notes that it was closed."""
+
+    def __init__(self, how: str, note: str, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.note, self.owner = Path(note), os.getpid()
+        if os.getpid() != keywords["home"] and how == "system":
+            os.system("sleep 8 &")
+        elif os.getpid() != keywords["home"] and how == "fork" and os.fork() == 0:
+            time.sleep(8)
+            os._exit(0)
+
+    def close(self) -> None:
+        with open(self.note, "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+@pytest.mark.parametrize("how", ["system", "fork"])
+def test_a_death_is_seen_though_something_of_it_lives_on(
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an environment started holds the pipes open: the process itself is asked as well."""
+    kwargs = {**failing(tmp_path, "kill", lives=1), "how": how, "note": str(tmp_path / "closed")}
+    agent = clipper.PPO(Leaving, env_kwargs=kwargs, workers=1, env_timeout=60.0, **SMALL)
+    started = time.monotonic()
+    with caplog.at_level(logging.WARNING, "clipper"):
+        agent.train(progress=False)
+    agent.close()
+    assert "ended with SIGKILL" in caplog.text
+    assert time.monotonic() - started < 30.0
+
+
+def test_environments_of_workers_are_closed(tmp_path: Path) -> None:
+    """Simulators and files that `close` ends are not left behind, in any of the processes."""
+    note = tmp_path / "closed"
+    kwargs = {**failing(tmp_path, "kill", lives=0), "how": "", "note": str(note)}
+    agent = clipper.PPO(Leaving, env_kwargs=kwargs, workers=2, **SMALL)
+    agent.train(progress=False)
+    here = len(note.read_text().split()) if note.exists() else 0
+    agent.close()
+    closed = note.read_text().split()[here:]
+    assert len(closed) == SMALL["num_envs"]
+    assert len(set(closed)) == 3
+
+
+def test_a_path_that_is_no_text_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's import does the same."""
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
+    agent = clipper.PPO(DictEnv, workers=1, **SMALL)
+    agent.train(96, progress=False)
+    agent.close()
+
+
+def test_a_worker_that_dies_before_it_has_its_environments_is_our_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is gone before all that it needs could be sent."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    big = np.zeros(4_000_000)
+    agent = clipper.PPO(lambda: (big, DictEnv())[1], workers=1, **SMALL)
+    with pytest.raises(EnvironmentFault, match="must stay alive, but ended with exit code 1"):
+        agent.train(progress=False)
+
+
+def test_any_descriptor_can_be_waited_for() -> None:
+    """Those from 1024 on too, which `select` does not know."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip("so many files may not be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2000, hard))
+    try:
+        reading, writing = os.pipe()
+        high = fcntl.fcntl(reading, fcntl.F_DUPFD, 1500)
+        assert readable([high], 0.01) == []
+        os.write(writing, b"x")
+        assert readable([high, reading], None) == [high, reading]
+        for descriptor in (reading, writing, high):
+            os.close(descriptor)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_blocks_begin_where_a_page_does() -> None:
+    """Pages of Apple's and some ARM processors are larger than 4 KiB, and files are mapped by pages."""
+    from clipper import board
+
+    assert board._HEADER % mmap.ALLOCATIONGRANULARITY == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmap, "ALLOCATIONGRANULARITY", 1 << 16)
+        assert importlib.reload(board)._HEADER == 1 << 16
+    importlib.reload(board)
 
 
 def test_a_fault_after_an_action_that_is_no_number_is_kept(tmp_path: Path) -> None:

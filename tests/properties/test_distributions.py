@@ -195,6 +195,12 @@ def test_the_ends_of_the_noise_choose_a_category_that_exists(noise: float) -> No
             chosen = ours.sample(params, torch.full((50, 1), noise))
             assert chosen.min() >= 0
             assert chosen.max() < sizes[0]
+        # nor is the last one drawn where it has probability 0
+        impossible = torch.randn(2000, sizes[0], generator=torch.Generator().manual_seed(1))
+        impossible[:, -1] = -200.0
+        if len(impossible[0]) > 1:
+            chosen = ours.sample(impossible, torch.full((2000, 1), noise))
+            assert chosen.max() < sizes[0] - 1
     # the first category has probability 0: 0 noise must not choose it
     assert Categorical((2,)).sample(torch.tensor([[-1e9, 0.0]]), torch.zeros(1, 1)).item() == 1
 

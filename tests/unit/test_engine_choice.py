@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -278,3 +279,43 @@ def test_a_fork_learns_without_the_thread_that_it_has_not() -> None:
     """
     words = [sys.executable, "-c", textwrap.dedent(code)]
     assert subprocess.run(words, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+@needs_native
+def test_two_updates_at_once_do_not_wait_for_each_other() -> None:
+    """One that is within a signal's handler keeps the second thread; the other one works alone."""
+    code = """
+    import os, signal, sys, threading, time
+    from dataclasses import replace
+    import torch
+    from helpers import learner, random_rollout, small_policy
+
+    def made(seed):
+        policy = small_policy("box", obs_size=17, hidden_sizes=(64, 64), seed=seed,
+                              dtype=torch.float32)
+        ppo = learner(policy, num_envs=8, num_steps=256, minibatch_size=256, num_epochs=10,
+                      learning_rate=1e-7, engine="native")
+        ppo.use_threads(2)
+        ppo.engine._cores = 2
+        return ppo, random_rollout(policy, num_steps=256, num_envs=8)
+
+    def work(ppo, rollout):
+        for _ in range(100):
+            log_probs, values = ppo.policy.evaluate(rollout.obs, rollout.actions)
+            ppo.improve(replace(rollout, log_probs=log_probs, values=values), 0.0)
+            ppo.engine._alone_for = 0
+
+    one, other = made(0), made(1)
+    # whatever lets go of Python's lock: a line of a log
+    signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.003))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    thread = threading.Thread(target=work, args=other, daemon=True)
+    thread.start()
+    work(*one)
+    thread.join()
+    os._exit(0)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run(words, timeout=60, check=False, env=env).returncode == 0

@@ -74,6 +74,7 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         returns, lengths, episodes = self._states
         episodes[:] = -1
         try:
+            self._has_begun = np.zeros(self.num_envs, dtype=np.bool_)
             self._batch = kernels.Envs(
                 path=str(library.path),
                 options=self._options,
@@ -122,6 +123,7 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
                 self._batch.reseed(i, own)
             if not self._batch.begin(i):
                 raise self._fault()
+        self._has_begun |= begins
         return self._seen(self._obs), {}
 
     def step(self, actions: Any) -> Any:
@@ -129,10 +131,18 @@ class LibraryVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._check_open()
         rewards = np.empty(self.num_envs, dtype=np.float32)
         terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
-        taken = np.ascontiguousarray(actions, dtype=self._action_type)
-        space = self.single_action_space
-        if not isinstance(space, spaces.Box) and not are_categories(space, taken):
+        if not self._has_begun.all():
+            raise gymnasium.error.ResetNeeded(
+                f"environment {int(np.argmin(self._has_begun))} must be reset before it is stepped."
+            )
+        space, given = self.single_action_space, np.asarray(actions)
+        if given.shape != self.action_space.shape:
+            raise EnvironmentFault(
+                f"actions must be of shape {self.action_space.shape}, but are of {given.shape}."
+            )
+        if not isinstance(space, spaces.Box) and not are_categories(space, given):
             raise EnvironmentFault(f"all actions must belong to {space}, but are {actions}.")
+        taken = np.ascontiguousarray(given, dtype=self._action_type)
         if not self._batch.step(taken, rewards, terminated, truncated):
             raise self._fault()
         return self._seen(self._obs), rewards, terminated, truncated, self._infos()

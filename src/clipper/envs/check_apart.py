@@ -12,7 +12,6 @@ import json
 import mmap
 import os
 import pickle
-import select
 import signal
 import struct
 import subprocess
@@ -30,7 +29,7 @@ from clipper.envs.check_look import Budget, look_at
 from clipper.envs.check_subject import replay
 from clipper.envs.make import EnvSource
 from clipper.errors import ClipperError, EnvironmentFault
-from clipper.mailbox import Mailbox, mailbox
+from clipper.mailbox import Mailbox, mailbox, readable
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -121,7 +120,7 @@ class _Apart:
     def _listen(self, answers: int, started: float) -> tuple[str, str] | None:
         """Reads until the process closes its end; returns what to tell if a call does not return."""
         while True:
-            if select.select([answers], [], [], _GLANCE_SECONDS)[0]:
+            if readable([answers], _GLANCE_SECONDS):
                 content = os.read(answers, 1 << 16)
                 if not content:
                     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any, Self
 from clipper import errors
 from clipper.errors import ClipperError, ConfigError, InvariantBreach
 from clipper.experiments.runs import RunSpec
+from clipper.mailbox import readable
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -83,8 +83,7 @@ class Processes:
         Raises:
             InvariantBreach: The server has died.
         """
-        ready, _, _ = select.select([self._events], [], [], seconds)
-        if not ready:
+        if not readable([self._events], seconds):
             return []
         content = os.read(self._events, 1 << 16)
         if not content:
@@ -135,8 +134,7 @@ class Processes:
         deadline = time.monotonic() + 60.0
         while self._process.poll() is None and time.monotonic() < deadline:
             # a run that tells how far it is must not wait for us
-            ready, _, _ = select.select([self._events], [], [], 0.05)
-            if ready and not os.read(self._events, 1 << 16):
+            if readable([self._events], 0.05) and not os.read(self._events, 1 << 16):
                 self._process.wait(5)
         self._process.kill()
         self._process.wait()

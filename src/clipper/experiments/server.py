@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from clipper.errors import ClipperError
 from clipper.interrupts import Interrupt, asking
+from clipper.mailbox import readable
 
 _START_ALONE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -58,7 +59,7 @@ def serve(events: int) -> NoReturn:
     pending = b""
     os.set_blocking(0, False)
     while True:
-        ready, _, _ = select.select([0, wake_read], [], [])
+        ready = readable([0, wake_read], None)
         if wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)

@@ -74,8 +74,11 @@ class Categorical:
         """Returns indices [..., heads] by inverting each head's cumulative probabilities."""
         chosen = []
         for k, logits in enumerate(self._heads(params)):
-            cumulative = torch.softmax(logits, -1).cumsum(-1)[..., :-1]
-            chosen.append((noise[..., k : k + 1] >= cumulative).sum(-1))
+            # not divided by their sum: they would end a little below 1, and noise above that would
+            # draw the last index whatever its probability
+            cumulative = (logits - logits.amax(-1, keepdim=True)).exp().cumsum(-1)
+            reach = noise[..., k : k + 1] * cumulative[..., -1:]
+            chosen.append((reach >= cumulative[..., :-1]).sum(-1))
         return torch.stack(chosen, -1)
 
     def mode(self, params: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -46,6 +47,24 @@ def test_many_are_as_one_by_one(macros: tuple[str, ...]) -> None:
                 endings += 1
     assert endings > 10
     many.close()
+
+
+def test_nothing_is_stepped_that_was_not_reset() -> None:
+    """A library's step may rely on its reset; an action between two categories is none."""
+    env = LibraryVectorEnv(walk(), 3)
+    with pytest.raises(gymnasium.error.ResetNeeded, match="environment 0 must be reset"):
+        env.step(np.zeros((3, 2), np.int64))
+    env.reset(options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(gymnasium.error.ResetNeeded, match="environment 1 must be reset"):
+        env.step(np.zeros((3, 2), np.int64))
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    env.step(np.zeros((3, 2), np.int64))
+    with pytest.raises(EnvironmentFault, match="must be of shape"):
+        env.step(np.zeros(3, np.int64))
+    with pytest.raises(EnvironmentFault, match="must belong to"):
+        env.step(np.full((3, 2), 0.5))
+    env.step(np.ones((3, 2)))
+    env.close()
 
 
 def test_what_goes_wrong_is_told() -> None:

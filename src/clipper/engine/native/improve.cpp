@@ -178,7 +178,7 @@ void Improver::update(Outcome& outcome) {
   } catch (const std::system_error&) {
     // no more threads for this process
   }
-  is_shared_ = partnership.has_value();  // else nobody would take a task
+  is_shared_ = partnership && partnership->is_ours();  // else nobody would take a task
   Shuffler shuffler;
   std::vector<int64_t> order(static_cast<size_t>(num_rows_));
   for (int epoch = 0; epoch < plan_.num_epochs; ++epoch) {

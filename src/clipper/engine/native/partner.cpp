@@ -76,6 +76,14 @@ bool Partner::run(const std::function<void()>& own, const std::function<void()>&
   return Clock::now() - begin < kPatience * mine + kGrace;
 }
 
+void Partnership::wake(Partner& partner) {
+  {
+    const std::lock_guard<std::mutex> lock(partner.mutex_);
+    partner.is_awake_ = true;
+  }
+  partner.wake_.notify_one();
+}
+
 #if defined(__linux__)
 
 struct Partnership::Affinity {
@@ -90,7 +98,8 @@ bool Partner::is_possible() {
 // The partner may run wherever this thread may, but for the CPU that this one is on: woken there, it
 // would wait for this one, which waits for it. With two CPUs this thread has to keep to the other one. With
 // more the kernel keeps two busy threads apart, and knows better than we do which CPUs others want.
-Partnership::Partnership() {
+Partnership::Partnership() : is_ours_(!Partner::get().is_taken_.exchange(true)) {
+  if (!is_ours_) return;
   Partner& partner = Partner::get();
   cpu_set_t set;
   const int here = sched_getcpu();
@@ -105,18 +114,18 @@ Partnership::Partnership() {
       pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
     }
   }
-  {
-    const std::lock_guard<std::mutex> lock(partner.mutex_);
-    partner.is_awake_ = true;
-  }
-  partner.wake_.notify_one();
+  wake(partner);
 }
 
 Partnership::~Partnership() {
-  Partner::get().is_awake_ = false;
-  if (before_ == nullptr) return;
-  pthread_setaffinity_np(pthread_self(), sizeof(before_->caller), &before_->caller);
-  delete before_;
+  if (!is_ours_) return;
+  Partner& partner = Partner::get();
+  partner.is_awake_ = false;
+  if (before_ != nullptr) {
+    pthread_setaffinity_np(pthread_self(), sizeof(before_->caller), &before_->caller);
+    delete before_;
+  }
+  partner.is_taken_ = false;
 }
 
 #else
@@ -127,16 +136,15 @@ bool Partner::is_possible() {
   return !was_left_behind() && std::thread::hardware_concurrency() > 1;
 }
 
-Partnership::Partnership() {
-  Partner& partner = Partner::get();
-  {
-    const std::lock_guard<std::mutex> lock(partner.mutex_);
-    partner.is_awake_ = true;
-  }
-  partner.wake_.notify_one();
+Partnership::Partnership() : is_ours_(!Partner::get().is_taken_.exchange(true)) {
+  if (is_ours_) wake(Partner::get());
 }
 
-Partnership::~Partnership() { Partner::get().is_awake_ = false; }
+Partnership::~Partnership() {
+  if (!is_ours_) return;
+  Partner::get().is_awake_ = false;
+  Partner::get().is_taken_ = false;
+}
 
 #endif
 

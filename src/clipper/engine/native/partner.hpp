@@ -44,23 +44,28 @@ class Partner {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<bool> is_awake_{false};
+  std::atomic<bool> is_awake_{false}, is_taken_{false};
   std::atomic<const std::function<void()>*> task_{nullptr};
   std::atomic<unsigned> finished_{0};
   unsigned started_ = 0;
   std::thread thread_;  // last: it uses all the others from its first moment
 };
 
-// Keeps the partner awake, and the two threads on different cores, as long as it lives.
+// Keeps the partner awake, and the two threads on different cores, as long as it lives. There is one at a
+// time: an update that begins while another one waits (for a signal's handler) works alone.
 class Partnership {
  public:
   Partnership();
   ~Partnership();
+  // This one has the partner; another one has it otherwise.
+  bool is_ours() const { return is_ours_; }
   Partnership(const Partnership&) = delete;
   Partnership& operator=(const Partnership&) = delete;
 
  private:
   struct Affinity;
+  void wake(Partner& partner);
+  const bool is_ours_;
   Affinity* before_ = nullptr;
 };
 
