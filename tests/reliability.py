@@ -262,6 +262,7 @@ SECTIONS: dict[str, list[Promise]] = {
                 "faults/test_supervision.py::test_what_was_collected_before_is_kept",
                 "faults/test_supervision.py::test_three_faults_of_one_environment_end_the_run",
                 "faults/test_supervision.py::test_a_worker_that_dies_while_nothing_is_collected_costs_no_checkpoint",
+                "faults/test_supervision.py::test_a_death_is_seen_though_something_of_it_lives_on",
             ),
         ),
         Promise(
@@ -285,6 +286,7 @@ SECTIONS: dict[str, list[Promise]] = {
             (
                 "faults/test_supervision.py::test_a_slow_worker_is_told_of_and_a_hanging_one_replaced",
                 "faults/test_supervision.py::test_slow_steps_of_long_ago_do_not_shorten_the_deadline",
+                "faults/test_supervision.py::test_a_worker_may_judge_its_rollout_for_longer_than_a_step",
             ),
         ),
         Promise(
@@ -303,6 +305,14 @@ SECTIONS: dict[str, list[Promise]] = {
             "A constructor that hangs in a worker is spoken of after 30 s, and ends the run after ten "
             "minutes",
             ("faults/test_supervision.py::test_environments_that_are_never_made_are_given_up",),
+        ),
+        Promise(
+            "Environments of workers are closed at the end, as those of the run's own process are",
+            ("faults/test_supervision.py::test_environments_of_workers_are_closed",),
+        ),
+        Promise(
+            "Two updates at once in two threads of a process both come to their end",
+            ("unit/test_engine_choice.py::test_two_updates_at_once_do_not_wait_for_each_other",),
         ),
         Promise(
             "A library that calls `exit` in a step does not look like a run that is done",
