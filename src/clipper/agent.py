@@ -224,7 +224,7 @@ class Agent:
 
     @property
     def engine(self) -> str:
-        """What computes: `reference`, `native avx2`, or `torch with the loss in avx2`."""
+        """What computes: `reference`, `native avx2`, or `torch with the loss and 2 MLPs in avx2`."""
         return self._run.engine
 
     @property

@@ -28,12 +28,16 @@ def load(path: str) -> Any:
 
 
 def lay_out(sizes: list[list[int]], start: int) -> tuple[list[list[tuple[int, ...]]], int]:
-    """Returns the layers of every chain with their places, and the number of parameters."""
+    """Returns the layers of every chain with their places, and the number of parameters.
+
+    The first chain is a torso, whose layers all have an activation; of others the last has none.
+    """
     chains = []
     for widths in sizes:
         layers = []
-        for inputs, outputs in itertools.pairwise(widths):
-            layers.append((inputs, outputs, start, start + inputs * outputs))
+        for outputs_at, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1):
+            activated = not chains or outputs_at < len(widths) - 1
+            layers.append((inputs, outputs, start, start + inputs * outputs, int(activated)))
             start += inputs * outputs + outputs
         chains.append(layers)
     return chains, start
@@ -149,6 +153,30 @@ def lose(native: Any, policy: Any, settings: Any, actions: Any, outputs: int, le
     kept = vectors.copy()
     assert native.descend(policy, settings, *vectors, 1, np.nan) > 0
     assert (vectors == kept).all()
+
+
+def forth_and_back(native: Any, variant: str, activation: int) -> None:
+    """Runs rows through layers one after another, with what is kept and without, and back."""
+    rng = np.random.default_rng(activation)
+    for widths in ([5, 33, 64, 7], [16, 3], [1, 17, 16]):
+        (_, layers, _), size = lay_out([[], widths, []], 0)
+        flat = rng.normal(0, 0.3, size).astype(np.float32)
+        policy = native.Policy(
+            variant, flat, widths[0], activation, ([], layers, []), 0, [widths[-1]], None, -1, None
+        )
+        for rows in (1, 64, 65, 200):
+            x = rng.normal(size=(rows, widths[0])).astype(np.float32)
+            grad_y = rng.normal(size=(rows, widths[-1])).astype(np.float32)
+            y, alone = np.empty((2, *grad_y.shape), np.float32)
+            kept = np.empty(native.kept_size(policy, rows), np.float32)
+            native.run(policy, x, kept, y)
+            native.run(policy, x, None, alone)
+            assert (y == alone).all()
+            grad, grad_x = np.empty(size, np.float32), np.empty_like(x)
+            native.run_back(policy, x, kept, grad_y, grad_x, grad)
+            native.run_back(policy, x, kept, grad_y, None, np.empty_like(grad))
+            assert np.isfinite(grad).all()
+            assert np.isfinite(grad_x).all()
 
 
 def fit(native: Any, policy: Any, obs: Any, actions: Any, targets: Any, critic: Any) -> None:
@@ -331,6 +359,8 @@ def main() -> None:
     for variant in native.variants():
         for head, activation, shared in itertools.product(HEADS, range(5), (False, True)):
             drive(native, variant, head, activation, shared)
+        for activation in range(5):
+            forth_and_back(native, variant, activation)
     count_and_draw(native)
     for name in TASKS:
         play(native, Path(sys.argv[1]).with_name(f"{name}.so"))

@@ -117,7 +117,8 @@ def test_what_is_not_covered_is_named(reason: str) -> None:
     assert isinstance(ppo.engine, ReferenceEngine)
     name = "reference, in torch"
     if "float64" not in reason:
-        name = f"torch with the loss in {kernels.choose_variant()}"
+        parts = " and 1 MLP" if "frozen" in reason else ""  # the tower without the frozen one
+        name = f"torch with the loss{parts} in {kernels.choose_variant()}"
     assert ppo.describe_engine() == f"engine: {name}, 1 thread ({reason})"
     asked = learner(policy, engine="reference").describe_engine()
     assert asked == "engine: reference, in torch, 1 thread (it was asked for)"

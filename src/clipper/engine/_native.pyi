@@ -10,7 +10,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
-Layer = tuple[int, int, int, int]
+Layer = tuple[int, int, int, int, int]
 
 def variants() -> list[str]: ...
 def philox(seed: int, counter: tuple[int, int, int, int]) -> list[int]: ...
@@ -288,4 +288,14 @@ def gradient(
     old_params: Float32 | None = None,
     old_log_std: Float32 | None = None,
     value_targets: Float32 | None = None,
+) -> None: ...
+def kept_size(policy: Policy, rows: int) -> int: ...
+def run(policy: Policy, x: Float32, kept: Float32 | None, y: Float32) -> None: ...
+def run_back(
+    policy: Policy,
+    x: Float32,
+    kept: Float32,
+    grad_y: Float32,
+    grad_x: Float32 | None,
+    grad: Float32,
 ) -> None: ...

@@ -6,11 +6,12 @@ Dimension key: T steps, N envs.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipper.config_ppo import PPOConfig
 from clipper.errors import ConfigError
@@ -56,6 +57,23 @@ def choose_variant() -> str:
             f"but is {wanted}."
         )
     return wanted
+
+
+def chain(parts: Iterable[nn.Module], place: Callable[[Tensor], int]) -> list[compiled.Layer]:
+    """Returns linear layers one after another as the kernels know them.
+
+    Args:
+        parts: `nn.Linear`, and activations after some of them.
+        place: Where a parameter begins in the flat ones.
+    """
+    found: list[compiled.Layer] = []
+    for part in parts:
+        if isinstance(part, nn.Linear):
+            sizes = part.in_features, part.out_features
+            found.append((*sizes, place(part.weight), place(part.bias), 0))
+        elif found:
+            found[-1] = (*found[-1][:4], 1)
+    return found
 
 
 def head_kind(policy: ActorCritic) -> int:

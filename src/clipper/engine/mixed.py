@@ -21,8 +21,8 @@ from clipper.advantages import Estimates
 from clipper.config_ppo import PPOConfig
 from clipper.engine import kernels
 from clipper.engine.kernels import as_array
-from clipper.engine.native_head import HeadGradient, LossHead
-from clipper.engine.quick_tanh import QuickTanh
+from clipper.engine.native_head import LossHead
+from clipper.engine.quick_parts import QuickParts
 from clipper.engine.reference import ReferenceEngine
 from clipper.engine.state import AdamState, not_finite
 from clipper.policies.actor_critic import ActorCritic
@@ -70,13 +70,15 @@ class MixedEngine(ReferenceEngine):
         self._policy = policy
         self._config = config
         self._head = LossHead(policy)
-        self._quick_tanh = QuickTanh(policy.network, self._head.variant)
         own = self._state
+        self._quick_parts = QuickParts(policy.network, own.params, self._head.variant)
         self._vectors = tuple(x.numpy() for x in (own.params, self._grad, own.m, own.v))
 
     def describe(self) -> str:
         """Returns the engine's name and instruction set, as runs are marked with."""
-        return f"torch with the loss in {self._head.variant}"
+        count = self._quick_parts.num_mlps
+        parts = f" and {count} MLP{'s' if count > 1 else ''}" if count else ""
+        return f"torch with the loss{parts} in {self._head.variant}"
 
     def epoch_order(
         self, seed: int, iteration: int, epoch: int, num_rows: int
@@ -131,23 +133,17 @@ class MixedEngine(ReferenceEngine):
         indices = torch.from_numpy(order)
         for start in range(0, len(order), config.minibatch_size):
             rows = slice(start, start + config.minibatch_size)
-            with self._quick_tanh:
+            with self._quick_parts:
                 params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
-            grads, report = self._head(params, values, order[rows])
-            step = partial(self._descend, params, values, grads, float(report[0]))
-            yield torch.from_numpy(report), step
+            loss, report = self._head(params, values, order[rows])
+            yield torch.from_numpy(report), partial(self._descend, loss, float(report[0]))
 
-    def _descend(self, params: Tensor, values: Tensor, grads: HeadGradient, loss: float) -> float:
+    def _descend(self, loss: Tensor, value: float) -> float:
         self._grad.zero_()
-        pairs = [(params, grads.params), (values, grads.values)]
-        learned = [(out, grad) for out, grad in pairs if out.requires_grad]
-        torch.autograd.backward([out for out, _ in learned], [grad for _, grad in learned])
-        log_std = self._policy.log_std
-        if log_std is not None and log_std.requires_grad and log_std.grad is not None:
-            log_std.grad.add_(grads.log_std)
+        loss.backward()
         with self._state.frozen_kept():
-            norm = self._head.descend(self._vectors, self._state.num_updates, loss)
-        if not math.isfinite(norm) or not math.isfinite(loss):
-            raise not_finite(loss, norm, self._state.num_updates + 1)
+            norm = self._head.descend(self._vectors, self._state.num_updates, value)
+        if not math.isfinite(norm) or not math.isfinite(value):
+            raise not_finite(value, norm, self._state.num_updates + 1)
         self._state.num_updates += 1
         return norm

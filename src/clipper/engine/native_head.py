@@ -5,7 +5,7 @@ Dimension key: M rows of a minibatch, P distribution parameters, A action size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,21 +25,6 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.rollout import Batch
 
 
-@dataclass(frozen=True, slots=True)
-class HeadGradient:
-    """The gradient of a loss by what a network put out for M rows.
-
-    Attributes:
-        params: By the distribution parameters, [M, P].
-        values: By the values, [M].
-        log_std: By the log standard deviations, [A], or empty if there are none to learn.
-    """
-
-    params: Tensor
-    values: Tensor
-    log_std: Tensor
-
-
 class LossHead:
     """PPO's loss and its gradient by the outputs of a network that torch computes.
 
@@ -53,20 +38,20 @@ class LossHead:
         self._size = outputs
         self._action_type = policy.action_layout.dtype
         log_std = policy.log_std
-        self._learns_std = log_std is not None and log_std.requires_grad
+        self._log_std = log_std if log_std is not None and log_std.requires_grad else None
         # the kernels know heads as those of networks: this one has a layer that nobody asks
         place = 2 * outputs + 2
-        count = policy.action_layout.size if self._learns_std else 0
+        count = policy.action_layout.size if self._log_std is not None else 0
         self._head = kernels.compiled.Policy(
             self.variant,
             np.zeros(place + count, dtype=np.float32),
             1,
             0,
-            ([], [(1, outputs, 0, outputs)], [(1, 1, 2 * outputs, 2 * outputs + 1)]),
+            ([], [(1, outputs, 0, outputs, 0)], [(1, 1, 2 * outputs, 2 * outputs + 1, 0)]),
             head_kind(policy),
             list(policy.action_layout.num_categories or (policy.action_layout.size,)),
             None if log_std is None else log_std.detach().numpy(),
-            place if self._learns_std else -1,
+            place if count else -1,
             None,
         )
         self._grad_log_std = np.zeros(count, dtype=np.float32)
@@ -95,8 +80,8 @@ class LossHead:
 
     def __call__(
         self, params: Tensor, values: Tensor, order: NDArray[np.int64]
-    ) -> tuple[HeadGradient, NDArray[np.float64]]:
-        """Returns the gradient of the loss of a minibatch, and what `PPO.loss` reports.
+    ) -> tuple[Tensor, NDArray[np.float64]]:
+        """Returns the loss of a minibatch, a scalar with its gradient, and what `PPO.loss` reports.
 
         Args:
             params: What the network put out for its rows, [M, P].
@@ -118,9 +103,13 @@ class LossHead:
             self._grad_log_std,
             report,
         )
-        return HeadGradient(
-            *map(torch.from_numpy, (by_params, by_values, self._grad_log_std))
-        ), report
+        slopes = [torch.from_numpy(by_params), torch.from_numpy(by_values)]
+        learned = [params, values]
+        if self._log_std is not None:
+            slopes.append(torch.from_numpy(self._grad_log_std))
+            learned.append(self._log_std)
+        loss: Tensor = _Loss.apply(torch.tensor(report[0]), *slopes, *learned)  # type: ignore[no-untyped-call]
+        return loss, report
 
     def descend(
         self, vectors: tuple[NDArray[np.float32], ...], num_updates: int, loss: float
@@ -139,3 +128,19 @@ class LossHead:
         return kernels.compiled.descend(
             self._head, self._settings, params, grad, m, v, num_updates, loss
         )
+
+
+class _Loss(torch.autograd.Function):
+    """A scalar and its gradients in; the scalar out, as a function of what they are gradients by."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *slopes_and_learned: Tensor) -> Tensor:
+        ctx.slopes = slopes_and_learned[: len(slopes_and_learned) // 2]
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # autograd starts with a gradient of 1; as arguments of its own torch looks at them with sympy,
+        # whose import takes a third of a second
+        nothing = (None,) * (1 + len(ctx.slopes))
+        return *nothing, *ctx.slopes

@@ -79,12 +79,8 @@ class NativePolicy:
         def place(tensor: Tensor) -> int:
             return (tensor.data_ptr() - flat.data_ptr()) // flat.element_size()
 
-        def chain(part: nn.Module) -> list[tuple[int, int, int, int]]:
-            layers = (layer for layer in part.children() if isinstance(layer, nn.Linear))
-            return [
-                (layer.in_features, layer.out_features, place(layer.weight), place(layer.bias))
-                for layer in layers
-            ]
+        def chain(part: nn.Module) -> list[kernels.compiled.Layer]:
+            return kernels.chain(part.children(), place)
 
         log_std, normalizer = policy.log_std, policy.normalizer
         return kernels.compiled.Policy(

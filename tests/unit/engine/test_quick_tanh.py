@@ -12,7 +12,7 @@ from torch import nn
 
 import clipper
 from clipper.engine import kernels
-from clipper.engine.quick_tanh import QuickTanh
+from clipper.engine.quick_parts import QuickParts
 from libraries import NEEDS_ENGINE
 
 pytestmark = NEEDS_ENGINE
@@ -47,8 +47,8 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 2), nn.Tanh())
 
 
-def quick(module: nn.Module) -> QuickTanh:
-    return QuickTanh(module, kernels.compiled.variants()[0])
+def quick(module: nn.Module) -> QuickParts:
+    return QuickParts(module, torch.zeros(0), kernels.compiled.variants()[0])
 
 
 def test_gradients_are_those_of_autograd() -> None:
@@ -74,10 +74,10 @@ def calls(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         def __getattr__(self, name: str) -> Any:
             if name == "tanh":
                 asked.append(x)
-            return getattr(kernels.compiled, name)
+            return getattr(kernels._native, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clipper.engine.quick_tanh.kernels", type("K", (), {"compiled": Watched()}))
+        patch.setattr("clipper.engine.quick_tanh.kernels.compiled", Watched())
         with quick(module):
             module(x)
     return asked
@@ -102,7 +102,7 @@ def test_only_plain_parts_and_large_blocks_are_taken() -> None:
     assert not calls(patched, torch.randn(LARGE))
     assert patched(torch.ones(1)) == 2.0
     compiled: Any = torch.compile(nn.Sequential(nn.Tanh()), backend="eager")
-    assert quick(compiled)._parts == []
+    assert quick(compiled)._patches == []
 
 
 def test_the_module_is_left_as_it_was() -> None:
@@ -127,11 +127,11 @@ def test_transformations_of_functions_are_left_to_torch() -> None:
 class Actor(nn.Module):
     def __init__(self, obs_size: int, num_outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(obs_size, 64), nn.Tanh())
+        self.hidden, self.act = nn.Linear(obs_size, 64), nn.Tanh()
         self.actor, self.critic = nn.Linear(64, num_outputs), nn.Linear(64, 1)
 
     def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = self.body(obs)
+        hidden = self.act(self.hidden(obs))
         return self.actor(hidden), self.critic(hidden)
 
 

@@ -216,5 +216,7 @@ void bind_gym(nb::module_& m);
 void bind_values(nb::module_& m);
 // module_head.cpp
 void bind_head(nb::module_& m);
+// module_sequence.cpp
+void bind_sequence(nb::module_& m);
 
 }  // namespace clipper_python

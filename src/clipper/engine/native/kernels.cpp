@@ -9,10 +9,6 @@ namespace clipper::CLIPPER_VARIANT {
 
 namespace {
 
-int chunk_size(int64_t rows, int64_t start) {
-  return static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
-}
-
 // Actions; and with `log_probs` also their log-probabilities and the values of the observations.
 void act(const Network& net, const float* packed, const Workspace& ws, const float* obs,
          int64_t rows, const float* noise, float* float_actions, int64_t* int_actions,
@@ -62,6 +58,6 @@ void evaluate(const Network& net, const float* packed, const Workspace& ws, cons
 extern const Kernels kernels;
 const Kernels kernels = {CLIPPER_NAME(CLIPPER_VARIANT), pack, normalize, act, evaluate, gradient,
                          loss_head, outputs, kl_sum, unpack_gradient, squared_norm, adam,
-                         tanh_of};
+                         tanh_of, run, run_back};
 
 }  // namespace clipper::CLIPPER_VARIANT

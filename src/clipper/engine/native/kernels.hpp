@@ -5,6 +5,11 @@
 
 namespace clipper::CLIPPER_VARIANT {
 
+// Rows of the chunk that begins at `start`.
+static inline int chunk_size(int64_t rows, int64_t start) {
+  return static_cast<int>(rows - start < kChunk ? rows - start : kChunk);
+}
+
 // dense.cpp: C[i][j] = start + sum_k A(i, k) B[k][j] over k in ascending order, whatever the tile
 struct Strided {
   const float* data;
@@ -36,6 +41,15 @@ void backward(const Network&, const float* packed, const Workspace&, int rows, C
               bool into_torso, Start begin, float* sums);
 void unpack_gradient(const Network&, const float* sums, float* flat, Parts);
 const float* output(const Network&, const Workspace&, Chain chain);
+
+void copy_rows(int rows, int columns, const float* from, int from_row, float* to, int to_row);
+
+// sequence.cpp: of the actor's layers alone. `kept` receives what the way back needs, outputs_size
+// numbers for every chunk of rows, or is null.
+void run(const Network&, const float* packed, const Workspace&, const float* x, int64_t rows,
+         float* kept, float* y);
+void run_back(const Network&, const float* packed, const Workspace&, const float* x, int64_t rows,
+              float* kept, const float* grad_y, float* grad_x, float* sums);
 
 // heads.cpp: all on ws.params, which `read_head` fills from the actor's output
 void read_head(const Network&, const Workspace&, int rows);

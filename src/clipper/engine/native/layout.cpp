@@ -61,7 +61,7 @@ void Policy::place(const std::array<std::vector<LayerSpec>, kNumChains>& chains)
       layer.bias = spec[3];
       layer.in_width = padded(layer.inputs);
       layer.out_width = padded(layer.outputs);
-      layer.activated = true;
+      layer.activated = spec[4] != 0;
       auto take = [](int64_t& end, int64_t size) { return (end += size) - size; };
       layer.forward = take(packed, int64_t{layer.inputs} * layer.out_width);
       const bool is_padded = layer.in_width != layer.inputs;
@@ -75,7 +75,6 @@ void Policy::place(const std::array<std::vector<LayerSpec>, kNumChains>& chains)
       widest = std::max({widest, layer.in_width, layer.out_width});
       layers_[static_cast<size_t>(chain)].push_back(layer);
     }
-    if (chain != kTorso) layers_[static_cast<size_t>(chain)].back().activated = false;
   }
   network_.head.log_std_grad = grad;
   network_.widest = widest;
@@ -97,6 +96,7 @@ void Policy::place_workspace() {
     network_.layers[chain] = layers.data();
     network_.depth[chain] = static_cast<int>(layers.size());
   }
+  network_.outputs_size = size;
   const Head& head = network_.head;
   float* Workspace::*const places[] = {
       &Workspace::obs,       &Workspace::torso,        &Workspace::params,

@@ -9,8 +9,9 @@
 
 namespace clipper {
 
-// A layer as Python describes it: inputs, outputs, and where weights and biases begin.
-using LayerSpec = std::array<int64_t, 4>;
+// A layer as Python describes it: inputs, outputs, where weights and biases begin, and 1 if an
+// activation follows.
+using LayerSpec = std::array<int64_t, 5>;
 
 struct HeadSpec {
   HeadKind kind;

@@ -255,4 +255,5 @@ NB_MODULE(_native, m) {
   bind_gym(m);
   bind_values(m);
   bind_head(m);
+  bind_sequence(m);
 }

@@ -4,8 +4,6 @@
 
 namespace clipper::CLIPPER_VARIANT {
 
-namespace {
-
 void copy_rows(int rows, int columns, const float* from, int from_row, float* to, int to_row) {
   const size_t bytes = sizeof(float) * static_cast<size_t>(columns);
   if (columns == from_row && columns == to_row) {
@@ -14,6 +12,8 @@ void copy_rows(int rows, int columns, const float* from, int from_row, float* to
   }
   for (int64_t row = 0; row < rows; ++row) memcpy(to + row * to_row, from + row * from_row, bytes);
 }
+
+namespace {
 
 // The weights upright, [outputs][in_width]: torch's own where they need no padding.
 const float* upright(const Network& net, const float* packed, const Layer& layer) {

@@ -65,6 +65,7 @@ struct Network {
   const float* limit;
   int widest;  // of all padded widths
   int64_t num_params, packed_size, grad_size, workspace_size;
+  int64_t outputs_size;  // of what the layers write, at the workspace's begin
 };
 
 // Where things stand in the workspace of one thread.
@@ -154,6 +155,10 @@ struct Kernels {
   double (*squared_norm)(const float* x, int64_t size);
   void (*adam)(const AdamStep&, const float* grad, float* m, float* v, float* params, int64_t size);
   void (*tanh)(const float* x, float* y, int64_t size);
+  void (*run)(const Network&, const float* packed, const Workspace&, const float* x, int64_t rows,
+              float* kept, float* y);
+  void (*run_back)(const Network&, const float* packed, const Workspace&, const float* x,
+                   int64_t rows, float* kept, const float* grad_y, float* grad_x, float* sums);
 };
 
 }  // namespace clipper
