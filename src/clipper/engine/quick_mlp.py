@@ -6,8 +6,10 @@ Dimension key: M rows, D inputs, P outputs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from types import MethodType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -82,6 +84,10 @@ class QuickMLP:
             ):  # within torch.func's transformations, which are told no rule for it
                 pass
         return self.by_torch(x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Returns what a copy of the sequence does: the same by torch, with its own parameters."""
+        return MethodType(nn.Sequential.forward, copy.deepcopy(self.sequence, memo))
 
     def by_torch(self, x: Tensor) -> Tensor:
         """Returns the same, by torch."""

@@ -326,6 +326,22 @@ def test_twice_called_is_twice_kept() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+def test_a_copy_within_has_parameters_of_its_own() -> None:
+    """As a network makes that keeps a target of its own."""
+    module: Any = nn.Sequential(sequence(3, 8, 2), nn.Tanh())
+    x = torch.randn(4, 3)
+    with QuickParts(module, AdamState(module).params, widest()):
+        other = copy.deepcopy(module)
+        expected = other(x)
+        with torch.no_grad():
+            module[0][0].weight.zero_()
+    assert torch.equal(other(x), expected)
+    assert not torch.equal(module(x), expected)
+    with torch.no_grad():
+        other[0][0].weight.zero_()
+    torch.testing.assert_close(other(x), module(x))
+
+
 class Actor(nn.Module):
     """Two perceptrons, a tanh beside them, and a sequence that is none."""
 

@@ -86,12 +86,14 @@ void Policy::place(const std::array<std::vector<LayerSpec>, kNumChains>& chains)
 
 void Policy::place_workspace() {
   int64_t size = 0;
+  const bool has_slope =
+      network_.activation == Activation::silu || network_.activation == Activation::gelu;
   auto take = [&size](int64_t columns) { return (size += columns * kChunk) - columns * kChunk; };
   for (int chain = 0; chain < kNumChains; ++chain) {
     auto& layers = layers_[static_cast<size_t>(chain)];
     for (Layer& layer : layers) {
       layer.out = take(layer.out_width);
-      layer.slope = take(layer.activated ? layer.out_width : 0);
+      layer.slope = take(layer.activated && has_slope ? layer.out_width : 0);
     }
     network_.layers[chain] = layers.data();
     network_.depth[chain] = static_cast<int>(layers.size());
