@@ -140,7 +140,8 @@ class MixedEngine(ReferenceEngine):
 
     def _descend(self, loss: Tensor, value: float) -> float:
         self._grad.zero_()
-        loss.backward()
+        with self._quick_parts:  # activation checkpointing runs the network a second time here
+            loss.backward()
         with self._state.frozen_kept():
             norm = self._head.descend(self._vectors, self._state.num_updates, value)
         if not math.isfinite(norm) or not math.isfinite(value):

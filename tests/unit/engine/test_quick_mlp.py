@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import clipper
 from clipper.engine import kernels, quick_mlp
@@ -372,6 +373,26 @@ def test_an_agent_learns_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPat
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
     assert any(not torch.equal(mine, theirs) for mine, theirs in zip(*found, strict=True))
+
+
+class Checkpointed(Actor):
+    """Computes its layers anew on the way back, as is done to save memory."""
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        params = checkpoint(self.actor, self.body(obs), use_reentrant=False)
+        return params, self.critic(checkpoint(self.body, obs, use_reentrant=False))
+
+
+def test_what_is_computed_anew_on_the_way_back_is_the_same() -> None:
+    """The kernels compute it both times."""
+    found = []
+    for engine in ("auto", "reference"):
+        agent = clipper.PPO("CartPole-v1", preset="none", module=Checkpointed, engine=engine, seed=1,
+                            num_steps=64, minibatch_size=64, total_timesteps=512, eval_every=0)  # fmt: skip
+        agent.train(progress=False)
+        found.append([p.detach().clone() for p in agent.policy.parameters()])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_a_network_that_torch_compiles_keeps_its_parts() -> None:
