@@ -64,6 +64,17 @@ _OF_NETWORK = (
 )
 
 
+# what other libraries call a method
+_FOREIGN_METHODS = {
+    "learn": "train",
+    "fit": "train",
+    "predict": "act",
+    "select_action": "act",
+    "get_action": "act",
+    "compute_single_action": "act",
+}
+
+
 class Agent:
     """An agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
 
@@ -191,6 +202,22 @@ class Agent:
         ).to(device)
         self.policy.use_precision(config.precision)
         self._run = TrainingRun(identity, self.policy, self._playground)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.env!r}, seed={self.seed}, step={self.step})"
+
+    def __getattr__(self, name: str) -> Any:
+        ours = _FOREIGN_METHODS.get(name)
+        hint = f"; Clipper calls it {ours} (docs/coming-from.md)" if ours else ""
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ConfigError(
+            "an agent cannot be pickled or copied, for it holds environments that are open.",
+            hint="use save(path) and clipper.load(path); copy.deepcopy(agent.policy) is its network.",
+        )
 
     @property
     def config(self) -> Any:

@@ -211,6 +211,8 @@ def name_hint(name: str, known: Iterable[str], style: Callable[[str], str] = str
     ours = FOREIGN_NAMES.get(name)
     if ours in names:
         return f"Clipper calls it {style(ours)}; docs/coming-from.md has the conversions."
+    if name == "policy":
+        return "the network follows from the environment's spaces, or is given as module=..."
     return nearest(style(name), [style(k) for k in names])
 
 

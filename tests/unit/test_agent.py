@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import shutil
 import subprocess
 import sys
@@ -100,6 +102,7 @@ def test_keywords_override_the_preset() -> None:
         ({"num_env": 4}, "num_envs"),
         ({"n_steps": 4}, "num_steps"),
         ({"clip_rang": 0.2}, "clip_range"),
+        ({"policy": "MlpPolicy"}, "module="),
     ],
 )
 def test_an_unknown_keyword_is_told_the_nearest(options: dict[str, Any], hint: str) -> None:
@@ -178,6 +181,29 @@ def test_a_batch_of_no_observations_has_no_actions(space: Any, kind: Any) -> Non
     agent = clipper.PPO(lambda: Seen(action=space), preset="none")
     found = agent.act(np.zeros((0, 3), np.float32))
     assert (found.shape, found.dtype) == ((0, *space.shape), kind)
+
+
+def test_an_agent_shows_what_it_is_and_is_not_copied() -> None:
+    """It holds environments that are open; its network may be."""
+    agent = clipper.PPO("CartPole-v1", seed=3)
+    assert repr(agent) == "PPO('CartPole-v1', seed=3, step=0)"
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(ConfigError, match="cannot be pickled or copied") as caught:
+            copied(agent)
+        assert caught.value.hint
+        assert "clipper.load" in caught.value.hint
+    obs = torch.zeros(1, 4)
+    torch.testing.assert_close(copy.deepcopy(agent.policy).values(obs), agent.policy.values(obs))
+
+
+def test_other_libraries_methods_are_told_what_clipper_calls_them() -> None:
+    """And others are missing as they are elsewhere."""
+    agent: Any = clipper.PPO("CartPole-v1")
+    with pytest.raises(AttributeError, match="no attribute 'learn'; Clipper calls it train"):
+        agent.learn(1000)
+    with pytest.raises(AttributeError, match=r"'PPO' object has no attribute 'lean'$"):
+        agent.lean(1000)
+    assert not hasattr(agent, "predict")
 
 
 def test_a_discount_that_does_not_fit_is_remarked_upon() -> None:

@@ -248,6 +248,11 @@ def env_source(
         ConfigError: The arguments contradict each other.
     """
     kwargs = dict(env_kwargs or {})
+    if not isinstance(wrappers, Sequence) or not all(map(callable, wrappers)):
+        raise ConfigError(
+            f"wrappers must be a list of callables env -> env, but is {wrappers!r:.80}.",
+            hint="write wrappers=[MyWrapper], or wrappers=[lambda env: MyWrapper(env, 4)].",
+        )
     if max_episode_steps is not None and max_episode_steps < 1:
         raise ConfigError(f"max_episode_steps must be at least 1, but is {max_episode_steps}.")
     if isinstance(env, gymnasium.Env):
@@ -281,8 +286,18 @@ def env_source(
         )
     raise ConfigError(
         f"env must be a Gymnasium id, module:EnvId, a callable or a gymnasium.Env, "
-        f"but is {type(env).__name__}."
+        f"but is {type(env).__name__}.",
+        hint=_hint_for(env),
     )
+
+
+def _hint_for(env: object) -> str | None:
+    """Returns what to give in place of something that is no environment, if that is known."""
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return "give one environment's id or what makes one; num_envs says how many."
+    if isinstance(env, EnvSpec):
+        return f"give its id, {env.id!r}."
+    return None
 
 
 def episode_limit(env: Env) -> int | None:

@@ -424,6 +424,29 @@ def test_what_is_no_environment_is_our_error(make: Any, words: str) -> None:
         env_source(make).make()
 
 
+@pytest.mark.parametrize(
+    ("env", "hint"),
+    [
+        (gymnasium.vector.SyncVectorEnv([Line]), "num_envs says how many"),
+        (gymnasium.spec("CartPole-v1"), "give its id, 'CartPole-v1'"),
+        (None, None),
+    ],
+)
+def test_what_names_no_environment_is_our_error(env: Any, hint: str | None) -> None:
+    """Where it is clear what was meant, the hint says what to give."""
+    with pytest.raises(ConfigError, match=f"but is {type(env).__name__}") as caught:
+        env_source(env)
+    assert (hint or "") in (caught.value.hint or "")
+    assert (caught.value.hint is None) == (hint is None)
+
+
+@pytest.mark.parametrize("wrappers", [TimeLimit, "TimeLimit", ["TimeLimit"], [None], None])
+def test_wrappers_that_are_no_list_of_callables_are_our_error(wrappers: Any) -> None:
+    """As one wrapper alone, which is easily given."""
+    with pytest.raises(ConfigError, match="wrappers must be a list of callables"):
+        env_source("CartPole-v1", wrappers=wrappers)
+
+
 class NoSpaces(gymnasium.Env[Any, Any]):
     """Forgot its spaces."""
 
