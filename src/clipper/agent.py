@@ -213,7 +213,7 @@ class Agent:
             f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self
         )
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, *_: Any) -> Any:
         raise ConfigError(
             "an agent cannot be pickled or copied, for it holds environments that are open.",
             hint="use save(path) and clipper.load(path); copy.deepcopy(agent.policy) is its network.",

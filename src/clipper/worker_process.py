@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipper.board import Board
-from clipper.engine.choice import accelerate
+from clipper.engine.choice import accelerate_copy
 from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError, InvariantBreach
 from clipper.faults import Fault, FaultLedger
@@ -81,7 +81,7 @@ class Share:
         torch.set_num_threads(1)
         self._policy = policy
         self._source = source
-        self._engine = accelerate(policy, config)
+        self._engine = accelerate_copy(policy, config)
         # counted here as well, for environments that never give a good number
         drops = FaultLedger() if config.on_nonfinite == "drop-episode" else None
         self._sampler = local_sampler(source, share, seed, vectorization, num_envs, drops)

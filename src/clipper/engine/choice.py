@@ -6,10 +6,12 @@ from clipper.config import Config
 from clipper.config_ppo import PPOConfig
 from clipper.engine import mixed, native_policy
 from clipper.engine.devices import threads_for
+from clipper.engine.kernels import choose_variant
 from clipper.engine.mixed import MixedEngine
 from clipper.engine.native import NativeEngine
+from clipper.engine.quick_parts import QuickParts
 from clipper.engine.reference import ReferenceEngine
-from clipper.engine.state import AdamState
+from clipper.engine.state import AdamState, FlatParameters
 from clipper.errors import ConfigError
 from clipper.policies.actor_critic import ActorCritic
 
@@ -33,6 +35,20 @@ def accelerate(policy: ActorCritic, config: Config) -> NativeEngine | None:
     if config.engine != "reference" and objection is None:
         return NativeEngine(policy)
     return None
+
+
+def accelerate_copy(policy: ActorCritic, config: Config) -> NativeEngine | None:
+    """Lets a copy of a policy act in another process as the policy does, to the same bits.
+
+    Returns:
+        The native engine, or None where torch acts.
+    """
+    engine = accelerate(policy, config)
+    if engine is None and isinstance(config, PPOConfig) and _learns_mixed(policy, config):
+        policy.requires_grad_(True)  # it learns nothing here; what is frozen is computed alike
+        parts = QuickParts(policy.network, FlatParameters(policy).params, choose_variant())
+        policy.compute_within(parts)
+    return engine
 
 
 def build_engine(policy: ActorCritic, config: PPOConfig) -> Engine:
@@ -59,7 +75,7 @@ def torch_engine(
     """
     if config.engine == "native":
         raise _refused(FROZEN)
-    if config.engine == "auto" and mixed.covers(policy, config) is None:
+    if _learns_mixed(policy, config):
         return MixedEngine(policy, config, state)
     return ReferenceEngine(
         policy,
@@ -95,6 +111,10 @@ def describe_engine(
     if isinstance(engine, MixedEngine):
         return f"engine: {engine.describe()}, {where} ({reason})"
     return f"engine: reference, in torch, {where} ({reason})"
+
+
+def _learns_mixed(policy: ActorCritic, config: PPOConfig) -> bool:
+    return config.engine == "auto" and mixed.covers(policy, config) is None
 
 
 def _refused(objection: str) -> ConfigError:

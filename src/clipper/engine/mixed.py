@@ -72,6 +72,7 @@ class MixedEngine(ReferenceEngine):
         self._head = LossHead(policy)
         own = self._state
         self._quick_parts = QuickParts(policy.network, own.params, self._head.variant)
+        policy.compute_within(self._quick_parts)
         self._vectors = tuple(x.numpy() for x in (own.params, self._grad, own.m, own.v))
 
     def describe(self) -> str:
@@ -133,8 +134,7 @@ class MixedEngine(ReferenceEngine):
         indices = torch.from_numpy(order)
         for start in range(0, len(order), config.minibatch_size):
             rows = slice(start, start + config.minibatch_size)
-            with self._quick_parts:
-                params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
+            params, values = self._policy.outputs(batch.obs.index_select(0, indices[rows]))
             loss, report = self._head(params, values, order[rows])
             yield torch.from_numpy(report), partial(self._descend, loss, float(report[0]))
 

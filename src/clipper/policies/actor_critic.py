@@ -91,6 +91,7 @@ class ActorCritic(nn.Module):
             if isinstance(part, nn.Conv2d):
                 part.register_forward_pre_hook(_channels_last)
         self._accelerator: Accelerator | None = None
+        self._within: AbstractContextManager[Any] = _AS_THEY_ARE
         self._tensors: tuple[int, dict[str, Tensor]] | None = None
         # in a list, so that the module does not register it a second time
         self._anchor = [next(network.parameters())]
@@ -141,15 +142,24 @@ class ActorCritic(nn.Module):
         """Lets an engine act, evaluate and judge, until the parameters move to another place."""
         self._accelerator = accelerator
 
+    def compute_within(self, context: AbstractContextManager[Any]) -> None:
+        """Runs the network within a context of an engine's, until the parameters move elsewhere."""
+        self._within = context
+
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        # parameters of another type or on another device are not the accelerator's any more
-        self._accelerator = None
+        # parameters of another type or on another device are not the engine's any more
+        self._accelerator, self._within = None, _AS_THEY_ARE
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy has parameters of its own
-        return {**self.__dict__, "_accelerator": None, "_tensors": None}
+        return {
+            **self.__dict__,
+            "_accelerator": None,
+            "_within": _AS_THEY_ARE,
+            "_tensors": None,
+        }
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Returns observations as the network sees them, [..., D], on the policy's device.
@@ -220,7 +230,7 @@ class ActorCritic(nn.Module):
 
     def _products(self) -> AbstractContextManager[Any]:
         if not self._has_bf16_products:
-            return _AS_THEY_ARE  # entering autocast to turn it off takes 10 us
+            return self._within  # entering autocast to turn it off takes 10 us
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def _complete(self, params: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import clipper
-from clipper.engine import kernels, quick_mlp
+from clipper.engine import choice, kernels, quick_mlp
 from clipper.engine.quick_mlp import QuickMLP
 from clipper.engine.quick_parts import QuickParts
 from clipper.engine.state import AdamState
@@ -373,6 +374,42 @@ def test_an_agent_learns_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPat
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
     assert any(not torch.equal(mine, theirs) for mine, theirs in zip(*found, strict=True))
+
+
+class Towers(nn.Module):
+    """Nothing but perceptrons."""
+
+    def __init__(self, obs_size: int, num_outputs: int) -> None:
+        super().__init__()
+        self.actor, self.critic = (sequence(obs_size, 64, 64, n) for n in (num_outputs, 1))
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.actor(obs), self.critic(obs)
+
+
+def test_a_policy_acts_and_judges_by_the_kernels_and_so_does_a_copy_elsewhere() -> None:
+    """A worker's copy to the same bits, of one row as of many; a copy here and other types by torch."""
+    agent = clipper.PPO("CartPole-v1", preset="none", module=Towers, eval_every=0)
+    policy, obs = agent.policy, torch.randn(300, 4)
+    agent.policy.network.actor[0].weight.requires_grad_(False)  # type: ignore[union-attr, index]
+    assert asked(lambda: policy.act(obs.numpy(), None)) == 2
+    assert asked(lambda: policy.values(obs)) == 2
+    values = policy.values(obs)
+    copied = pickle.loads(pickle.dumps(policy))
+    assert asked(lambda: copied.values(obs)) == 0
+    torch.testing.assert_close(copied.values(obs), values)
+    assert choice.accelerate_copy(copied, agent.config) is None
+    assert asked(lambda: copied.values(obs)) == 2
+    assert torch.equal(copied.values(obs), values)
+    assert torch.equal(torch.cat([policy.values(row[None]) for row in obs]), values)
+    copied.take({name: 2.0 * tensor.numpy() for name, tensor in policy.tensors().items()})
+    assert asked(lambda: copied.values(obs)) == 2
+    assert not torch.equal(copied.values(obs), values)
+    assert asked(lambda: copied.double().values(obs)) == 0
+    by_torch = agent.config.replace(engine="reference")
+    again = pickle.loads(pickle.dumps(policy))
+    assert choice.accelerate_copy(again, by_torch) is None
+    assert asked(lambda: again.values(obs)) == 0
 
 
 class Checkpointed(Actor):
