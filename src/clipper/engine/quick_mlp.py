@@ -6,15 +6,15 @@ Dimension key: M rows, D inputs, P outputs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
-from types import MethodType
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from clipper.engine import kernels
@@ -43,18 +43,22 @@ class QuickMLP:
         sequence: One that `covers` has no objection to.
         params: The flat tensor that its parameters are views of.
         variant: The kernels' instruction set.
+
+    Attributes:
+        owned: Its parameters, weights and biases in turn.
     """
 
     def __init__(self, sequence: nn.Sequential, params: Tensor, variant: str) -> None:
         self.sequence = sequence
         self._parts = tuple(sequence)  # children() would leave out what comes twice
         self._linear = [part for part in self._parts if type(part) is nn.Linear]
-        self._owned = [p for part in self._linear for p in (part.weight, part.bias)]
-        self._places = [p.data_ptr() for p in self._owned]
-        first = _place(params, self._owned[0])
-        self._sizes = [p.numel() for p in self._owned]
+        self._activations = {part for part in self._parts if type(part) is not nn.Linear}
+        self.owned = [p for part in self._linear for p in (part.weight, part.bias)]
+        self._places = [p.data_ptr() for p in self.owned]
+        first = _place(params, self.owned[0])
+        self._sizes = [p.numel() for p in self.owned]
         own = params[first : first + sum(self._sizes)]
-        kind = next((type(part) for part in self._parts if type(part) is not nn.Linear), nn.Tanh)
+        kind = next(map(type, self._activations), nn.Tanh)
         self._inputs, self._outputs = self._linear[0].in_features, self._linear[-1].out_features
         self._is_narrow = _widest(self._linear) <= _WIDEST_BESIDE_THREADS
         self._policy = kernels.compiled.Policy(
@@ -74,20 +78,19 @@ class QuickMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns what the sequence makes of rows [..., D]: [..., P]."""
-        if self._takes(x):
-            try:
-                if not torch.is_grad_enabled():
-                    return self._run(x, None)
-                return self._function.apply(x, *self._owned)  # type: ignore[no-any-return]
-            except (
-                RuntimeError
-            ):  # within torch.func's transformations, which are told no rule for it
-                pass
-        return self.by_torch(x)
+        # what compiles a function of the user's must not look in here
+        if torch.compiler.is_compiling() or not self._takes(x):
+            return self.by_torch(x)
+        try:
+            if not torch.is_grad_enabled():
+                return self._run(x, None)
+            return self._function.apply(x, *self.owned)  # type: ignore[no-any-return]
+        except RuntimeError:
+            return self.by_torch(x)  # torch.func's transformations are told no rule for ours
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Returns what a copy of the sequence does: the same by torch, with its own parameters."""
-        return MethodType(nn.Sequential.forward, copy.deepcopy(self.sequence, memo))
+    def __reduce__(self) -> Any:
+        """A copy of the sequence does the same by torch, with its own parameters."""
+        return partial, (nn.Sequential.forward, self.sequence)
 
     def by_torch(self, x: Tensor) -> Tensor:
         """Returns the same, by torch."""
@@ -103,16 +106,18 @@ class QuickMLP:
             and x.numel() > 0
             and not torch.is_autocast_enabled("cpu")
             and (self._is_narrow or torch.get_num_threads() <= 2)
+            and forward_ad._current_level < 0  # derivatives that go forth are torch's
             and tuple(self.sequence) == self._parts
             and not _has_any_global_hook()
             and not any(map(_is_watched, self._parts))
-            and all(a is b for a, b in zip(self._parameters(), self._owned, strict=True))
-            and [p.data_ptr() for p in self._owned] == self._places
+            and all(_ACTIVATIONS[type(part)](part) for part in self._activations)
+            and all(a is b for a, b in zip(self._parameters(), self.owned, strict=True))
+            and [p.data_ptr() for p in self.owned] == self._places
         )
 
     def _parameters(self) -> list[Any]:
         found = (part._parameters for part in self._linear)
-        return [p for named in found for p in (named["weight"], named["bias"])]
+        return [p for named in found for p in (named.get("weight"), named.get("bias"))]
 
     def forth(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the outputs of rows, [..., P], and what their way back needs."""
@@ -141,7 +146,7 @@ class QuickMLP:
             None if grad_x is None else grad_x.numpy(),
             grads.numpy(),
         )
-        parts = zip(grads.split(self._sizes), self._owned, strict=True)
+        parts = zip(grads.split(self._sizes), self.owned, strict=True)
         return grad_x, [part.view_as(parameter) for part, parameter in parts]
 
 
@@ -209,25 +214,36 @@ class _Function(torch.autograd.Function):
     @classmethod
     def forward(cls, ctx: Any, x: Tensor, *owned: Tensor) -> Tensor:
         y, kept = cls.mlp.forth(x)
-        ctx.save_for_backward(x, kept, *owned)
+        # only what the way back looks at may not change meanwhile, as with torch
+        weights = owned[0 if ctx.needs_input_grad[0] else 2 :: 2]
+        ctx.save_for_backward(x, kept, *weights)
+        ctx.versions = [p._version for p in owned]
         return y
 
     @classmethod
     def backward(cls, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, kept, *owned = ctx.saved_tensors
+        x, kept, *_ = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():  # somebody differentiates the gradient, which is torch's to do
-            return _by_torch(cls.mlp, x, owned, needed, grads[0])
-        by_x, by_owned = cls.mlp.back(x, kept, grads[0], needed[0])
-        return (
-            by_x,
-            *(g if is_needed else None for g, is_needed in zip(by_owned, needed[1:], strict=True)),
-        )
+            return _by_torch(cls.mlp, x, ctx.versions, needed, grads[0])
+        try:
+            by_x, by_owned = cls.mlp.back(x, kept, grads[0], needed[0])
+        except RuntimeError:  # gradients in batches
+            return _by_torch(cls.mlp, x, ctx.versions, needed, grads[0])
+        learned = zip(by_owned, needed[1:], strict=True)
+        return by_x, *(grad if is_needed else None for grad, is_needed in learned)
 
 
 def _by_torch(
-    mlp: QuickMLP, x: Tensor, owned: list[Tensor], needed: tuple[bool, ...], grad: Tensor
+    mlp: QuickMLP, x: Tensor, versions: list[int], needed: tuple[bool, ...], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
-    wanted = [tensor for tensor, is_needed in zip((x, *owned), needed, strict=True) if is_needed]
-    found = iter(torch.autograd.grad(mlp.by_torch(x), wanted, grad, create_graph=True))
+    """Returns the gradients by torch, from the rows on."""
+    if [p._version for p in mlp.owned] != versions:
+        raise RuntimeError("a parameter was modified by an inplace operation before the way back")
+    create_graph = torch.is_grad_enabled()
+    tensors = zip((x, *mlp.owned), needed, strict=True)
+    wanted = [tensor for tensor, is_needed in tensors if is_needed]
+    with torch.enable_grad():
+        y = mlp.by_torch(x)
+    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=create_graph))
     return tuple(next(found) if is_needed else None for is_needed in needed)

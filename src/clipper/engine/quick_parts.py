@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class QuickParts:
     def __init__(self, network: nn.Module, params: Tensor, variant: str) -> None:
         self._patches: list[tuple[dict[str, Any], Any]] = []
         self.num_mlps = 0
+        self._num_within = 0
+        self._lock = threading.Lock()
         parts = list(network.modules())
         if any(map(_is_compiled, parts)):
             return
@@ -40,13 +43,18 @@ class QuickParts:
         ]
 
     def __enter__(self) -> None:
-        """Lets the kernels compute them until it is left."""
-        for own, quick in self._patches:
-            own["forward"] = quick
+        """Lets the kernels compute them until it is left, by the last thread that is within."""
+        with self._lock:
+            self._num_within += 1
+            for own, quick in self._patches:
+                own["forward"] = quick
 
     def __exit__(self, *error: object) -> None:
-        for own, _ in self._patches:
-            own.pop("forward", None)
+        with self._lock:
+            self._num_within -= 1
+            if self._num_within == 0:
+                for own, _ in self._patches:
+                    own.pop("forward", None)
 
 
 def _is_compiled(part: nn.Module) -> bool:

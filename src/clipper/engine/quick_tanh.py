@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from clipper.engine import kernels
 
@@ -29,6 +30,8 @@ def is_plain(part: nn.Module) -> bool:
 def tanh(x: Tensor) -> Tensor:
     """Returns tanh x, by the kernels where they are quicker and can."""
     if x.numel() < _FEWEST or x.dtype != torch.float32 or not x.is_contiguous() or x.is_cuda:
+        return torch.tanh(x)
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
         return torch.tanh(x)
     try:
         return _Tanh.apply(x)  # type: ignore[no-any-return, no-untyped-call]

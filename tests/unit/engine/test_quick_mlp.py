@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import clipper
@@ -244,6 +245,15 @@ def test_what_changes_later_is_seen() -> None:
     module.forward = call
     assert not torch.func.functional_call(module, zeros, (x,)).any()
 
+    module, call = made()
+    torch.nn.utils.parametrizations.weight_norm(module[0])
+    assert asked(lambda: call(x)) == 0
+    elu: Any = sequence(4, 8, 2, activation=nn.ELU)
+    call = quick(elu)
+    elu[1].alpha = 0.3
+    assert asked(lambda: call(x)) == 0
+    assert torch.equal(call(x), elu(x))
+
     _, call = made()
     with torch.nn.modules.module.register_module_forward_hook(lambda *_: None):
         assert asked(lambda: call(x)) == 0
@@ -266,6 +276,59 @@ def test_rows_of_another_kind_are_torchs() -> None:
     slope = torch.func.grad(lambda x: call(x).sum())(torch.ones(4))
     expected = torch.func.grad(lambda x: module(x).sum())(torch.ones(4))
     torch.testing.assert_close(slope, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_derivatives_that_go_forth_are_torchs() -> None:
+    """With a graph and without; the kernels carry no tangents."""
+    module, plain = sequence(4, 8, 2), nn.Sequential(nn.Tanh())
+    x, along = torch.randn(300, 4), torch.ones(300, 4)
+    for enabled in (True, False):
+        with (
+            torch.set_grad_enabled(enabled),
+            forward_ad.dual_level(),
+            QuickParts(plain, torch.zeros(0), widest()),
+        ):
+            dual = forward_ad.make_dual(x, along)
+            found = forward_ad.unpack_dual(quick(module)(dual)).tangent
+            expected = forward_ad.unpack_dual(module(dual)).tangent
+            torch.testing.assert_close(found, expected)
+            wide = forward_ad.make_dual(torch.ones(64, 64), torch.ones(64, 64))
+            assert forward_ad.unpack_dual(plain(wide)).tangent is not None
+
+
+def test_gradients_in_batches_are_torchs() -> None:
+    """Many at once, as `is_grads_batched` asks for them."""
+    module = sequence(3, 8, 2)
+    x, many = torch.randn(5, 3, requires_grad=True), torch.randn(4, 5, 2)
+    wanted = [x, *module.parameters()]
+    found = torch.autograd.grad(quick(module)(x), wanted, many, is_grads_batched=True)
+    expected = torch.autograd.grad(module(x), wanted, many, is_grads_batched=True)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_function_that_is_compiled_does_not_look_in() -> None:
+    """One of the user's around the sequence, compiled as a whole."""
+    module: Any = sequence(4, 8, 2)
+    x = torch.randn(3, 4)
+    expected = module(x)
+    module.forward = quick(module)
+    compiled = torch.compile(lambda rows: module(rows), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+
+
+def test_another_thread_that_leaves_takes_nothing_away() -> None:
+    """The kernels compute until the last one is out."""
+    module: Any = sequence(4, 8, 2)
+    parts = QuickParts(module, AdamState(module).params, widest())
+    x = torch.randn(3, 4)
+    parts.__enter__()
+    with parts:
+        pass
+    assert asked(lambda: module(x)) == 1
+    parts.__exit__()
+    assert asked(lambda: module(x)) == 0
 
 
 def test_large_layers_are_left_to_torchs_threads() -> None:
@@ -315,6 +378,21 @@ def test_parameters_that_moved_in_between_are_refused() -> None:
         y.sum().backward()
 
 
+def test_parameters_that_the_way_back_does_not_need_may_move() -> None:
+    """As with torch: biases, and the first weights where nobody asks for the rows' gradient."""
+    module: Any = sequence(3, 8, 2)
+    expected = torch.autograd.grad(module(x := torch.randn(4, 3)).sum(), list(module.parameters()))
+    y = quick(module)(x)
+    with torch.no_grad():
+        module[0].weight.mul_(2.0)
+        module[2].bias.add_(1.0)
+    found = torch.autograd.grad(y.sum(), list(module.parameters()), retain_graph=True)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y.sum(), list(module.parameters()), create_graph=True)
+
+
 def test_twice_called_is_twice_kept() -> None:
     """What one call keeps for its way back is not another's."""
     module = sequence(3, 8, 2)
@@ -333,11 +411,12 @@ def test_a_copy_within_has_parameters_of_its_own() -> None:
     module: Any = nn.Sequential(sequence(3, 8, 2), nn.Tanh())
     x = torch.randn(4, 3)
     with QuickParts(module, AdamState(module).params, widest()):
-        other = copy.deepcopy(module)
+        other, read = copy.deepcopy(module), pickle.loads(pickle.dumps(module))
         expected = other(x)
         with torch.no_grad():
             module[0][0].weight.zero_()
     assert torch.equal(other(x), expected)
+    assert torch.equal(read(x), expected)
     assert not torch.equal(module(x), expected)
     with torch.no_grad():
         other[0][0].weight.zero_()
