@@ -83,7 +83,8 @@ class ActionLayout:
         # a bounded axis maps [-1, 1] onto [low, high]; any other is passed through
         low, high = np.where(bounded, self._low, -1.0), np.where(bounded, self._high, 1.0)
         self._scale, self._centre = (high - low) / 2, (high + low) / 2
-        self._plain = bool(np.all(self._scale == 1) and np.all(self._centre == 0))
+        is_unscaled = bool(np.all(self._scale == 1) and np.all(self._centre == 0))
+        self._plain = is_unscaled and space.dtype != np.float16  # which clipping does not make
         if self._plain:
             self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
 

@@ -574,7 +574,8 @@ def needs_module(where: str) -> ConfigError:
     """Returns the error of an agent whose network is the user's and was not given."""
     return ConfigError(
         f"{where} was trained with a module of the user's, which must be given to load it.",
-        hint="load(path, module=MyModule(...)).",
+        hint="in Python: clipper.load(path, module=MyModule(...)), or clipper.resume(run, module=...) "
+        "to go on with a run.",
     )
 
 

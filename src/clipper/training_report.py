@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clipper.errors import ConfigError
-from clipper.metrics import Episode, Metrics
+from clipper.metrics import DESCRIPTIONS, Episode, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import RunProfile
 from clipper.training_state import TrainingState
@@ -50,14 +50,26 @@ class Report:
         self.stop_reason: str | None = None
 
     def log(self, name: str, value: float) -> None:
-        """Adds a number to the iteration's metrics, in the CSV file and wherever else they go."""
+        """Adds a number to the iteration's metrics, in the CSV file and wherever else they go.
+
+        Raises:
+            ConfigError: The name is one of Clipper's own, or no file can hold it; or it is no number.
+        """
         try:
             name.encode()
         except UnicodeEncodeError:
             raise ConfigError(
                 f"the name of a metric must be text that a file can hold, but is {name!r}."
             ) from None
-        self.metrics[name] = float(value)
+        if name == "step" or name in DESCRIPTIONS:
+            raise ConfigError(
+                f"a metric must have a name of its own, but {name!r} is one of Clipper's.",
+                hint=f"for example my/{name.rpartition('/')[2]}.",
+            )
+        try:
+            self.metrics[name] = float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"metric {name!r} must be a number, but is {value!r:.80}.") from None
 
     def stop(self, reason: str = "a callback asked for it") -> None:
         """Ends training after this iteration."""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from clipper.agent_meta import made_plain
 from clipper.algorithms import build_algorithm
 from clipper.checkpoint import Checkpoint, CheckpointRules, without_prefix
 from clipper.checkpoint_check import check_memory, check_parts, check_sampler, check_state, freeze
+from clipper.config import Config
 from clipper.config_acer import ACERConfig
 from clipper.errors import ConfigError, EnvironmentFault, FileError, FolderTaken
 from clipper.exam import SELECTION
@@ -26,6 +27,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder, opened_again, read_config
 from clipper.run_keeper import RunKeeper, best_score, changes_since, stepping_of
+from clipper.settings import Schedule
 from clipper.training import Trainer
 from clipper.training_report import Callback, Outcome, Report, StopRules
 from clipper.training_state import TrainingState
@@ -61,6 +63,7 @@ class TrainingRun:
         self._left: tuple[Path, dict[str, int]] | None = None
         self._is_training = False
         self._replay: str | None = None
+        self._num_stretches = 0
 
     def begin_at_policy(self) -> None:
         """Begins with the weights that the policy has now, which some algorithms keep copies of."""
@@ -163,15 +166,15 @@ class TrainingRun:
         num_workers = sum(fault.is_of_worker for fault in faults)
         if num_workers:
             self.state.note_inexact("a worker was replaced after a fault of an environment")
-            report.log("rollout/env_faults", num_workers)
+            report.metrics["rollout/env_faults"] = float(num_workers)
         if len(faults) > num_workers:
-            report.log("rollout/dropped_episodes", len(faults) - num_workers)
+            report.metrics["rollout/dropped_episodes"] = float(len(faults) - num_workers)
 
     def _note_alarms(self, report: Report) -> None:
         """Adds what the row says that is wrong to it, and tells of what is new."""
         found, new = self.state.alarms.look(report.step, report.metrics, report.progress)
         for alarm in found:
-            report.log(f"alarm/{alarm.name}", alarm.value)
+            report.metrics[f"alarm/{alarm.name}"] = alarm.value
         for alarm in new:
             _LOG.warning("%s", alarm)
             if self._store is not None:
@@ -206,6 +209,7 @@ class TrainingRun:
                 hint="it counts from the start of the run, steps done included.",
             )
         if self.state.step:
+            self._tell_restretched(config)
             self.state.note_inexact(
                 f"total_timesteps changed from {self.identity.config.total_timesteps:,} to "
                 f"{config.total_timesteps:,} after {self.state.step:,} steps, and schedules with it"
@@ -213,6 +217,24 @@ class TrainingRun:
         self.identity = replace(self.identity, config=config)
         self.algorithm.config = config
         self._evaluate_next_at_multiple()
+
+    def _tell_restretched(self, config: Config) -> None:
+        """Says once that a run which is given its steps in slices hardly learns by its schedules."""
+        self._num_stretches += 1
+        values = {field.name: getattr(config, field.name) for field in fields(config)}
+        falling = [
+            f"{name} ({value})"
+            for name, value in values.items()
+            if isinstance(value, Schedule) and not value.is_constant
+        ]
+        if falling and self._num_stretches == 2:
+            _LOG.warning(
+                "%s reaches its end at total_timesteps, which was moved a second time, to %s: a run in "
+                "slices learns in small steps; give all steps when the agent is made and end each slice "
+                "by a callback, or a constant number",
+                " and ".join(falling),
+                f"{config.total_timesteps:,}",
+            )
 
     def _evaluate_next_at_multiple(self) -> None:
         """Evaluates periodically from the next multiple of the interval on."""

@@ -262,6 +262,34 @@ def test_training_twice_goes_on() -> None:
     assert agent.inexact is not None
 
 
+def test_a_run_in_slices_is_told_what_its_schedules_do(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, at the second time that the end is moved; of constant numbers nothing is said."""
+    for rate, told in (("linear:1e-3:0", 1), (1e-3, 0)):
+        caplog.clear()
+        agent = clipper.PPO("CartPole-v1", **SMALL | {"learning_rate": rate})
+        for steps in (96, 192, 288, 384):
+            agent.train(steps, progress=False)
+            assert len(caplog.records) == (told if steps >= 288 else 0)
+        for record in caplog.records:
+            assert "learning_rate (linear:0.001:0)" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("step", 0.0, "is one of Clipper's"),
+        ("rollout/episode_return", 0.0, "is one of Clipper's"),
+        ("mine", "much", "must be a number, but is 'much'"),
+        ("mine", None, "must be a number, but is None"),
+    ],
+)
+def test_a_callbacks_number_is_one_of_its_own(name: str, value: Any, words: str) -> None:
+    """What Clipper measures is not replaced, and what is no number not kept."""
+    agent = clipper.PPO("CartPole-v1", **SMALL)
+    with pytest.raises(ConfigError, match=words):
+        agent.train(callback=lambda report: report.log(name, value), progress=False)
+
+
 @pytest.mark.parametrize("how", ["return", "stop"])
 def test_a_callback_stops_training(how: str) -> None:
     """False or `report.stop(reason)` ends training after that iteration; None does not."""
@@ -582,6 +610,12 @@ class Wrong(Net):
         return self.layer(obs)
 
 
+class Transposed(Net):
+    def forward(self, obs: torch.Tensor) -> Any:
+        params, values = super().forward(obs)
+        return params.T, values
+
+
 class Empty(nn.Module):
     def forward(self, obs: torch.Tensor) -> Any:
         return obs[:, :2], obs[:, 0]
@@ -591,6 +625,7 @@ class Empty(nn.Module):
     "module",
     [
         Wrong,
+        Transposed,
         lambda obs, outputs: Net(obs, outputs + 1),
         lambda obs, outputs: Net(obs + 1, outputs),
         lambda obs, outputs: Empty(),

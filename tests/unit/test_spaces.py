@@ -450,6 +450,16 @@ def test_parts_whose_paths_read_alike_have_columns_of_their_own() -> None:
     assert len(ObservationLayout(space).split(np.zeros((1, 2)))) == 2
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("high", [1.0, 2.0])
+def test_actions_of_a_box_belong_to_it(kind: Any, high: float) -> None:
+    """They have the space's type, scaled or not."""
+    space = spaces.Box(-high, high, (2,), kind)
+    (made,) = ActionLayout(space).to_env(np.array([[0.3, -2.0]], np.float32))
+    assert made.dtype == kind
+    assert space.contains(made)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_the_largest_float_as_a_bound_is_none(kind: Any) -> None:
     """Nobody means to span it: what is sampled arrives as it is."""

@@ -23,7 +23,7 @@ def checked_width(
     takes_rows: bool,
     values_per_action: bool,
 ) -> int:
-    """Returns the width of a network's distribution parameters, after one trial on two rows of zeros.
+    """Returns the width of a network's distribution parameters, after one trial on a few rows of zeros.
 
     Args:
         network: `forward(obs) -> (params [M, P], values)`.
@@ -42,7 +42,9 @@ def checked_width(
     first = next(network.parameters(), None)
     if first is None:
         raise ConfigError("a module must have parameters to learn, but has none.")
-    zeros = torch.from_numpy(layout.new_rows(2)).to(first.device)
+    # another number than that of the parameters: a transposed output would have the shape that is wanted
+    num_rows = 3 if 2 in allowed else 2
+    zeros = torch.from_numpy(layout.new_rows(num_rows)).to(first.device)
     if not layout.images:
         zeros = zeros.to(first.dtype)
     given = zeros if takes_rows else module_inputs(layout, zeros, first.dtype)
@@ -61,7 +63,8 @@ def checked_width(
         # one by one: a part that the user froze with eval() stays so
         for module, was_training in modes:
             module.training = was_training
-    width = _width(found, law, allowed, outputs if values_per_action else 1)
+    num_values = num_rows * (outputs if values_per_action else 1)
+    width = _width(found, law, allowed, num_rows, num_values)
     _check_gradient(network, *found)
     return width
 
@@ -94,9 +97,9 @@ def _input_shapes(layout: ObservationLayout) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
-def _width(found: Any, law: str, allowed: tuple[int, int], num_values: int) -> int:
-    """Returns how many parameters a network put out for each of two rows, if it did as it must."""
-    # a tensor of two rows could be unpacked like a pair
+def _width(found: Any, law: str, allowed: tuple[int, int], num_rows: int, num_values: int) -> int:
+    """Returns how many parameters a network put out for each row, if it did as it must."""
+    # a tensor of as many rows could be unpacked like a pair
     is_pair = isinstance(found, (tuple, list)) and len(found) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in found):
         raise ConfigError(
@@ -106,12 +109,12 @@ def _width(found: Any, law: str, allowed: tuple[int, int], num_values: int) -> i
     params, values = found
     if (
         params.ndim != 2
-        or len(params) != 2
+        or len(params) != num_rows
         or params.shape[1] not in allowed
-        or values.numel() != 2 * num_values
+        or values.numel() != num_values
     ):
         raise ConfigError(
-            f"{law}, but returned {list(params.shape)} and {list(values.shape)} for 2 rows."
+            f"{law}, but returned {list(params.shape)} and {list(values.shape)} for {num_rows} rows."
         )
     return int(params.shape[1])
 

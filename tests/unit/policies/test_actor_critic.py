@@ -86,13 +86,13 @@ def test_every_part_of_a_module_stays_in_its_mode(whole: bool, part: bool) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        # a tensor of two rows, which can be unpacked like a pair
-        (lambda params, values: params, r"one tensor \[2, 2\]"),
+        # a tensor, whose rows could be unpacked
+        (lambda params, values: params, r"one tensor \[3, 2\]"),
         (lambda params, values: (params,), r"a tuple of 1 \(Tensor\)"),
         (lambda params, values: (params, values, None), r"a tuple of 3"),
         (lambda params, values: (params, None), r"a tuple of 2 \(Tensor, NoneType\)"),
         (lambda params, values: {"params": params}, "a dict"),
-        (lambda params, values: (params, params), r"\[2, 2\] and \[2, 2\]"),
+        (lambda params, values: (params, params), r"\[3, 2\] and \[3, 2\]"),
         (lambda params, values: None, "a NoneType"),
     ],
 )
