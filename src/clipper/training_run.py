@@ -223,17 +223,17 @@ class TrainingRun:
         self._num_stretches += 1
         values = {field.name: getattr(config, field.name) for field in fields(config)}
         falling = [
-            f"{name} ({value})"
+            f"{name} {value}"
             for name, value in values.items()
             if isinstance(value, Schedule) and not value.is_constant
         ]
         if falling and self._num_stretches == 2:
             _LOG.warning(
-                "%s reaches its end at total_timesteps, which was moved a second time, to %s: a run in "
-                "slices learns in small steps; give all steps when the agent is made and end each slice "
-                "by a callback, or a constant number",
-                " and ".join(falling),
+                "schedules end at total_timesteps, which was moved a second time, to %s: a run in "
+                "slices learns in small steps (%s); give all steps when the agent is made and end each "
+                "slice by a callback, or give constant numbers",
                 f"{config.total_timesteps:,}",
+                ", ".join(falling),
             )
 
     def _evaluate_next_at_multiple(self) -> None:

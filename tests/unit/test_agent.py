@@ -271,7 +271,7 @@ def test_a_run_in_slices_is_told_what_its_schedules_do(caplog: pytest.LogCapture
             agent.train(steps, progress=False)
             assert len(caplog.records) == (told if steps >= 288 else 0)
         for record in caplog.records:
-            assert "learning_rate (linear:0.001:0)" in record.getMessage()
+            assert "(learning_rate linear:0.001:0)" in record.getMessage()
 
 
 @pytest.mark.parametrize(
