@@ -150,7 +150,7 @@ class GymLoop:
     def collect(
         self,
         act: Callable[[int], None],
-        steps: list[Callable[[Any], Any]],
+        envs: list[Any],
         limits: Int64,
         to_env: Callable[[NDArray[Any]], list[Any]],
         read: Callable[[int, Any], tuple[float, bool, bool, Any]],

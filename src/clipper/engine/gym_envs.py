@@ -45,7 +45,8 @@ class GymEnvs(VectorEnv):
         # written by the extension
         self._returns: NDArray[np.float64] = np.zeros(num_envs)  # type: ignore[assignment]
         self._lengths: NDArray[np.int64] = np.zeros(num_envs, np.int64)  # type: ignore[assignment]
-        self._steps: list[Callable[[Any], Any]] = []
+        # what the loop steps: the environments without their limits
+        self._inner: list[Env] = []
         self._limits = np.zeros(num_envs, dtype=np.int64)
         self._loop: Any = None
         # the loop copies float32 rows, and does not look at lives
@@ -90,21 +91,21 @@ class GymEnvs(VectorEnv):
             found.append((t, Ending(i, self.obs[i].copy(), record)))
             self._begin(i)
             self._check_first(i)
-            self._steps[i], self._limits[i] = door(self.envs[i])
+            self._inner[i], self._limits[i] = within_limit(self.envs[i])
 
         def drop(t: int, i: int, reward: float) -> None:
             assert dropper is not None
             blocks = Blocks(obs, actions, rewards, terminated, truncated)
             found.extend(dropper.play_again(t, i, reward, act, blocks))
-            self._steps[i], self._limits[i] = door(self.envs[i])
+            self._inner[i], self._limits[i] = within_limit(self.envs[i])
 
-        doors = [door(env) for env in self.envs]
-        self._steps = [step for step, _ in doors]
-        self._limits[:] = [limit for _, limit in doors]
+        opened = [within_limit(env) for env in self.envs]
+        self._inner = [env for env, _ in opened]
+        self._limits[:] = [limit for _, limit in opened]
         try:
             loop.collect(
                 act,
-                self._steps,
+                self._inner,
                 self._limits,
                 self.action_layout.to_env,
                 self._read,
@@ -139,14 +140,14 @@ class GymEnvs(VectorEnv):
         return reward, is_terminated, is_truncated, info
 
 
-def door(env: Env) -> tuple[Callable[[Any], Any], int]:
-    """Returns what steps an environment, and after how many steps to truncate: 0 if it does itself.
+def within_limit(env: Env) -> tuple[Env, int]:
+    """Returns the environment to step, and after how many steps to truncate: 0 if it does itself.
 
     A time limit around it all is counted in the loop: its wrapper costs a tenth of a CartPole's step.
     """
-    if type(env) is TimeLimit:
-        return env.env.step, env._max_episode_steps
-    return env.step, 0
+    if type(env) is TimeLimit and "step" not in vars(env):
+        return env.env, env._max_episode_steps
+    return env, 0
 
 
 def _choices(layout: ActionLayout) -> list[Any] | None:

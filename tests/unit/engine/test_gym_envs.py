@@ -21,7 +21,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from clipper.engine import kernels, native
-from clipper.engine.gym_envs import GymEnvs, door
+from clipper.engine.gym_envs import GymEnvs, within_limit
 from clipper.envs.make import env_source
 from clipper.envs.vector import VectorEnv
 from clipper.errors import EnvironmentFault
@@ -379,10 +379,29 @@ def test_only_a_limit_around_it_all_is_counted_in_the_loop() -> None:
 
     env = Echo()
     limited = TimeLimit(env, 4)
-    assert door(limited) == (env.step, 4)
-    assert door(Own(env, 4))[1] == 0
+    assert within_limit(limited) == (env, 4)
+    own = Own(env, 4)
+    assert within_limit(own) == (own, 0)
     outer = gymnasium.Wrapper(limited)
-    assert door(outer) == (outer.step, 0)
+    assert within_limit(outer) == (outer, 0)
+    limited.step = env.step  # type: ignore[method-assign]
+    assert within_limit(limited) == (limited, 0)
+
+
+def test_an_environment_may_replace_its_step() -> None:
+    """One that goes through phases by methods, as some games do, is called at the one of now."""
+
+    class Phases(Echo):
+        def step(self, action: Any) -> Any:
+            self.step = self.second  # type: ignore[method-assign]
+            return super().step(action)
+
+        def second(self, action: Any) -> Any:
+            del self.step
+            obs, reward, *rest = super().step(action)
+            return obs, reward + 100, *rest
+
+    assert_same(Phases)
 
 
 def test_environments_that_are_made_anew_are_stepped_anew(monkeypatch: pytest.MonkeyPatch) -> None:

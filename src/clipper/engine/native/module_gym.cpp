@@ -87,7 +87,7 @@ class GymLoop {
   // info) and fills the environment's row; `end(t, i, terminated, info)` begins the next episode. If
   // there is a `drop`, a step that is not finite counts for nothing, and `drop(t, i, reward)` plays
   // its row in the next episode.
-  void collect(nb::object act, nb::list steps, In<int64_t> limits, nb::object to_env,
+  void collect(nb::object act, nb::list envs, In<int64_t> limits, nb::object to_env,
                nb::object read, nb::object end, Out<float> obs,
                nb::ndarray<nb::numpy, nb::c_contig> actions, Out<float> rewards,
                Out<bool> terminated, Out<bool> truncated, Out<int64_t> position, nb::object drop) {
@@ -99,8 +99,8 @@ class GymLoop {
     require(obs.size() == rows * width && rewards.size() == rows && terminated.size() == rows &&
                 truncated.size() == rows && actions.shape(0) * actions.shape(1) == rows,
             "columns must be [T, N]");
-    require(steps.size() == now_.shape(0) && limits.size() == now_.shape(0),
-            "steps and limits must be [N]");
+    require(envs.size() == now_.shape(0) && limits.size() == now_.shape(0),
+            "environments and limits must be [N]");
     look_at(actions);
     Stepper* stepper = nullptr;
     nb::try_cast(act, stepper);
@@ -118,7 +118,7 @@ class GymLoop {
       for (int64_t i = 0; i < num_envs_; ++i) {
         const int64_t at = row + i;
         stepping = position.data()[1] = i;
-        const Result found = step(i, steps, made, at, read);
+        const Result found = step(i, envs, made, at, read);
         if (!drop.is_none() && !is_finite(i, found.reward)) {
           stepping = -1;
           drop(t, i, found.reward);
@@ -198,13 +198,14 @@ class GymLoop {
     return nb::steal(made);
   }
 
-  Result step(int64_t i, const nb::list& steps, const nb::object& made, int64_t at,
+  Result step(int64_t i, const nb::list& envs, const nb::object& made, int64_t at,
               const nb::object& read) {
     const nb::object given = action(i, made, at);
-    PyObject* arguments[] = {nullptr, given.ptr()};
-    PyObject* const function = PyList_GET_ITEM(steps.ptr(), static_cast<Py_ssize_t>(i));
-    const nb::object found = nb::steal(PyObject_Vectorcall(
-        function, arguments + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+    // looked up at every step: an environment may replace its own
+    PyObject* const env = PyList_GET_ITEM(envs.ptr(), static_cast<Py_ssize_t>(i));
+    PyObject* arguments[] = {nullptr, env, given.ptr()};
+    const nb::object found = nb::steal(PyObject_VectorcallMethod(
+        step_.ptr(), arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
     if (!found.is_valid()) throw nb::python_error();
     Result result;
     if (is_plain(i, found.ptr(), &result)) return result;
@@ -249,6 +250,7 @@ class GymLoop {
   Out<double> returns_;
   Out<int64_t> lengths_;
   nb::object obs_type_, choices_, action_type_;
+  nb::object step_ = nb::steal(PyUnicode_InternFromString("step"));
   bool is_double_obs_ = false, is_double_action_ = false;
   std::optional<BoxScale> box_;
   std::vector<npy_intp> shape_;
@@ -268,7 +270,7 @@ void bind_gym(nb::module_& m) {
                     std::vector<int64_t>>(),
            nb::kw_only(), "obs"_a, "returns"_a, "lengths"_a, "obs_type"_a.none(),
            "choices"_a.none(), "scale"_a.none(), "action_type"_a.none(), "action_shape"_a)
-      .def("collect", &GymLoop::collect, "act"_a, "steps"_a, "limits"_a, "to_env"_a, "read"_a,
+      .def("collect", &GymLoop::collect, "act"_a, "envs"_a, "limits"_a, "to_env"_a, "read"_a,
            "end"_a, "obs"_a, "actions"_a, "rewards"_a, "terminated"_a, "truncated"_a, "position"_a,
            "drop"_a.none())
       .def_ro("stepping", &GymLoop::stepping);
