@@ -102,10 +102,10 @@ def _not_finite(
     name: str, value: float, column: int, layout: ObservationLayout, where: str
 ) -> NumericsError:
     place = ""
-    if name == "rewards" and math.isinf(value):
+    if name not in _OF_POLICY and math.isinf(value):
         place = " (or too large for float32)"
     if name.endswith("obs"):
-        place = f" in {layout.column_name(column)}"
+        place += f" in {layout.column_name(column)}"
     elif name == "actions":
         place = f", column {column}"
     hint = (

@@ -73,6 +73,7 @@ class ObservationLayout:
         # a Box that keeps its promise is copied without further looking
         self._shape = space.shape if isinstance(space, spaces.Box) else None
         self._dtype = space.dtype if isinstance(space, spaces.Box) else None
+        self._is_wide = any(leaf.space.dtype == np.float64 for leaf in self.leaves)
 
     @property
     def has_bytes(self) -> bool:
@@ -163,6 +164,14 @@ class ObservationLayout:
         Raises:
             SpaceError: It does not have the shape or type that the space promises.
         """
+        if self._is_wide:
+            # a float64 too large for float32 is infinite, which is told where rows are looked at
+            with np.errstate(over="ignore"):
+                self._write(obs, row)
+        else:
+            self._write(obs, row)
+
+    def _write(self, obs: Any, row: Rows) -> None:
         if type(obs) is np.ndarray and obs.shape == self._shape and obs.dtype == self._dtype:
             flat = obs if obs.ndim == 1 else obs.reshape(-1)
             if self._used == self.size:

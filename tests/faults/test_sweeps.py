@@ -177,6 +177,22 @@ def test_a_run_that_is_killed_is_a_failure_of_its_own(
     check_whole(tmp_path / "s", straight)
 
 
+def test_kill_9_of_the_server_is_told_as_what_it_is(
+    sweeping: subprocess.Popen[str], straight: Path, tmp_path: Path
+) -> None:
+    """The process that starts the runs is killed: no defect is claimed, and the same command goes on."""
+    server = psutil.Process(sweeping.pid).children()[0]
+    children = children_of(sweeping)
+    server.kill()
+    _, err = sweeping.communicate(timeout=60)
+    assert sweeping.returncode == 1, err
+    assert "must stay alive, but SIGKILL ended it." in err
+    assert "the same command goes on" in err
+    assert go_on(tmp_path).returncode == 0
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    check_whole(tmp_path / "s", straight)
+
+
 def test_two_sweeps_do_not_share_a_folder(
     sweeping: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

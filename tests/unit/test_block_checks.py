@@ -35,7 +35,8 @@ def test_the_first_step_is_named_whatever_went_wrong_later() -> None:
     assert caught.value.message == message
     rollout.rewards[5, 3] = 0.0
     with pytest.raises(
-        NumericsError, match=r"observation .* inf in column 2 after step 17 of episode 1"
+        NumericsError,
+        match=r"observation .* inf \(or too large for float32\) in column 2 after step 17 of episode 1",
     ):
         check_finite(rollout, policy, [0, 1, 2, 3], [10, 11, 12, 13])
     rollout.obs[6, 1, 2] = 0.0

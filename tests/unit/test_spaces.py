@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -475,3 +476,18 @@ def test_parts_of_a_dict_have_names() -> None:
     """Gymnasium takes any key; a file of ours could not tell 1 from "1"."""
     with pytest.raises(SpaceError, match="must have names, but one is 0"):
         ObservationLayout(spaces.Dict({0: spaces.Discrete(2)}))
+
+
+def test_a_float64_beyond_float32_is_infinite_without_a_warning() -> None:
+    """In a row alone and within a part: rows are looked at for it, so numpy need not say it too."""
+    wide = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    for space, obs in (
+        (wide, np.array([1e39])),
+        (spaces.Dict({"x": wide, "y": spaces.Discrete(2)}), {"x": np.array([1e39]), "y": 1}),
+    ):
+        layout = ObservationLayout(space)
+        row = np.zeros(layout.size, np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            layout.write(obs, row)
+        assert row[0] == np.inf

@@ -18,6 +18,10 @@ _STEP_HINT = (
     "where the old gym had done: truncated = done and info.get('TimeLimit.truncated', False), "
     f"terminated = done and not truncated. {_OLD}"
 )
+_MORE_HINT = "what else you want to tell goes into info, a dict."
+_FEWER_HINT = (
+    "truncated is False where nothing cuts episodes short, info {} where nothing is to say."
+)
 _RESET_HINT = (
     "write `def reset(self, *, seed=None, options=None)`, begin it with "
     f"`super().reset(seed=seed)`, end it with `return obs, {{}}`. {_OLD}"
@@ -70,6 +74,9 @@ def begin(env: Env, seed: int) -> tuple[Any, Any]:
     obs, info = found
     if info is None or isinstance(info, Mapping):
         return obs, info
+    if isinstance(obs, Mapping) and isinstance(info, np.ndarray):
+        hint = "the observation comes first: `return obs, info`."
+        raise Breach("reset_result", law, "returned (info, obs)", hint)
     if isinstance(info, (np.ndarray, numbers.Number)):
         raise Breach("reset_result", law, f"returned {_shown(found)}", _PAIR_HINT)
     raise Breach("info_type", law, f"the info is {_shown(info)}", _PAIR_HINT)
@@ -155,11 +162,26 @@ def breach_of(call: str, error: BaseException) -> Breach | None:
             _RESET_HINT,
         )
     # the tuple is unpacked by a wrapper of Gymnasium's or by Clipper
-    counted = re.search(r"values to unpack \(expected 5, got (\d+)\)", text)
-    if isinstance(error, ValueError) and counted and _module(error, "clipper.", "gymnasium."):
-        law = "return (obs, reward, terminated, truncated, info) from step"
-        old = ", as in the old gym" if counted[1] == "4" else ""
-        return Breach("step_result", law, f"returned {counted[1]} values{old}", _STEP_HINT)
+    if call == "step" and _module(error, "clipper.", "gymnasium."):
+        return _step_breach(text)
+    return None
+
+
+def _step_breach(text: str) -> Breach | None:
+    """Returns what a step returned in place of five values, as Python told it in unpacking them."""
+    law = "return (obs, reward, terminated, truncated, info) from step"
+    counted = re.search(r"values to unpack \(expected 5(?:, got (\d+))?\)", text)
+    if counted and counted[1] == "4":
+        return Breach("step_result", law, "returned 4 values, as in the old gym", _STEP_HINT)
+    if counted:
+        # Python below 3.14 does not count those beyond the fifth
+        is_more = counted[1] is None or int(counted[1]) > 5
+        number, hint = counted[1] or "more than 5", _MORE_HINT if is_more else _FEWER_HINT
+        return Breach("step_result", law, f"returned {number} values", hint)
+    single = re.search(r"cannot unpack non-iterable (\w+) object", text)
+    if single:
+        found = "None" if single[1] == "NoneType" else f"a {single[1]}"
+        return Breach("step_result", law, f"returned {found}", _FEWER_HINT)
     return None
 
 

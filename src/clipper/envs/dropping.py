@@ -9,7 +9,7 @@ T steps, N envs, D observation size, A action size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
+from math import isfinite, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -195,7 +195,8 @@ def what_is_not_finite(layout: ObservationLayout, row: Rows, reward: float) -> s
     if not len(bad):
         return None
     column = int(bad[0])
-    return f"{numbers[column]} in {layout.column_name(column)} of the observation"
+    found = f"{numbers[column]}" + (" (or too large for float32)" if isinf(numbers[column]) else "")
+    return f"{found} in {layout.column_name(column)} of the observation"
 
 
 def too_often(fault: Fault) -> NumericsError:

@@ -332,12 +332,19 @@ def _built(
     for kind in ("observation_space", "action_space"):
         space = getattr(env, kind, None)
         if not isinstance(space, gymnasium.Space):
-            found = "has none" if space is None else f"it is a {type(space).__module__} object"
             raise EnvironmentFault(
-                f"{name} must have a Gymnasium space as its {kind}, but {found}.",
-                hint=f"set self.{kind} in __init__, for example to a gymnasium.spaces.Box.",
+                f"{name} must have a Gymnasium space as its {kind}, but {_no_space(space)}.",
+                hint=f"set self.{kind} in __init__, for example to gymnasium.spaces.Discrete(4).",
             )
     return env
+
+
+def _no_space(found: Any) -> str:
+    if found is None:
+        return "has none"
+    if isinstance(found, type):
+        return f"it is the class {found.__name__} itself"
+    return f"it is a {type(found).__module__}.{type(found).__name__}"
 
 
 def _how_to_derive(env: Any) -> str:

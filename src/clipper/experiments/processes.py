@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,11 +93,22 @@ class Processes:
         return [json.loads(line) for line in lines]
 
     def _death(self) -> ClipperError:
-        self._process.wait(5)
+        """Returns the error that the server's end is; what it said is gone with the log, if at all."""
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            code = 0  # it closed its pipe and lives: a defect, as an end of its own accord is
+        must = "the process that starts the runs must stay alive, but"
+        if code < 0:
+            return ClipperError(
+                f"{must} {signal.Signals(-code).name} ended it.",
+                hint="the system does so where memory runs out (--jobs 1 takes less); the same command "
+                "goes on from the last checkpoints.",
+            )
+        said = self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
         return InvariantBreach(
-            "the process that starts the runs must stay alive, but ended with "
-            f"{self._process.returncode}.",
-            hint=f"{self._log} has what it said; the same command goes on.",
+            f"{must} ended with {code}.",
+            hint=f"the same command goes on. What it said: {said.strip() or 'nothing'}",
         )
 
     def ask_all(self, do: str, specs: Iterable[RunSpec]) -> Any:

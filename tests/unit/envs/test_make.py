@@ -459,13 +459,21 @@ class ForeignSpace(Line):
         self.action_space = Path("Discrete(2)")  # type: ignore[assignment]
 
 
+class ClassAsSpace(NoSpaces):
+    """Names a space and does not make one."""
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (NoSpaces, "as its observation_space, but has none"),
         (NoSpaces(), "as its observation_space, but has none"),
         (lambda: TimeLimit(NoSpaces(), 5), "as its observation_space, but has none"),
-        (ForeignSpace, "as its action_space, but it is a pathlib.* object"),
+        (ForeignSpace, "as its action_space, but it is a pathlib.*Path"),
+        (ClassAsSpace, "as its action_space, but it is the class Discrete itself"),
     ],
 )
 def test_an_environment_without_spaces_is_our_error(make: Any, words: str) -> None:

@@ -364,7 +364,10 @@ def with_obs(obs: Any) -> Callable[[Step], Any]:
 FAULTS: dict[str, tuple[Callable[[Step], Any], str]] = {
     "it raises": (raises, "must not raise in step, but it raised KeyError: 'torque'"),
     "old API": (lambda found: found[:4], "from step, but returned 4 values, as in the old gym"),
-    "nothing": (lambda found: None, "must keep Gymnasium's contract in step"),
+    "three values": (lambda found: found[:3], "from step, but returned 3 values"),
+    "six values": (lambda found: (*found, 1), "from step, but returned more than 5 values"),
+    "nothing": (lambda found: None, "from step, but returned None"),
+    "a number": (lambda found: 1.5, "from step, but returned a float"),
     "wrong shape": (with_obs(np.zeros(3, np.float32)), r"shape \(2,\), but has \(3,\)"),
     "a column": (with_obs(np.zeros((2, 1), np.float32)), r"shape \(2,\), but has \(2, 1\)"),
     "text": (with_obs(np.array(["a", "b"])), "must be numbers"),
@@ -510,6 +513,13 @@ def test_a_reset_that_returns_the_observation_alone_is_told(found: Any, words: s
     with pytest.raises(EnvironmentFault, match=rf"\(obs, info\) from reset.*{words}") as caught:
         started(lambda: OldResult(found))
     assert "return obs, {}" in str(caught.value.hint)
+
+
+def test_a_reset_that_returns_its_info_first_is_told() -> None:
+    """Both are there, in the wrong order: the hint says which comes first."""
+    with pytest.raises(EnvironmentFault, match=r"but returned \(info, obs\)") as caught:
+        started(lambda: OldResult(({}, np.zeros(2, dtype=np.float32))))
+    assert "`return obs, info`" in str(caught.value.hint)
 
 
 def test_a_reset_without_an_info_is_let_pass() -> None:
