@@ -20,7 +20,8 @@ from unittest.mock import patch
 import torch
 
 import clipper
-from clipper.agent import AGENTS, Agent
+from clipper.agent import Agent
+from clipper.agents import AGENTS
 from clipper.checkpoint import checkpoints_in
 from helpers import DictEnv
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipper.agent import A2C, ACER, CEM, PPO, TRPO, VPG
+    from clipper.agents import A2C, ACER, CEM, PPO, TRPO, VPG
     from clipper.config_a2c import A2CConfig
     from clipper.config_acer import ACERConfig
     from clipper.config_ppo import PPOConfig
@@ -48,17 +48,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "A2C": "clipper.agent",
-    "ACER": "clipper.agent",
+    "A2C": "clipper.agents",
+    "ACER": "clipper.agents",
     "A2CConfig": "clipper.config_a2c",
     "ACERConfig": "clipper.config_acer",
-    "CEM": "clipper.agent",
+    "CEM": "clipper.agents",
     "CEMConfig": "clipper.config_relatives",
-    "PPO": "clipper.agent",
+    "PPO": "clipper.agents",
     "check_env": "clipper.envs.check",
-    "TRPO": "clipper.agent",
+    "TRPO": "clipper.agents",
     "TRPOConfig": "clipper.config_relatives",
-    "VPG": "clipper.agent",
+    "VPG": "clipper.agents",
     "VPGConfig": "clipper.config_relatives",
     "load": "clipper.loading",
     "native_include": "clipper.envs.library",

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 
 from clipper import agent_file
 from clipper.action_layout import ActionLayout
+from clipper.agent_play import PlayingAgent
 from clipper.checkpoint import Arrays, Checkpoint, without_prefix
 from clipper.config import ActorCriticConfig, Config
 from clipper.configs import CONFIGS
-from clipper.description import transforms_of, warnings_of
 from clipper.engine.devices import (
     check_device,
     check_precision,
@@ -29,9 +28,6 @@ from clipper.engine.devices import (
 from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError
-from clipper.evaluation import Evaluation
-from clipper.exam import MAX_ENVS
-from clipper.filming import film
 from clipper.identity import Identity, check_seed, describe_env
 from clipper.memory_need import check_memory
 from clipper.playground import Playground
@@ -41,7 +37,6 @@ from clipper.policies.networks import initial_log_std, mlp_shape
 from clipper.presets import choose_preset
 from clipper.profiling import NO_STOPWATCH, Stopwatch
 from clipper.progress import ProgressDisplay
-from clipper.randomness import Purpose, normal, uniform
 from clipper.run_folder import RunFolder, writable_path
 from clipper.settings import read_duration
 from clipper.spaces import ObservationLayout
@@ -64,18 +59,7 @@ _OF_NETWORK = (
 )
 
 
-# what other libraries call a method
-_FOREIGN_METHODS = {
-    "learn": "train",
-    "fit": "train",
-    "predict": "act",
-    "select_action": "act",
-    "get_action": "act",
-    "compute_single_action": "act",
-}
-
-
-class Agent:
+class Agent(PlayingAgent):
     """An agent for an environment: `PPO("CartPole-v1", seed=1).train()`.
 
     Args:
@@ -203,92 +187,6 @@ class Agent:
         self.policy.use_precision(config.precision)
         self._run = TrainingRun(identity, self.policy, self._playground)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.env!r}, seed={self.seed}, step={self.step})"
-
-    def __getattr__(self, name: str) -> Any:
-        ours = _FOREIGN_METHODS.get(name)
-        hint = f"; Clipper calls it {ours} (docs/coming-from.md)" if ours else ""
-        raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self
-        )
-
-    def __reduce_ex__(self, *_: Any) -> Any:
-        raise ConfigError(
-            "an agent cannot be pickled or copied, for it holds environments that are open.",
-            hint="use save(path) and clipper.load(path); copy.deepcopy(agent.policy) is its network.",
-        )
-
-    @property
-    def config(self) -> Any:
-        """The settings."""
-        return self._run.identity.config
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self._run.identity.seed
-
-    @property
-    def preset(self) -> str:
-        """Name of the preset the settings came from."""
-        return self._run.identity.preset
-
-    @property
-    def env(self) -> str:
-        """Name of the environment."""
-        return str(self._run.identity.env["name"])
-
-    @property
-    def env_kwargs(self) -> Mapping[str, Any]:
-        """Keyword arguments of the environment."""
-        return dict(self._run.identity.env["kwargs"])
-
-    @property
-    def step(self) -> int:
-        """Transitions trained on so far."""
-        return self._run.state.step
-
-    @property
-    def engine(self) -> str:
-        """What computes: `reference`, `native avx2`, or `torch with the loss and 2 MLPs in avx2`."""
-        return self._run.engine
-
-    @property
-    def inexact(self) -> str | None:
-        """Why this run is not bit for bit the uninterrupted one, or None if it is."""
-        return self._run.state.inexact
-
-    @property
-    def alarms(self) -> list[str]:
-        """What went wrong in training, with the number that proves it and the setting that mends it.
-
-        Each with the step at which it began; see docs/concepts/alarms.md.
-        """
-        return [f"step {step:,}: {text}" for step, text in self._run.state.alarms.raised]
-
-    @property
-    def best(self) -> float | None:
-        """Best mean return of the periodic evaluations, or None before the first."""
-        return self._run.state.best
-
-    def warnings(self) -> list[str]:
-        """Returns what looks wrong before training: a discount or a preset that does not fit."""
-        if not self._playground.has_source:
-            return []  # nobody knows how long its episodes are
-        return warnings_of(self._run.identity, self._playground.episode_limit)
-
-    def describe(self) -> list[str]:
-        """Returns lines that name the spaces and every transform of observations and actions."""
-        lines = transforms_of(self.policy, self.config) + self._playground.describe()
-        if self._weights_from is not None:
-            lines.append(f"weights: taken from {self._weights_from}")
-        return lines
-
-    def describe_engine(self) -> str:
-        """Returns the line that names the engine, and why if it is not the native one."""
-        return self._run.algorithm.describe_engine()
-
     def train(
         self,
         total_timesteps: int | None = None,
@@ -363,120 +261,6 @@ class Agent:
                     return self._run.train(rules, [*callbacks, display], profiler)
         finally:
             self._run.close_folder()
-
-    def evaluate(
-        self,
-        episodes: int = 100,
-        *,
-        seed: int = 0,
-        deterministic: bool = True,
-        num_envs: int = MAX_ENVS,
-    ) -> Evaluation:
-        """Returns mean, standard deviation and 95 % interval of the return of fresh episodes.
-
-        Args:
-            episodes: How many to play.
-            seed: The evaluation's own seed; the same seed plays the same episodes.
-            deterministic: Take the most likely action, or sample as in training.
-            num_envs: Environments stepped side by side, at most 16; 1 for those of which a process
-                can hold but one. It changes no result.
-
-        Raises:
-            ConfigError: A number is out of its range, or an environment that was given as an instance
-                is being trained in.
-            EnvironmentFault: An environment raised.
-            NumericsError: A reward or an observation is not finite.
-        """
-        if episodes < 1:
-            raise ConfigError(f"episodes must be at least 1, but is {episodes}.")
-        if not 1 <= num_envs <= MAX_ENVS:
-            raise ConfigError(f"num_envs must be from 1 to {MAX_ENVS}, but is {num_envs}.")
-        source = self._playground.source
-        if source.instance is not None:
-            self._run.check_idle(
-                "evaluate with an instance as env",
-                hint="give the agent a callable that makes environments: lambda: MyEnv().",
-            )
-            # the examination plays on the training environment: it is brought back afterwards
-            self._playground.put_away()
-        with one_thread_if_small(self.policy):
-            return self._playground.examined(
-                self.policy,
-                episodes=episodes,
-                seed=seed,
-                deterministic=deterministic,
-                num_envs=num_envs,
-            )
-
-    def record(
-        self,
-        path: str | Path,
-        *,
-        episodes: int = 1,
-        seed: int = 0,
-        deterministic: bool = True,
-    ) -> list[float]:
-        """Writes a GIF or MP4 of fresh episodes and returns their returns.
-
-        Args:
-            path: Ends in `.gif` or `.mp4`.
-            episodes: How many to play.
-            seed: The evaluation's seed; the same episodes as `evaluate` with it.
-            deterministic: Take the most likely action, or sample.
-
-        Raises:
-            ConfigError: The suffix is another one.
-            EnvironmentFault: The environment does not render arrays.
-            FileError: The file cannot be written.
-        """
-        source = self._playground.source
-        if source.instance is not None:
-            raise ConfigError(
-                "record needs an environment that it can make with render_mode='rgb_array', "
-                "but env is an instance.",
-                hint="create the agent with a callable: PPO(lambda render_mode=None: MyEnv(...)).",
-            )
-        with one_thread_if_small(self.policy):
-            return film(
-                self.policy,
-                source,
-                path,
-                episodes=episodes,
-                seed=seed,
-                deterministic=deterministic,
-            )
-
-    def act(self, obs: Any, *, deterministic: bool = True) -> Any:
-        """Returns the action for one observation, or a list or array of actions for a batch.
-
-        Args:
-            obs: As the environment gives it, or with a leading batch axis on every part.
-            deterministic: Take the most likely action, or sample.
-
-        Returns:
-            What `env.step` takes; for a batch an array with a leading axis.
-
-        Raises:
-            SpaceError: The observation does not fit the space.
-        """
-        layout = self.policy.obs_layout
-        rows = layout.rows(obs)
-        noise = None
-        if not deterministic:
-            draw = normal if self.policy.distribution.noise == "normal" else uniform
-            size = self.policy.distribution.noise_size
-            index = np.arange(len(rows))
-            noise = torch.from_numpy(
-                draw(self.seed, Purpose.USER_ACTION, index, self._num_acts, size)
-            )
-            self._num_acts += 1
-        with one_thread_if_small(self.policy):
-            actions = self.policy.act(rows, noise)
-        made = self.policy.action_layout.to_env(actions)
-        if not layout.is_single(obs):
-            space = self.policy.action_layout.space
-            return np.array(made, dtype=space.dtype).reshape(len(rows), *(space.shape or ()))
-        return int(made[0]) if self.policy.action_layout.kind == "discrete" else made[0]
 
     def save(self, path: str | Path) -> None:
         """Writes the agent as one `.safetensors` file: data only, normaliser included.
@@ -577,46 +361,6 @@ def needs_module(where: str) -> ConfigError:
         hint="in Python: clipper.load(path, module=MyModule(...)), or clipper.resume(run, module=...) "
         "to go on with a run.",
     )
-
-
-class PPO(Agent):
-    """Proximal Policy Optimization, Schulman et al. 2017, arXiv 1707.06347."""
-
-
-class A2C(Agent):
-    """Advantage actor-critic, Mnih et al. 2016, arXiv 1602.01783, with synchronous environments."""
-
-    algorithm = "a2c"
-
-
-class ACER(Agent):
-    """Actor-critic with experience replay, Wang et al. 2016, arXiv 1611.01224; Discrete actions."""
-
-    algorithm = "acer"
-
-
-class VPG(Agent):
-    """Vanilla policy gradient, Sutton et al. 2000; with `one_episode` REINFORCE, Williams 1992."""
-
-    algorithm = "vpg"
-
-
-class TRPO(Agent):
-    """Trust Region Policy Optimization, Schulman et al. 2015, arXiv 1502.05477."""
-
-    algorithm = "trpo"
-
-
-class CEM(Agent):
-    """The cross-entropy method, Szita and Lorincz 2006: a search that follows no gradient."""
-
-    algorithm = "cem"
-
-
-AGENTS: Mapping[str, type[Agent]] = {
-    agent.algorithm: agent for agent in (PPO, A2C, ACER, VPG, TRPO, CEM)
-}
-"""What a user holds of every algorithm, by its name."""
 
 
 def _read_callbacks(given: Any) -> list[Callback]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clipper import agent_file
-from clipper.agent import AGENTS, Agent, needs_module
+from clipper.agent import Agent, needs_module
+from clipper.agents import AGENTS
 from clipper.checkpoint import read_checkpoint
 from clipper.configs import CONFIGS
 from clipper.envs.make import EnvLike, EnvSource, env_source

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from clipper.agent import AGENTS
+from clipper.agents import AGENTS
 from clipper.cli.arguments import Parser
 from clipper.cli.main import VERBS, module_of
 from clipper.config import Config

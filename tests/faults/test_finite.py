@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import clipper
 from clipper import agent_file
-from clipper.agent import AGENTS
+from clipper.agents import AGENTS
 from clipper.checkpoint import read_checkpoint, read_tensors
 from clipper.errors import ClipperError, EnvironmentFault, NumericsError
 from clipper.training_report import Report

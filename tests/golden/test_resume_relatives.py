@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import clipper
-from clipper.agent import AGENTS, Agent
+from clipper.agent import Agent
+from clipper.agents import AGENTS
 from clipper.checkpoint import read_checkpoint, write_checkpoint
 from clipper.training_report import Report
 from helpers import DictEnv

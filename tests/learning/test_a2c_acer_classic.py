@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clipper
-from clipper.agent import AGENTS
+from clipper.agents import AGENTS
 
 
 @pytest.mark.slow

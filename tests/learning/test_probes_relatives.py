@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import clipper
-from clipper.agent import AGENTS, Agent
+from clipper.agent import Agent
+from clipper.agents import AGENTS
 
 SEEDS = pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 ALGORITHMS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clipper.agent import AGENTS
+from clipper.agents import AGENTS
 from clipper.alarms import RULES
 from clipper.metrics import DESCRIPTIONS, mean_and_std
 from helpers import DictEnv

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from clipper.agent import AGENTS
+from clipper.agents import AGENTS
 from clipper.errors import FileError
 from clipper.tensor_files import read_head
 from clipper.tensor_limits import check_size, most_agent_bytes, most_training_bytes, num_bytes

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     env_folder = folder_name(Path(args.env).name if is_library(args.env) else args.env)
     if args.name is not None:
         check_name_free(Path(args.out), env_folder, args.name, args.seed)
-    from clipper.agent import AGENTS
+    from clipper.agents import AGENTS
 
     agent = AGENTS[args.algo](
         args.env,

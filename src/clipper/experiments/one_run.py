@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from clipper import __version__
-from clipper.agent import AGENTS, Agent
+from clipper.agent import Agent
+from clipper.agents import AGENTS
 from clipper.checkpoint import checkpoints_in, parameters_sha256, prefixed
 from clipper.curves import Curve, read_curve
 from clipper.errors import FileError

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from clipper.agent import PPO
+from clipper.agents import PPO
 from clipper.checkpoint import write_atomically
 from clipper.errors import FileError
 from clipper.files import file_error

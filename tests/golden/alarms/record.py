@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipper.agent import AGENTS
+from clipper.agents import AGENTS
 from clipper.alarms import KEPT
 from clipper.training_report import Report
 
