@@ -24,7 +24,8 @@ from clipper.metrics import Episode
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.build import build_policy
 from clipper.policies.networks import MLPShape, mlp_shape
-from clipper.rollout import Rollout, Sampler
+from clipper.rollout import Rollout
+from clipper.sampler import Sampler
 from clipper.spaces import ObservationLayout
 
 ACTION_SPACES: dict[str, spaces.Space[Any]] = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clipper.errors import ClipperError
     from clipper.evaluation import Evaluation
     from clipper.loading import load, resume
-    from clipper.settings import Schedule
+    from clipper.setting_values import Schedule
     from clipper.training_report import Outcome, Report
 
 __version__ = "0.1.0"
@@ -64,7 +64,7 @@ _HOMES = {
     "native_include": "clipper.envs.library",
     "resume": "clipper.loading",
     "PPOConfig": "clipper.config_ppo",
-    "Schedule": "clipper.settings",
+    "Schedule": "clipper.setting_values",
     "ClipperError": "clipper.errors",
     "Evaluation": "clipper.evaluation",
     "Outcome": "clipper.training_report",

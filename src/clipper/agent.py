@@ -25,7 +25,8 @@ from clipper.engine.devices import (
     long_lived_objects_left_alone,
     one_thread_if_small,
 )
-from clipper.envs.make import EnvLike, EnvSource, Wrapper, env_source
+from clipper.envs.building import Wrapper
+from clipper.envs.make import EnvLike, EnvSource, env_source
 from clipper.envs.vector import spaces_of
 from clipper.errors import ConfigError
 from clipper.identity import Identity, check_seed, describe_env
@@ -38,7 +39,7 @@ from clipper.presets import choose_preset
 from clipper.profiling import NO_STOPWATCH, Stopwatch
 from clipper.progress import ProgressDisplay
 from clipper.run_folder import RunFolder, writable_path
-from clipper.settings import read_duration
+from clipper.setting_values import read_duration
 from clipper.spaces import ObservationLayout
 from clipper.stepping import Stepping
 from clipper.training_report import Callback, Outcome, StopRules

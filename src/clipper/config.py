@@ -12,14 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from clipper.errors import ConfigError
-from clipper.settings import (
-    Schedule,
-    check_range,
-    read_settings,
-    setting,
-    setting_to_json,
-    show,
-)
+from clipper.setting_values import Schedule, setting_to_json, show
+from clipper.settings import check_range, read_settings, setting
 
 ImageLayout = Literal["auto", "channels_first", "channels_last", "flat"]
 Estimator = Literal["gae", "n_step", "td", "reward_to_go", "reward_to_go_baseline", "total_return"]

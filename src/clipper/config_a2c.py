@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipper.config import LearnerConfig
-from clipper.settings import Schedule, setting
+from clipper.setting_values import Schedule
+from clipper.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import ClassVar, Self
 
 from clipper.config import LearnerConfig
 from clipper.errors import ConfigError
-from clipper.settings import Schedule, setting
+from clipper.setting_values import Schedule
+from clipper.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from clipper.config import EstimatorConfig, LearnerConfig, check_belonging
 from clipper.errors import ConfigError
-from clipper.settings import Schedule, setting
+from clipper.setting_values import Schedule
+from clipper.settings import setting
 
 Objective = Literal["clip", "cpi", "pg", "kl_fixed", "kl_adaptive", "dual_clip", "spo"]
 

@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from clipper.config import Config, EstimatorConfig
 from clipper.errors import ConfigError
-from clipper.settings import Schedule, setting, with_default
+from clipper.setting_values import Schedule
+from clipper.settings import setting, with_default
 
 
 @dataclass(frozen=True, kw_only=True)

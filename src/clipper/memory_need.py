@@ -15,8 +15,8 @@ import numpy as np
 from clipper.action_layout import ActionLayout
 from clipper.config import Config
 from clipper.errors import ConfigError
-from clipper.rollout import block_shapes
-from clipper.settings import show
+from clipper.sampler import block_shapes
+from clipper.setting_values import show
 from clipper.spaces import ObservationLayout
 
 # an environment, its random generator and its bookkeeping take more

@@ -20,7 +20,7 @@ from clipper.evaluation import Evaluation, evaluate
 from clipper.examiner import Examiner
 from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
-from clipper.rollout import LocalSampler, SamplerMark
+from clipper.sampler import LocalSampler, SamplerMark
 from clipper.spaces import check_same_spaces
 from clipper.stepping import Stepping
 from clipper.worker_choice import choose_workers

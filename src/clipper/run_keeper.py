@@ -29,7 +29,7 @@ from clipper.profiling import RunProfile
 from clipper.provenance import provenance, versions
 from clipper.run_config import MAY_CHANGE
 from clipper.run_folder import RunFolder, read_config
-from clipper.settings import show
+from clipper.setting_values import show
 from clipper.stepping import Stepping
 from clipper.training_report import Outcome, Report
 from clipper.training_state import TrainingState

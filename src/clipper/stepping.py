@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from clipper.errors import ConfigError
-from clipper.settings import read_duration
+from clipper.setting_values import read_duration
 
 
 @dataclass(frozen=True, kw_only=True)

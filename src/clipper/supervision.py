@@ -26,7 +26,8 @@ from clipper.faults import MOST_FAULTS, Fault, FaultLedger
 from clipper.pace import Pace, arriving
 from clipper.policies.actor_critic import ActorCritic
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import Rollout, block_shapes
+from clipper.rollout import Rollout
+from clipper.sampler import block_shapes
 from clipper.scoring import Score
 from clipper.spaces import ObservationLayout
 from clipper.whereabouts import Whereabouts, at_first

@@ -20,7 +20,7 @@ from clipper.errors import ClipperError, FileError, NumericsError
 from clipper.interrupts import Interrupt, interruptible
 from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
-from clipper.rollout import Sampler, SamplerMark
+from clipper.sampler import Sampler, SamplerMark
 from clipper.training_report import Callback, Keeper, Outcome, Report, StopRules
 from clipper.training_state import TrainingState
 

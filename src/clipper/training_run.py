@@ -27,7 +27,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.run_folder import RunFolder, opened_again, read_config
 from clipper.run_keeper import RunKeeper, best_score, changes_since, stepping_of
-from clipper.settings import Schedule
+from clipper.setting_values import Schedule
 from clipper.training import Trainer
 from clipper.training_report import Callback, Outcome, Report, StopRules
 from clipper.training_state import TrainingState

@@ -22,7 +22,7 @@ from clipper.engine.native_envs import local_sampler
 from clipper.errors import ClipperError, InvariantBreach
 from clipper.faults import Fault, FaultLedger
 from clipper.mailbox import Mailbox
-from clipper.rollout import LocalSampler, SamplerMark, block_shapes
+from clipper.sampler import LocalSampler, SamplerMark, block_shapes
 from clipper.scoring import Score
 
 # importing torch takes seconds, in which the parent may end too

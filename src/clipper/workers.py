@@ -25,7 +25,8 @@ from clipper.errors import ConfigError
 from clipper.faults import Fault, FaultLedger
 from clipper.policies.actor_critic import ActorCritic
 from clipper.profiling import NO_STOPWATCH, Profiler
-from clipper.rollout import LocalSampler, Rollout, SamplerMark
+from clipper.rollout import Rollout
+from clipper.sampler import LocalSampler, SamplerMark
 from clipper.scoring import Score
 from clipper.supervision import SupervisedShare
 from clipper.worker_handle import Worker, end_all, portable

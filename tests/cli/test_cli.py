@@ -16,7 +16,7 @@ from clipper import __version__
 from clipper.cli.main import VERBS, module_of
 from clipper.config_ppo import PPOConfig
 from clipper.errors import ClipperError, ConfigError
-from clipper.settings import show
+from clipper.setting_values import show
 from commands import SCRIPT, Clip, assert_refused, left_in
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,8 @@ from clipper.configs import CONFIGS
 from clipper.experiments.study import read_study
 from clipper.metrics import DESCRIPTIONS, RecentEpisodes
 from clipper.presets import PRESETS, Preset, choose_preset, find_preset
-from clipper.settings import describe_field, show
+from clipper.setting_values import show
+from clipper.settings import describe_field
 from commands import TINY, Clip
 
 ROOT = Path(__file__).parents[2]

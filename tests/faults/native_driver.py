@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -328,7 +329,14 @@ def loop(native: Any, action_type: Any) -> None:
         lengths[i] = 0
 
     blocks = (obs, actions, rewards, *flags, np.zeros(2, np.int64))
-    calls = (lambda t: None, [step] * envs, np.array([0, 3, 0]), list, read, end)
+    calls = (
+        lambda t: None,
+        [SimpleNamespace(step=step)] * envs,
+        np.array([0, 3, 0]),
+        list,
+        read,
+        end,
+    )
     found.collect(*calls, *blocks, None)
     assert np.argwhere(flags.any(0)).tolist() == [list(at) for at in ended]
     assert len(ended) > steps / 3
@@ -341,7 +349,7 @@ def loop(native: Any, action_type: Any) -> None:
         dropped.append((t, i))
         now[i] = reward
 
-    spoilt = (calls[0], [spoil] * envs, *calls[2:])
+    spoilt = (calls[0], [SimpleNamespace(step=spoil)] * envs, *calls[2:])
     found.collect(*spoilt, *blocks, drop)
     assert dropped == list(itertools.product(range(steps), range(envs)))
     assert np.isfinite(obs).all()

@@ -24,7 +24,8 @@ from clipper.envs.vector import VectorEnv
 from clipper.errors import NumericsError
 from clipper.faults import Fault, FaultLedger
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler, Rollout
+from clipper.rollout import Rollout
+from clipper.sampler import LocalSampler
 from clipper.spaces import ObservationLayout
 from clipper.workers import ProcessSampler
 from commands import read_rows

@@ -19,7 +19,7 @@ from clipper.algorithms.ppo import PPO
 from clipper.policies.normalize import RewardScaler
 from clipper.presets import find_preset
 from clipper.rollout import Rollout, epoch_order
-from clipper.settings import Schedule
+from clipper.setting_values import Schedule
 from helpers import learner, random_rollout, small_policy
 
 LAB = Path(__file__).parents[2] / "labs" / "ppo_in_one_file.py"

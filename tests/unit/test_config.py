@@ -17,7 +17,9 @@ from clipper.cli import train
 from clipper.cli.arguments import Parser
 from clipper.config_ppo import PPOConfig
 from clipper.errors import ConfigError
-from clipper.settings import FOREIGN_NAMES, Schedule, describe_field
+from clipper.foreign_names import FOREIGN_NAMES
+from clipper.setting_values import Schedule
+from clipper.settings import describe_field
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(PPOConfig)}
 # DEFAULTS.md, the table of fields, written out

@@ -15,7 +15,8 @@ from clipper.envs.make import env_source
 from clipper.errors import ConfigError, EnvironmentFault
 from clipper.faults import FaultLedger
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler, Rollout
+from clipper.rollout import Rollout
+from clipper.sampler import LocalSampler
 from helpers import small_policy
 from pixels import Lives
 

@@ -18,7 +18,7 @@ from clipper.errors import EnvironmentFault, NumericsError
 from clipper.faults import FaultLedger
 from clipper.policies.vectors import mode_parameters, read_vector, write_vector
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler
+from clipper.sampler import LocalSampler
 from clipper.scoring import Contest, Score
 from clipper.workers import ProcessSampler
 from helpers import DictEnv, flat_parameters, policy_for

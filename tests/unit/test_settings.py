@@ -13,19 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import ConfigError
-from clipper.settings import (
-    FOREIGN_NAMES,
-    Schedule,
-    check_range,
-    describe_field,
-    name_hint,
-    read_duration,
-    read_settings,
-    read_value,
-    setting,
-    setting_to_json,
-    show,
-)
+from clipper.foreign_names import FOREIGN_NAMES, name_hint
+from clipper.setting_values import Schedule, read_duration, read_value, setting_to_json, show
+from clipper.settings import check_range, describe_field, read_settings, setting
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
 

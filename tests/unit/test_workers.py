@@ -25,7 +25,8 @@ from clipper.envs.vector import VectorEnv
 from clipper.errors import ConfigError, FileError, InvariantBreach
 from clipper.mailbox import mailbox
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler, Rollout, SamplerMark
+from clipper.rollout import Rollout
+from clipper.sampler import LocalSampler, SamplerMark
 from clipper.stepping import read_workers
 from clipper.workers import ProcessSampler, share_out
 from helpers import DictEnv, collected, policy_for

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from clipper.metrics import Iteration
     from clipper.policies.actor_critic import ActorCritic
     from clipper.profiling import Profiler
-    from clipper.rollout import Sampler
+    from clipper.sampler import Sampler
 
 
 class Algorithm(Protocol):

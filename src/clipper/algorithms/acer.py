@@ -28,8 +28,9 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.replay import ReplayMemory, Trajectory, replay_plan
-from clipper.rollout import Rollout, Sampler
+from clipper.rollout import Rollout
 from clipper.rollout_metrics import rollout_metrics, value_metrics
+from clipper.sampler import Sampler
 
 # the order of the numbers that an update reports
 _REPORT = ("loss/grad_norm", "loss/total", "loss/policy", "loss/value", "policy/entropy")

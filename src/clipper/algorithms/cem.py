@@ -25,7 +25,7 @@ from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.vectors import mode_parameters, read_vector, write_vector
 from clipper.profiling import NO_STOPWATCH, Profiler
 from clipper.randomness import Purpose, normal
-from clipper.rollout import Sampler
+from clipper.sampler import Sampler
 from clipper.scoring import Score
 
 

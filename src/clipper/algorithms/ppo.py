@@ -36,8 +36,9 @@ from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
-from clipper.rollout import Batch, Rollout, Sampler, epoch_order, flatten
+from clipper.rollout import Batch, Rollout, epoch_order, flatten
 from clipper.rollout_metrics import complete_fraction
+from clipper.sampler import Sampler
 
 # the order of the numbers that `loss` reports
 _REPORT = (

@@ -27,8 +27,9 @@ from clipper.metrics import Iteration, Metrics
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.normalize import RewardScaler, rewards_to_learn
 from clipper.profiling import NO_STOPWATCH, Profiler
-from clipper.rollout import Batch, Rollout, Sampler, flatten
+from clipper.rollout import Batch, Rollout, flatten
 from clipper.rollout_metrics import complete_fraction, rollout_metrics, value_metrics
+from clipper.sampler import Sampler
 
 # what the adaptive step size stays within
 _STEP_SIZES = (1e-8, 1.0)

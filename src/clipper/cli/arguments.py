@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, nearest
-from clipper.settings import describe_field, name_hint, other_owner, show
+from clipper.foreign_names import name_hint
+from clipper.setting_values import show
+from clipper.settings import describe_field, other_owner
 
 if TYPE_CHECKING:
     from clipper.agent import Agent

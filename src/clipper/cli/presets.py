@@ -7,7 +7,7 @@ import dataclasses
 
 from clipper.config import ActorCriticConfig
 from clipper.presets import GENERIC, PRESETS, Preset
-from clipper.settings import show
+from clipper.setting_values import show
 
 HELP = """Lists the presets, or shows the settings that `clipper train ENV` would use."""
 

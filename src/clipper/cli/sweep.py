@@ -18,7 +18,7 @@ from clipper.cli.arguments import (
     given_settings,
     say,
 )
-from clipper.settings import read_value
+from clipper.setting_values import read_value
 
 if TYPE_CHECKING:
     from clipper.experiments.runs import RunSpec

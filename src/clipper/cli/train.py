@@ -26,7 +26,7 @@ from clipper.cli.arguments import (
 )
 from clipper.configs import CONFIGS
 from clipper.errors import ClipperError, ConfigError, FileError, FolderTaken
-from clipper.settings import read_duration, show
+from clipper.setting_values import read_duration, show
 
 if TYPE_CHECKING:
     from clipper.agent import Agent

@@ -29,7 +29,7 @@ from clipper.faults import FaultLedger
 from clipper.leaves import Float32, Rows
 from clipper.metrics import Episode
 from clipper.randomness import EpisodeSeeds
-from clipper.rollout import LocalSampler
+from clipper.sampler import LocalSampler
 
 VECTORIZATIONS = ("auto", "gymnasium", "native")
 if kernels.ABSENCE is None:

@@ -7,10 +7,11 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clipper.envs.building import Wrapper
 from clipper.envs.check_apart import look_apart
 from clipper.envs.check_findings import Findings
 from clipper.envs.check_look import Budget, look_at
-from clipper.envs.make import EnvLike, Wrapper, env_source
+from clipper.envs.make import EnvLike, env_source
 from clipper.errors import ConfigError
 from clipper.headless import prepare_headless
 

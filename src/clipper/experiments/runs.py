@@ -14,7 +14,8 @@ from clipper.config import Config
 from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, nearest
 from clipper.run_folder import folder_name
-from clipper.settings import read_settings, setting_to_json
+from clipper.setting_values import setting_to_json
+from clipper.settings import read_settings
 
 # what a row's hash takes of the environment; keys of a run's config.json too
 ENVIRONMENT = ("env", "env_kwargs", "max_episode_steps")

@@ -19,7 +19,8 @@ from typing import Any
 
 from clipper.errors import ConfigError, FileError, nearest
 from clipper.experiments.runs import RunSpec, check_runs, config_class, read_seeds
-from clipper.settings import name_hint, read_value, show
+from clipper.foreign_names import name_hint
+from clipper.setting_values import read_value, show
 
 _TOP = (
     "name",

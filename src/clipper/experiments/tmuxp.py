@@ -12,7 +12,8 @@ from typing import Any
 from clipper.checkpoint import write_atomically
 from clipper.experiments.runs import RunSpec, config_class
 from clipper.run_folder import folder_name
-from clipper.settings import read_settings, setting_to_json
+from clipper.setting_values import setting_to_json
+from clipper.settings import read_settings
 
 
 def train_command(spec: RunSpec, folder: Path) -> str:

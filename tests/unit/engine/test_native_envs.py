@@ -15,7 +15,8 @@ import clipper
 from clipper.engine.native_envs import NativeEnvs, is_native, local_sampler
 from clipper.envs.make import env_source
 from clipper.errors import ConfigError, EnvironmentFault, NumericsError
-from clipper.rollout import LocalSampler, Rollout
+from clipper.rollout import Rollout
+from clipper.sampler import LocalSampler
 from commands import read_rows
 from helpers import collected, policy_for
 from libraries import NEEDS_ENGINE, compiled, walk

@@ -20,7 +20,7 @@ from clipper.envs.make import env_source
 from clipper.envs.vector import Ending, VectorEnv, numeric_extras, spaces_of
 from clipper.errors import ConfigError, EnvironmentFault, NumericsError, SpaceError
 from clipper.randomness import EpisodeSeeds, Purpose
-from clipper.rollout import LocalSampler
+from clipper.sampler import LocalSampler
 from helpers import DictEnv, small_policy
 
 Step = tuple[Any, ...]
