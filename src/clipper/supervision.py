@@ -114,15 +114,11 @@ class SupervisedShare:
                 parts.append(kept)
                 left -= len(kept.rewards)
                 steps += len(kept.rewards)
-            try:
-                self._replace(steps)
-                if until_end and parts:
-                    # the episode ended where the worker was lost
-                    return joined_in_time(parts)
-                self.worker.board.position[:] = -1
-                self.worker.ask("collect", weights, left, until_end)
-            except WorkerLost as lost:
-                raise self.worker.as_error(lost) from lost
+            self._replace(steps)
+            if until_end and parts:
+                # the episode ended where the worker was lost
+                return joined_in_time(parts)
+            self.ask_to_collect(weights, left, until_end)
 
     def ask_to_score(
         self,
@@ -164,12 +160,8 @@ class SupervisedShare:
                 return found
             before = self._where.now()
             self._where.begin({**before, "episodes": before["episodes"] + most})
-            try:
-                self._replace(steps)
-                self.worker.board.place[:] = 0
-                self.worker.ask("score", *self._contest, False)
-            except WorkerLost as lost:
-                raise self.worker.as_error(lost) from lost
+            self._replace(steps)
+            self.ask_to_score(*self._contest, False)
 
     def ask_to_load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Has the worker replay its environments; `state` is its part of the sampler's."""
@@ -288,25 +280,51 @@ class SupervisedShare:
         is_done = row >= num_steps or row > 0 > env
         return self._pace.look(row * len(self.share) + env, is_done, self.worker.name)
 
-    def _replace(self, steps: int) -> None:
-        """Starts another worker, in new episodes."""
-        lost, self.worker, self._is_new = self.worker, self._make(), True
-        lost.ask_to_end()
-        lost.end()
-        self.worker.receive(arriving(self.worker.name, self._timeout))
-        self.worker.ask("begin", steps, self._where.now()["episodes"])
-        self.worker.receive(arriving(self.worker.name, self._timeout))
-
     def arrive(self) -> None:
         """Waits until the first worker has made its environments.
 
         Raises:
-            ClipperError: What went wrong in the worker, or that it is dead or hangs.
+            ClipperError: What went wrong in the worker, or that it hangs or dies again and again.
         """
-        try:
-            self.worker.receive(arriving(self.worker.name, self._timeout))
-        except WorkerLost as lost:
-            raise self.worker.as_error(lost) from lost
+        self._begin()
+
+    def _replace(self, steps: int) -> None:
+        """Starts another worker, in new episodes.
+
+        Raises:
+            ClipperError: As `arrive`.
+        """
+        self._start_anew()
+        self._is_new = True
+        self._begin("begin", steps, self._where.now()["episodes"])
+
+    def _begin(self, *question: Any) -> None:
+        """Waits until the worker has made its environments and done what is asked.
+
+        One that dies meanwhile has begun nothing that counts: it is started again, twice at most.
+        """
+        for attempt in range(1, MOST_FAULTS + 1):
+            look = arriving(self.worker.name, self._timeout)
+            try:
+                self.worker.receive(look)
+                if question:
+                    self.worker.ask(*question)
+                    self.worker.receive(look)
+                return
+            except WorkerLost as lost:
+                if not lost.is_death or attempt == MOST_FAULTS:
+                    raise self.worker.as_error(lost) from lost
+                said = f"\n{lost.report.rstrip()}" if lost.report else ""
+                _LOG.warning(
+                    "%s %s while it made them; it is started again%s",
+                    self.worker.name, lost.how, said,
+                )  # fmt: skip
+                self._start_anew()
+
+    def _start_anew(self) -> None:
+        lost, self.worker = self.worker, self._make()
+        lost.ask_to_end()
+        lost.end()
 
     def _after(
         self, lost: WorkerLost, policy: ActorCritic, steps: int, num_steps: int

@@ -35,13 +35,21 @@ class WorkerLost(Exception):
         how: What happened, in words.
         report: The traceback, where there is one.
         error: The worker's own error, where it could tell it.
+        is_death: Its process ended, which nobody here wanted.
     """
 
-    def __init__(self, how: str, report: str = "", error: ClipperError | None = None) -> None:
+    def __init__(
+        self,
+        how: str,
+        report: str = "",
+        error: ClipperError | None = None,
+        is_death: bool = False,
+    ) -> None:
         super().__init__(how)
         self.how = how
         self.report = report
         self.error = error
+        self.is_death = is_death
 
 
 class Worker:
@@ -73,11 +81,11 @@ class Worker:
             ) from error
         try:
             self._send(content)
-        except BaseException as error:
+        except WorkerLost:
+            pass  # whoever waits for its environments finds it dead
+        except BaseException:
             self.ask_to_end()
             self.end()
-            if isinstance(error, WorkerLost):
-                raise self.as_error(error) from error
             raise
 
     def _start(self) -> None:
@@ -168,7 +176,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             return WorkerLost("does not answer any more")
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return WorkerLost(f"ended with {name}", self._said())
+        return WorkerLost(f"ended with {name}", self._said(), is_death=True)
 
     def _where_it_is(self) -> str:
         """Returns the lines of Python that a hanging worker is in, which it says even from within C."""

@@ -659,6 +659,72 @@ def test_a_worker_that_dies_before_it_has_its_environments_is_our_error(
         agent.train(progress=False)
 
 
+class Fragile(DictEnv):
+    """Dies where it is made, as long as there are lives left in a file."""
+
+    def __init__(self, lives: str, home: int) -> None:
+        super().__init__()
+        left = Path(lives).read_bytes()
+        if os.getpid() != home and left:
+            Path(lives).write_bytes(left[1:])
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize("lives", [0, 1, 2])
+def test_a_worker_that_dies_before_it_has_begun_is_started_again(
+    lives: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was begun: the run is the same to the bit, and is no worse for it."""
+    found = []
+    for number in (0, lives):
+        (tmp_path / "lives").write_bytes(b"x" * number)
+        kwargs = {"lives": str(tmp_path / "lives"), "home": os.getpid()}
+        agent = clipper.PPO(Fragile, env_kwargs=kwargs, workers=1, **SMALL)
+        with caplog.at_level(logging.WARNING, "clipper"):
+            agent.train(progress=False)
+        agent.close()
+        assert agent.inexact is None
+        found.append([p.tolist() for p in agent.policy.parameters()])
+    assert found[0] == found[1]
+    told = "worker 1, with the environments 2 to 3, ended with SIGSEGV while it made them; it is started"
+    assert caplog.text.count(told) == lives
+    assert ("in __init__" in caplog.text) == (lives > 0)
+
+
+def test_a_worker_that_dies_again_and_again_before_it_has_begun_ends_the_run(
+    tmp_path: Path,
+) -> None:
+    """The third time is the last."""
+    (tmp_path / "lives").write_bytes(b"x" * 10)
+    kwargs = {"lives": str(tmp_path / "lives"), "home": os.getpid()}
+    agent = clipper.PPO(Fragile, env_kwargs=kwargs, workers=1, **SMALL)
+    with pytest.raises(EnvironmentFault, match="must stay alive, but ended with SIGSEGV"):
+        agent.train(progress=False)
+    assert len((tmp_path / "lives").read_bytes()) == 7
+
+
+def test_a_replacement_that_dies_before_it_has_begun_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second death, within the replacing of the first, does not end the run."""
+
+    class Both(Failing):
+        def __init__(self, **keywords: Any) -> None:
+            super().__init__(**keywords)
+            # the first life goes in a step, the second where the next worker makes its environments
+            if os.getpid() != self.home and self.lives.stat().st_size == 1:
+                self.lives.write_bytes(b"")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    kwargs = failing(tmp_path, "kill", lives=2)
+    agent = clipper.PPO(Both, env_kwargs=kwargs, workers=1, **SMALL)
+    with caplog.at_level(logging.WARNING, "clipper"):
+        agent.train(progress=False)
+    agent.close()
+    assert agent.step == SMALL["total_timesteps"]
+    assert "while it made them; it is started again" in caplog.text
+
+
 def test_any_descriptor_can_be_waited_for() -> None:
     """Those from 1024 on too, which `select` does not know."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
