@@ -108,7 +108,7 @@ class LossHead:
         if self._log_std is not None:
             slopes.append(torch.from_numpy(self._grad_log_std))
             learned.append(self._log_std)
-        loss: Tensor = _Loss.apply(torch.tensor(report[0]), *slopes, *learned)  # type: ignore[no-untyped-call]
+        loss: Tensor = _Loss.apply(torch.tensor(report[0], dtype=torch.float32), *slopes, *learned)  # type: ignore[no-untyped-call]
         return loss, report
 
     def descend(

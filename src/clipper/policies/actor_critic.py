@@ -79,7 +79,8 @@ class ActorCritic(nn.Module):
         )
         self.log_std: nn.Parameter | None = None
         if isinstance(self.distribution, DiagonalGaussian) and num_outputs == action_layout.size:
-            self.log_std = nn.Parameter(torch.full((action_layout.size,), float(log_std_init)))
+            log_stds = torch.full((action_layout.size,), log_std_init, dtype=torch.float32)
+            self.log_std = nn.Parameter(log_stds)
         columns = obs_layout.box_columns
         self.normalizer: ObservationNormalizer | None = None
         if normalize_obs and columns.any():

@@ -13,7 +13,7 @@ from clipper.errors import ConfigError, SpaceError
 from clipper.policies.actor_critic import ActorCritic
 from clipper.policies.distributions import distribution_for
 from clipper.policies.images import ImageNetwork
-from clipper.policies.networks import MLPNetwork, MLPShape, one_torch_thread
+from clipper.policies.networks import MLPNetwork, MLPShape, one_torch_thread, single_precision
 from clipper.randomness import Purpose, derived_seed
 from clipper.spaces import ObservationLayout
 
@@ -58,10 +58,11 @@ def build_policy(
         if module is None:
             generator = torch.Generator().manual_seed(weights_seed)
             network: nn.Module
-            if obs_layout.images:
-                network = ImageNetwork(obs_layout, num_outputs, shape, generator)
-            else:
-                network = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
+            with single_precision():
+                if obs_layout.images:
+                    network = ImageNetwork(obs_layout, num_outputs, shape, generator)
+                else:
+                    network = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
         elif isinstance(module, nn.Module):
             network = module
         else:

@@ -114,6 +114,17 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Makes float32 what torch gives to new tensors, whatever a user has set it to elsewhere."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _layers(
     width: int, sizes: tuple[int, ...], shape: MLPShape, generator: torch.Generator
 ) -> list[nn.Module]:

@@ -93,9 +93,9 @@ class ObservationNormalizer(nn.Module):
         size = len(columns)
         self.columns = columns
         self.register_buffer("moments", torch.from_numpy(RunningMoments((size,)).state()))
-        self.register_buffer("mean", torch.zeros(size), persistent=False)
-        self.register_buffer("inverse_std", torch.ones(size), persistent=False)
-        limit = torch.full((size,), torch.inf)
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32), persistent=False)
+        self.register_buffer("inverse_std", torch.ones(size, dtype=torch.float32), persistent=False)
+        limit = torch.full((size,), torch.inf, dtype=torch.float32)
         limit[torch.from_numpy(columns)] = CLIP
         self.register_buffer("limit", limit, persistent=False)
 
