@@ -20,6 +20,7 @@ from clipper.checkpoint import Arrays, Checkpoint, without_prefix
 from clipper.config import ActorCriticConfig, Config
 from clipper.configs import CONFIGS
 from clipper.engine.devices import (
+    as_torch_begins,
     check_device,
     check_precision,
     long_lived_objects_left_alone,
@@ -98,6 +99,7 @@ class Agent(PlayingAgent):
 
     algorithm = "ppo"
 
+    @as_torch_begins()
     def __init__(
         self,
         env: EnvLike,
@@ -188,6 +190,7 @@ class Agent(PlayingAgent):
         self.policy.use_precision(config.precision)
         self._run = TrainingRun(identity, self.policy, self._playground)
 
+    @as_torch_begins()
     def train(
         self,
         total_timesteps: int | None = None,
@@ -263,6 +266,7 @@ class Agent(PlayingAgent):
         finally:
             self._run.close_folder()
 
+    @as_torch_begins()
     def save(self, path: str | Path) -> None:
         """Writes the agent as one `.safetensors` file: data only, normaliser included.
 
@@ -272,6 +276,7 @@ class Agent(PlayingAgent):
         """
         agent_file.write(Path(path), self.policy, self._run.describe())
 
+    @as_torch_begins()
     def init_from(self, path: str | Path) -> None:
         """Takes over the weights and normaliser of an agent file as the starting point.
 
@@ -310,6 +315,7 @@ class Agent(PlayingAgent):
         self._run.go_on_from(folder, checkpoint)
 
     @classmethod
+    @as_torch_begins()
     def restored(
         cls,
         meta: Mapping[str, Any],

@@ -12,6 +12,7 @@ from clipper.agent import Agent, needs_module
 from clipper.agents import AGENTS
 from clipper.checkpoint import read_checkpoint
 from clipper.configs import CONFIGS
+from clipper.engine.devices import as_torch_begins
 from clipper.envs.make import EnvLike, EnvSource, env_source
 from clipper.envs.names import needs_trust
 from clipper.errors import ConfigError, EnvironmentUnknown
@@ -25,6 +26,7 @@ from clipper.tensor_files import read_head
 _LOG = logging.getLogger("clipper")
 
 
+@as_torch_begins()
 def load(
     path: str | Path,
     *,
@@ -72,6 +74,7 @@ def load(
     return agent
 
 
+@as_torch_begins()
 def resume(
     run_dir: str | Path,
     *,

@@ -66,6 +66,21 @@ def threads_for(policy: nn.Module) -> int:
 
 
 @contextmanager
+def as_torch_begins() -> Iterator[None]:
+    """Has torch make tensors on the CPU and keep gradients, as in a fresh process; for a decorator too.
+
+    A user's `torch.no_grad`, `torch.inference_mode` and `torch.set_default_device` are for the user's
+    own code: what is learnt has gradients, and lies on the agent's `device`.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        if torch.get_default_device().type == "cpu":
+            yield  # without a context, which would cost a microsecond at every call of torch
+        else:
+            with torch.device("cpu"):
+                yield
+
+
+@contextmanager
 def one_thread_if_small(policy: nn.Module) -> Iterator[None]:
     """Runs torch with one thread while a small network on the CPU is at work."""
     before, wanted = torch.get_num_threads(), threads_for(policy)

@@ -122,11 +122,11 @@ class QuickMLP:
     def forth(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the outputs of rows, [..., P], and what their way back needs."""
         rows = x.numel() // self._inputs
-        kept = torch.empty(kernels.compiled.kept_size(self._policy, rows), dtype=torch.float32)
+        kept = x.new_empty(kernels.compiled.kept_size(self._policy, rows))
         return self._run(x, kept), kept
 
     def _run(self, x: Tensor, kept: Tensor | None) -> Tensor:
-        y = torch.empty(*x.shape[:-1], self._outputs, dtype=torch.float32)
+        y = x.new_empty((*x.shape[:-1], self._outputs))
         kernels.compiled.run(
             self._policy, _rows(x), None if kept is None else kept.numpy(), y.numpy()
         )
@@ -136,8 +136,8 @@ class QuickMLP:
         self, x: Tensor, kept: Tensor, grad_y: Tensor, needs_x: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
         """Returns the gradients of the rows, where somebody needs them, and of the parameters."""
-        grad_x = torch.empty(x.shape, dtype=torch.float32) if needs_x else None
-        grads = torch.empty(sum(self._sizes), dtype=torch.float32)
+        grad_x = x.new_empty(x.shape) if needs_x else None
+        grads = x.new_empty(sum(self._sizes))
         kernels.compiled.run_back(
             self._policy,
             _rows(x),
