@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipper.alarms import KEPT, WINDOW, Alarm, Past, Row, alarms_of
+from clipper.alarm_facts import KEPT, WINDOW, Alarm, Past, Row
+from clipper.alarms import alarms_of
 from clipper.errors import FileError
 from clipper.files import is_count, is_number
 

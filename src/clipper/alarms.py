@@ -7,30 +7,11 @@ does not report is silent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, median
+from collections.abc import Callable
+from statistics import median
 
-Row = Mapping[str, float]
-
-WINDOW = 20
-"""Numbers of every metric that are looked back on."""
-KEPT = (
-    "policy/approx_kl",
-    "policy/entropy",
-    "policy/action_std",
-    "policy/action_saturation",
-    "rollout/episode_return",
-    "rollout/episode_return_std",
-    "rollout/episodes",
-    "rollout/complete_fraction",
-    "rollout/reward_mean",
-    "rollout/truncated_fraction",
-    "loss/value",
-    "value/explained_variance",
-    "value/target_mean",
-    "value/target_std",
-)
+from clipper.alarm_facts import WINDOW, Alarm, Past
+from clipper.alarms_of_values import explained_variance_alarm, scale_alarm, value_loss_alarm
 
 # median of three rows; a mean over updates of 0.005 to 0.03 is what a clip range of 0.2 makes
 KL_LIMIT = 0.3
@@ -41,13 +22,8 @@ STD_LEFT = 0.1
 # multiple of the first, and the share of what returns had risen by that is lost
 SATURATION_LIMIT = 0.25
 STD_GROWTH = 1.25
-RISE_LOST = 0.05
 # times the largest mean reward of a row so far
 REWARD_JUMP = 100.0
-# median of ten rows of the loss, in units of what a constant would have
-VALUE_LOSS_LIMIT = 10.0
-# mean of the last rows, none of which is above 0
-EXPLAINED_VARIANCE_LIMIT = -0.1
 # episodes, and the share of the run, after which returns should have risen
 FLAT_EPISODES = 200
 FLAT_PROGRESS = 0.25
@@ -56,86 +32,6 @@ STILL_LIMIT = 1e-5
 STILL_PROGRESS = 0.9
 # median of three rows
 COMPLETE_LIMIT = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Something that goes wrong in training.
-
-    Attributes:
-        name: Its metric is `alarm/NAME`.
-        value: The number that proves it.
-        text: What is wrong, with that number, as a sentence without its full stop.
-        cure: The setting that mends it, as an imperative.
-    """
-
-    name: str
-    value: float
-    text: str
-    cure: str
-
-    def __str__(self) -> str:
-        return f"alarm {self.name}: {self.text}; {self.cure}"
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What the rules look at.
-
-    Attributes:
-        row: The newest row.
-        series: The last `WINDOW` numbers of every metric, the newest last, by its name.
-        first: The first row of the run.
-        base: The first row after 20 episodes, or None before.
-        largest_reward: The largest absolute mean reward of a row before this one, 0 for none.
-        best_return: The best mean return of a row since `base`, or None.
-        progress: Share of the run that is done, 0 to 1.
-    """
-
-    row: Row
-    series: Mapping[str, Sequence[float]]
-    first: Row
-    base: Row | None
-    largest_reward: float
-    best_return: float | None
-    progress: float
-
-    def last(self, name: str, count: int) -> Sequence[float] | None:
-        """Returns the last numbers of a metric of the newest row, or None if there are not so many."""
-        found = self.series.get(name, ())
-        return found[-count:] if len(found) >= count and name in self.row else None
-
-    def target_scales(self, count: int) -> list[tuple[float, float]] | None:
-        """Returns the standard deviation of the last value targets, and a tenth of their mean.
-
-        The second is counted as spread beside the first: a task that is solved has targets that hardly
-        differ, and errors that are large by their deviation and small by any other measure.
-        """
-        stds, means = self.last("value/target_std", count), self.last("value/target_mean", count)
-        if stds is None or means is None:
-            return None
-        if self.largest_reward == 0.0 == self.row.get("rollout/reward_mean"):
-            return None  # no reward has come yet: targets are what the network began with
-        # of targets that are all 0 nothing can be said
-        return [(std, max(0.1 * abs(mean), 1e-9)) for std, mean in zip(stds, means, strict=True)]
-
-    @property
-    def has_risen(self) -> bool:
-        """True if returns are better than they were, by more than their first spread; or unknown."""
-        now = self.row.get("rollout/episode_return")
-        if self.base is None or now is None:
-            return True
-        first, spread = (self.base[f"rollout/episode_return{end}"] for end in ("", "_std"))
-        return now > first + spread
-
-    @property
-    def has_fallen(self) -> bool:
-        """True if returns have lost more than a twentieth of what they had risen by."""
-        now = self.row.get("rollout/episode_return")
-        if self.base is None or self.best_return is None or now is None:
-            return False
-        rise = self.best_return - self.base["rollout/episode_return"]
-        return rise > 0.0 and now < self.best_return - RISE_LOST * rise
 
 
 def kl_alarm(past: Past) -> Alarm | None:
@@ -207,45 +103,6 @@ def reward_alarm(past: Past) -> Alarm | None:
         f"the mean reward is {found[-1]:.3g}, {jump:.3g} times the largest before",
         "look for a step of the environment that divides or sums up without a limit; "
         "normalize_reward softens it",
-    )
-
-
-def value_loss_alarm(past: Past) -> Alarm | None:
-    """The value function diverges: its loss is ten times that of a constant, and stays there."""
-    losses = past.last("loss/value", WINDOW)
-    scales = past.target_scales(WINDOW // 2)
-    if losses is None or scales is None:
-        return None
-    pairs = zip(losses[-len(scales) :], scales, strict=True)
-    value = median(2.0 * loss / (std**2 + floor**2) for loss, (std, floor) in pairs)
-    if not value > VALUE_LOSS_LIMIT:
-        return None
-    return Alarm(
-        "value_loss",
-        value,
-        f"the value function diverges: its loss is {value:.3g} times that of a constant",
-        "lower learning_rate and max_grad_norm, or set normalize_reward",
-    )
-
-
-def explained_variance_alarm(past: Past) -> Alarm | None:
-    """The value function has long been worse than a constant."""
-    raw = past.last("value/explained_variance", WINDOW)
-    if raw is None or max(raw) > 0.0 or (scales := past.target_scales(WINDOW)) is None:
-        return None
-    # what is left unexplained, (1 - x) std^2, may be next to nothing where targets hardly differ
-    found = [
-        1.0 - (1.0 - x) * std**2 / (std**2 + floor**2)
-        for x, (std, floor) in zip(raw, scales, strict=True)
-    ]
-    if max(found) > 0.0 or not (mean := fmean(found)) < EXPLAINED_VARIANCE_LIMIT:
-        return None
-    return Alarm(
-        "explained_variance",
-        mean,
-        f"the value function explains {mean:.2f} of the variance of its targets over {WINDOW} "
-        "iterations: a constant would do better",
-        "set normalize_obs and normalize_reward, raise num_epochs, or lower gamma",
     )
 
 
@@ -336,6 +193,7 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     entropy_alarm,
     saturation_alarm,
     reward_alarm,
+    scale_alarm,
     value_loss_alarm,
     explained_variance_alarm,
     flat_return_alarm,
@@ -345,6 +203,12 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
 )
 
 
+# of what the first speaks the others show no more than what follows from it
+_EXPLAINED_BY = {"scale": ("value_loss", "flat_return")}
+
+
 def alarms_of(past: Past) -> list[Alarm]:
-    """Returns what all rules say of the newest row."""
-    return [alarm for rule in RULES if (alarm := rule(past)) is not None]
+    """Returns what all rules say of the newest row, but for what another alarm explains."""
+    found = [alarm for rule in RULES if (alarm := rule(past)) is not None]
+    known = {name for alarm in found for name in _EXPLAINED_BY.get(alarm.name, ())}
+    return [alarm for alarm in found if alarm.name not in known]

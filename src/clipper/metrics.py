@@ -105,6 +105,7 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "deviation grows",
     ),
     "alarm/reward": ("", "mean reward as a multiple of the largest before, above 100"),
+    "alarm/scale": ("", "size of value targets of which the value function explains nothing"),
     "alarm/value_loss": (
         "",
         "value loss as a multiple of that of a constant, median of ten iterations, above 10",

@@ -24,7 +24,7 @@ import pytest
 import clipper
 import facts
 from clipper.agent import Agent
-from clipper.alarms import Alarm
+from clipper.alarm_facts import Alarm
 from clipper.checkpoint import (
     Checkpoint,
     CheckpointRules,

@@ -16,8 +16,9 @@ from gymnasium import spaces
 
 import clipper
 import facts
+from clipper.alarm_facts import WINDOW, Alarm
 from clipper.alarm_watch import AlarmWatch
-from clipper.alarms import RULES, WINDOW, Alarm
+from clipper.alarms import RULES
 from clipper.metrics import DESCRIPTIONS
 from commands import read_rows
 from helpers import DictEnv
@@ -113,6 +114,18 @@ MADE: dict[str, tuple[dict[str, Callable[[int], float]], int, float]] = {
         {"value__explained_variance": lambda n: -0.2 if n >= 10 else 0.5},
         29,
         -0.2,
+    ),
+    # ten rows without a share of the variance; targets of sqrt(120^2 + 160^2), and the loss of a
+    # value of 0: 20000, where 1.5 x (120^2 + 16^2) / 2 is allowed
+    "scale": (
+        {
+            "value__explained_variance": lambda n: 0.01 if n >= 30 else 0.5,
+            "loss__value": lambda n: 20_000.0,
+            "value__target_mean": lambda n: -160.0,
+            "value__target_std": lambda n: 120.0,
+        },
+        39,
+        200.0,
     ),
     # 200 episodes are over in row 19
     "flat_return": ({"rollout__episode_return": lambda n: -200.0}, 19, -200.0),
@@ -349,6 +362,7 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "saturation": (Near, {"ent_coef": 1.0, "learning_rate": 0.003, "log_std_init": -1.0}),
     "reward": (lambda: Growing(-1e4), {}),
+    "scale": ("Pendulum-v1", {"total_timesteps": 30_000, "num_steps": 256}),
     "value_loss": ("CartPole-v1", {"learning_rate": "linear:1e-4:1e3", "max_grad_norm": None}),
     "explained_variance": ("CartPole-v1", {"learning_rate": 0.0, "value_gain": 30.0}),
     "flat_return": ("MountainCar-v0", {"total_timesteps": 60_000}),
@@ -381,6 +395,59 @@ def test_a_broken_setting_raises_its_alarm(
     assert first.startswith(f"step {int(rows[raised[0]]['step']):,}: ")
     assert first.partition(": ")[2] in caplog.text
     assert first in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "is_told"),
+    [
+        ({}, True),
+        # the loss of the right constant, as in a bandit whose observations tell nothing
+        ({"loss__value": lambda n: 7200.0}, False),
+        # small numbers, to which a network gets in time
+        (
+            {
+                "value__target_mean": lambda n: -40.0,
+                "value__target_std": lambda n: 30.0,
+                "loss__value": lambda n: 1250.0,
+            },
+            False,
+        ),
+        ({"value__explained_variance": lambda n: 0.2 if n % 10 == 0 else 0.01}, False),
+        # targets that do not differ, and a value that is there
+        ({"value__target_std": lambda n: 0.0, "loss__value": lambda n: 1.0}, False),
+    ],
+)
+def test_large_targets_alone_are_no_fault(
+    change: dict[str, Callable[[int], float]], is_told: bool
+) -> None:
+    """Only those that the value function does not get to are; what follows from it is not told too."""
+    changes = {
+        **MADE["scale"][0],
+        "value__explained_variance": lambda n: 0.01,
+        "rollout__episode_return": lambda n: -200.0,
+        **change,
+    }
+    found = {alarm.name for _, alarm in alarms_over(steady(**changes))}
+    assert ("scale" in found) == is_told
+    assert ("flat_return" in found) == (not is_told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1001, 1002])
+def test_the_cure_of_large_targets_mends_them(seed: int) -> None:
+    """Pendulum without a preset learns nothing and says why; with what it names it learns."""
+    returns = {}
+    for normalize in (False, True):
+        agent = clipper.PPO(
+            "Pendulum-v1", preset="none", seed=seed, eval_every=0, normalize_reward=normalize
+        )
+        agent.train(100_000, progress=False)
+        names = {text.split()[3].rstrip(":") for text in agent.alarms}
+        assert names == (set() if normalize else {"scale"})
+        assert normalize or "set normalize_reward true" in agent.alarms[0]
+        returns[normalize] = agent.evaluate(20).mean
+        agent.close()
+    assert returns[True] > returns[False] + 500
 
 
 def test_the_window_is_long_enough_for_every_rule() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.agents import AGENTS
-from clipper.alarms import KEPT
+from clipper.alarm_facts import KEPT
 from clipper.training_report import Report
 
 # file, algorithm, environment, seed and what differs from the preset

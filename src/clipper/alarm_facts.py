@@ -1,0 +1,110 @@
+"""What the rules of alarms look at, and what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Row = Mapping[str, float]
+
+WINDOW = 20
+"""Numbers of every metric that are looked back on."""
+KEPT = (
+    "policy/approx_kl",
+    "policy/entropy",
+    "policy/action_std",
+    "policy/action_saturation",
+    "rollout/episode_return",
+    "rollout/episode_return_std",
+    "rollout/episodes",
+    "rollout/complete_fraction",
+    "rollout/reward_mean",
+    "rollout/truncated_fraction",
+    "loss/value",
+    "value/explained_variance",
+    "value/target_mean",
+    "value/target_std",
+)
+
+# share of what returns had risen by that counts as lost
+RISE_LOST = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that goes wrong in training.
+
+    Attributes:
+        name: Its metric is `alarm/NAME`.
+        value: The number that proves it.
+        text: What is wrong, with that number, as a sentence without its full stop.
+        cure: The setting that mends it, as an imperative.
+    """
+
+    name: str
+    value: float
+    text: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"alarm {self.name}: {self.text}; {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the rules look at.
+
+    Attributes:
+        row: The newest row.
+        series: The last `WINDOW` numbers of every metric, the newest last, by its name.
+        first: The first row of the run.
+        base: The first row after 20 episodes, or None before.
+        largest_reward: The largest absolute mean reward of a row before this one, 0 for none.
+        best_return: The best mean return of a row since `base`, or None.
+        progress: Share of the run that is done, 0 to 1.
+    """
+
+    row: Row
+    series: Mapping[str, Sequence[float]]
+    first: Row
+    base: Row | None
+    largest_reward: float
+    best_return: float | None
+    progress: float
+
+    def last(self, name: str, count: int) -> Sequence[float] | None:
+        """Returns the last numbers of a metric of the newest row, or None if there are not so many."""
+        found = self.series.get(name, ())
+        return found[-count:] if len(found) >= count and name in self.row else None
+
+    def target_scales(self, count: int) -> list[tuple[float, float]] | None:
+        """Returns the standard deviation of the last value targets, and a tenth of their mean.
+
+        The second is counted as spread beside the first: a task that is solved has targets that hardly
+        differ, and errors that are large by their deviation and small by any other measure.
+        """
+        stds, means = self.last("value/target_std", count), self.last("value/target_mean", count)
+        if stds is None or means is None:
+            return None
+        if self.largest_reward == 0.0 == self.row.get("rollout/reward_mean"):
+            return None  # no reward has come yet: targets are what the network began with
+        # of targets that are all 0 nothing can be said
+        return [(std, max(0.1 * abs(mean), 1e-9)) for std, mean in zip(stds, means, strict=True)]
+
+    @property
+    def has_risen(self) -> bool:
+        """True if returns are better than they were, by more than their first spread; or unknown."""
+        now = self.row.get("rollout/episode_return")
+        if self.base is None or now is None:
+            return True
+        first, spread = (self.base[f"rollout/episode_return{end}"] for end in ("", "_std"))
+        return now > first + spread
+
+    @property
+    def has_fallen(self) -> bool:
+        """True if returns have lost more than a twentieth of what they had risen by."""
+        now = self.row.get("rollout/episode_return")
+        if self.base is None or self.best_return is None or now is None:
+            return False
+        rise = self.best_return - self.base["rollout/episode_return"]
+        return rise > 0.0 and now < self.best_return - RISE_LOST * rise
