@@ -51,9 +51,14 @@ class Evaluation:
     dropped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the numbers without the single episodes; `num_cut` only where it matters."""
+        """Returns the numbers without the single episodes; `num_cut` only where it matters.
+
+        One episode has no spread: deviation and interval are None.
+        """
         data = asdict(self)
         del data["returns"], data["lengths"], data["dropped"]
+        if self.episodes == 1:
+            data |= dict.fromkeys(("std", "low", "high"))
         if not self.num_cut:
             del data["num_cut"]
         return data
@@ -63,9 +68,12 @@ class Evaluation:
         cut = ""
         if self.num_cut:
             cut = f"; {self.num_cut} did not end and were cut after {max(self.lengths):,} steps"
+        how = f"{mode}, seed {self.seed}{cut}"
+        if self.episodes == 1:
+            return f"{self.env}: return {self.mean:.1f} (1 episode, {how})"
         return (
             f"{self.env}: mean {self.mean:.1f}, sd {self.std:.1f}, 95 % interval {self.low:.1f} to "
-            f"{self.high:.1f} ({self.episodes} episodes, {mode}, seed {self.seed}{cut})"
+            f"{self.high:.1f} ({self.episodes} episodes, {how})"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,10 @@ SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's palette, told apart by colour-blind readers; without its yellow, pale on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 STYLES = ("-", "--", ":", "-.")
+# of a legend, and how many of its lines a panel's height has room for
+_INCHES_PER_LINE, _FEW_LINES = 0.2, 3
+# of a picture's title
+_LETTERS_PER_INCH = 10.0
 _HEALTH = (
     ("policy/entropy", "entropy (nats)"),
     ("policy/approx_kl", "approx. KL (nats)"),
@@ -114,12 +119,17 @@ def plot_runs(
     rows = -(-len(envs) // columns)
     width = 8.0 if columns == 1 else 5.2
     figure = Figure(figsize=(width * columns, 5 * rows), dpi=120, layout="constrained")
+    lines = 0
     for i, env in enumerate(envs):
         axes = figure.add_subplot(rows, columns, i + 1)
-        _draw_settings(axes, [curve for curve in curves if curve.env == env], names, x, width)
+        drawn = _draw_settings(axes, [c for c in curves if c.env == env], names, x, width)
+        lines = max(lines, drawn)
         axes.set_title(plain(env), loc="left")
+    # a long legend makes the picture higher, and no panel lower
+    figure.set_figheight(rows * (5 + _INCHES_PER_LINE * max(lines - _FEW_LINES, 0)))
     if title is not None:
-        figure.suptitle(plain(title))
+        letters = int(width * columns * _LETTERS_PER_INCH)
+        figure.suptitle("\n".join(textwrap.wrap(plain(title), letters)))
     save_figure(figure, target)
 
 
@@ -173,8 +183,12 @@ def _draw_metric(axes: Axes, curve: Curve, path: str, label: str) -> None:
     dress(axes)
 
 
-def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, width: float) -> None:
-    """Draws a panel of `plot_runs`, `width` inches wide: all runs of one environment."""
+def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, width: float) -> int:
+    """Draws a panel of `plot_runs`, `width` inches wide: all runs of one environment.
+
+    Returns:
+        How many lines its legend has.
+    """
     window = _window(curves)
     seconds, unit = time_unit(max((c.wall_seconds[-1] for c in curves if len(c.steps)), default=0))
     has_band = False
@@ -199,7 +213,8 @@ def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, wi
                 "but one ends before another's first episode.",
                 hint="plot the runs apart, or wait until they have gone on.",
             )
-        axes.plot(band.x, band.mean, color=color, ls=style, lw=1.8, label=label)
+        marker = "o" if band.x[0] == band.x[-1] else None  # a point alone is no line
+        axes.plot(band.x, band.mean, color=color, ls=style, lw=1.8, marker=marker, label=label)
         if len(going) > 1:
             has_band = True
             axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.18, lw=0)
@@ -211,24 +226,30 @@ def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, wi
         _note(axes, "no episode has ended yet")
     dress(axes, engineering=x == "steps")
     title = "line: mean over seeds, band: lowest to highest seed" if has_band else None
-    _legend_below(axes, width, title)
+    return _legend_below(axes, width, title)
 
 
-def _legend_below(axes: Axes, width: float, title: str | None) -> None:
-    """Puts the legend under a panel `width` inches wide, in columns that do not squeeze it."""
+def _legend_below(axes: Axes, width: float, title: str | None) -> int:
+    """Puts the legend under a panel `width` inches wide, in columns that do not squeeze it.
+
+    Returns:
+        How many lines it has.
+    """
     handles, labels = axes.get_legend_handles_labels()
     widest = 0.5 + 0.08 * max(map(len, labels))  # inches, at this size of letters
+    columns = max(1, min(3, len(labels), int(width / widest)))
     axes.legend(
         handles,
         labels,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17),
-        ncols=max(1, min(3, len(labels), int(width / widest))),
+        ncols=columns,
         frameon=False,
         fontsize=9,
         title=title,
         title_fontsize=9,
     )
+    return -(-len(labels) // columns) + (title is not None)
 
 
 def _setting(name: str, group: list[Curve], going: list[Curve]) -> str:

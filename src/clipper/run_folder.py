@@ -44,12 +44,13 @@ _LOG = logging.getLogger("clipper")
 def folder_name(name: str) -> str:
     """Returns an environment's name with every character but `A-Za-z0-9._-` replaced by `-`.
 
-    Names that differ in letters of other alphabets alone have folders of their own.
+    Names that differ in letters of other alphabets alone, or far behind, have folders of their own.
     """
-    found = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:_LONGEST].strip("-.") or "env"
-    if name.isascii():
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "env"
+    if name.isascii() and len(found) <= _LONGEST:
         return found
-    return f"{found}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:6]}"
+    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:6]
+    return f"{found[:_LONGEST].strip('-.')}-{mark}"
 
 
 def check_name(name: str) -> str:

@@ -55,12 +55,11 @@ class Report:
         Raises:
             ConfigError: The name is one of Clipper's own, or no file can hold it; or it is no number.
         """
-        try:
-            name.encode()
-        except UnicodeEncodeError:
+        is_text = isinstance(name, str) and name.strip() and name.isprintable()
+        if not is_text or any("\ud800" <= letter <= "\udfff" for letter in name):
             raise ConfigError(
                 f"the name of a metric must be text that a file can hold, but is {name!r}."
-            ) from None
+            )
         if name == "step" or name in DESCRIPTIONS:
             raise ConfigError(
                 f"a metric must have a name of its own, but {name!r} is one of Clipper's.",

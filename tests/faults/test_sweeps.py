@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from clipper.checkpoint import checkpoints_in, read_checkpoint
 from clipper.experiments import RunSpec, read_rows, run_sweep
 from clipper.experiments.results import read_curve_points
+from clipper.folder_lock import lock_file
 from commands import SCRIPT, TINY
 from commands import read_rows as read_cells
 
@@ -203,6 +205,42 @@ def test_two_sweeps_do_not_share_a_folder(
     with pytest.raises(FileError, match="another sweep is writing it"):
         run_sweep([RunSpec(setting="a", env="CartPole-v1", seed=0)], tmp_path / "s")
     assert sweeping.poll() is None
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
+    """A sweep that ends without a row removes its folder while another one waits for it."""
+    from clipper.experiments import sweep
+
+    place = tmp_path / "s"
+    place.mkdir()
+    holder = open(place / "lock", "a")  # noqa: SIM115 - closed by the thread
+    assert lock_file(holder.fileno(), place)
+
+    def end() -> None:
+        time.sleep(0.5)
+        (place / "lock").unlink()
+        place.rmdir()
+        holder.close()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with sweep._locked(place) as descriptor:
+        thread.join()
+        assert os.path.samestat(os.fstat(descriptor), (place / "lock").stat())
+        assert (place / "logs").is_dir()
+    assert not (place / "lock").exists()
+
+
+def test_without_locks_a_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a run does: it is said that nothing keeps another sweep from writing there."""
+    from clipper.experiments import sweep
+
+    monkeypatch.setattr(sweep, "lock_file", lambda *_: None)
+    with sweep._locked(tmp_path / "s"):
+        assert (tmp_path / "s" / "logs").is_dir()
+    assert "there are no locks on this file system" in caplog.text
 
 
 def test_runs_share_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,9 +281,12 @@ def test_a_run_in_slices_is_told_what_its_schedules_do(caplog: pytest.LogCapture
         ("rollout/episode_return", 0.0, "is one of Clipper's"),
         ("mine", "much", "must be a number, but is 'much'"),
         ("mine", None, "must be a number, but is None"),
+        (3, 1.0, "must be text that a file can hold, but is 3"),
+        ("", 1.0, "must be text that a file can hold, but is ''"),
+        ("two\nlines", 1.0, "must be text that a file can hold"),
     ],
 )
-def test_a_callbacks_number_is_one_of_its_own(name: str, value: Any, words: str) -> None:
+def test_a_callbacks_number_is_one_of_its_own(name: Any, value: Any, words: str) -> None:
     """What Clipper measures is not replaced, and what is no number not kept."""
     agent = clipper.PPO("CartPole-v1", **SMALL)
     with pytest.raises(ConfigError, match=words):

@@ -117,6 +117,16 @@ def test_mean_deviation_and_interval_against_other_libraries() -> None:
     assert found.low < found.mean < found.high
 
 
+def test_one_episode_has_no_interval() -> None:
+    """Neither in words nor in JSON: an interval without width would be a claim."""
+    found = Evaluation(
+        env="E", episodes=1, seed=3, deterministic=True, mean=2.0, std=0.0, low=2.0, high=2.0,
+        returns=(2.0,), lengths=(5,),
+    )  # fmt: skip
+    assert str(found) == "E: return 2.0 (1 episode, deterministic, seed 3)"
+    assert [found.to_json()[name] for name in ("std", "low", "high")] == [None] * 3
+
+
 def test_the_interval_of_three_numbers_by_counting() -> None:
     """All 27 resamples of (0, 1, 5) can be listed; the interval's ends are the list's quantiles.
 

@@ -228,6 +228,28 @@ def test_signs_of_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
     plot_runs([run], tmp_path / "b.png", title="$\\bad$")
 
 
+def test_many_curves_have_a_legend_and_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty names make the picture higher; nothing is said to have collapsed, no panel is squeezed."""
+    runs = [make_run(tmp_path, name=f"setting-{k}") for k in range(40)]
+    figures = lines_of(monkeypatch)
+    plot_runs(runs, tmp_path / "a.png", title="a title " * 40)
+    (axes,) = figures[0].axes
+    assert axes.get_legend() is not None
+    assert axes.get_window_extent().height / figures[0].dpi > 2.0
+    box = figures[0].get_suptitle()
+    assert box.count("\n") >= 2
+    assert max(map(len, box.split("\n"))) <= 80
+
+
+def test_a_single_episode_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of one point would be nothing."""
+    figures = lines_of(monkeypatch)
+    plot_runs([make_run(tmp_path, steps=(100,), returns=(5.0,))], tmp_path / "a.png")
+    assert figures[0].axes[0].lines[0].get_marker() == "o"
+
+
 def test_one_panel_per_environment_one_line_per_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

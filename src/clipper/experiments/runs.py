@@ -19,6 +19,7 @@ from clipper.settings import read_settings
 
 # what a row's hash takes of the environment; keys of a run's config.json too
 ENVIRONMENT = ("env", "env_kwargs", "max_episode_steps")
+_LONGEST_NAME = 400
 _LIBRARIES = (".so", ".dylib", ".dll")
 
 
@@ -130,10 +131,18 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
 
 
 def _check_one(spec: RunSpec) -> None:
-    if not spec.setting.strip() or not spec.setting.isprintable() or len(spec.setting) > 100:
+    if (
+        not spec.setting.strip()
+        or not spec.setting.isprintable()
+        or len(spec.setting) > _LONGEST_NAME
+    ):
         raise ConfigError(
-            "a setting's name must be 1 to 100 characters that can be printed, "
-            f"but is {spec.setting!r}."
+            f"a setting's name must be 1 to {_LONGEST_NAME} characters that can be printed, "
+            f"but is {spec.setting!r}.",
+            hint='a study\'s file names settings as you like: [[setting]], then name = "..." and what '
+            "is in it."
+            if len(spec.setting) > _LONGEST_NAME
+            else None,
         )
     config_class(spec.algo).check_values(spec.settings)
     if spec.evaluate < 0:

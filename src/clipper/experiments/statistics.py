@@ -34,6 +34,7 @@ Statistic = Callable[[Array, Array], Array]
 RESAMPLES = 10_000
 # the chance with which as many seeds as advised would tell two settings apart
 _POWER = 0.8
+_MANY_SEEDS = 1000
 _NORMAL = NormalDist()
 # resamples beyond an end that say where it is; with two or three seeds there are none
 _FEWEST_BEYOND = 10
@@ -293,8 +294,9 @@ def further_seeds(
     """Returns about how many more seeds a task would tell two settings apart; infinite if equal.
 
     The standard error falls with the root of the number of seeds; so many are needed that a
-    difference as large as the one measured is found with a chance of 80 %:
-    n (z_(1 + confidence)/2 + z_0.8)^2 (error / difference)^2.
+    difference as large as the one measured is found with a chance of 80 %: the least n with
+    t_(1 + confidence)/2 + t_0.8 at most difference / error(n), of Student's t with 2 (n - 1) degrees of
+    freedom, as of two settings of equal spread.
 
     Args:
         difference: As measured.
@@ -305,8 +307,13 @@ def further_seeds(
     if difference == 0 or not math.isfinite(error):
         return math.inf
     reach = _NORMAL.inv_cdf((1 + confidence) / 2) + _NORMAL.inv_cdf(_POWER)
-    needed = num_seeds * (reach * error / difference) ** 2
-    return max(math.ceil(needed) - num_seeds, 1)
+    n = max(math.ceil(num_seeds * (reach * error / difference) ** 2), num_seeds + 1)
+    while n < _MANY_SEEDS:  # from there on Student's t is the normal distribution
+        reach = sum(student_quantile(p, 2 * (n - 1)) for p in ((1 + confidence) / 2, _POWER))
+        if reach * error * math.sqrt(num_seeds / n) <= abs(difference):
+            break
+        n += 1
+    return n - num_seeds
 
 
 def seeds_to_part(num_tasks: int, confidence: float = 0.95) -> int:

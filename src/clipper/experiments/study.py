@@ -21,6 +21,7 @@ from clipper.errors import ConfigError, FileError, nearest
 from clipper.experiments.runs import RunSpec, check_runs, config_class, read_seeds
 from clipper.foreign_names import name_hint
 from clipper.setting_values import read_value, show
+from clipper.settings import read_settings
 
 _TOP = (
     "name",
@@ -156,7 +157,7 @@ def _shown(config: Any, key: str, value: Any) -> str:
     """Returns a value of the grid as it stands in names."""
     if key in _BESIDE:
         return show(_read_beside(key, value))
-    return show(read_value(key, typing.get_type_hints(config)[key], value))
+    return show(read_settings(config, {key: value})[key])
 
 
 def _read_beside(key: str, value: Any) -> Any:

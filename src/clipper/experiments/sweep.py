@@ -8,12 +8,13 @@ printed, failures above all). Rows alone are enough to go on: a run whose row is
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from clipper.checkpoint import FORMAT, dump_json, write_atomically
 from clipper.cores import num_cores
@@ -31,12 +32,9 @@ from clipper.experiments.runs import RunSpec, check_runs
 from clipper.experiments.scheduler import Scheduler
 from clipper.experiments.states import Observer, RunState, SweepOutcome
 from clipper.files import file_error
+from clipper.folder_lock import UNLOCKED, lock_file
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; the folder is then not guarded
-    fcntl = None  # type: ignore[assignment]
-
+_LOG = logging.getLogger("clipper")
 _LOCK_SECONDS = 30.0
 
 
@@ -177,21 +175,16 @@ def _locked(place: Path) -> Iterator[int]:
     Folders that were made and are empty at the end are removed.
 
     Raises:
-        FileError: Another sweep holds it, or the folder cannot be written.
+        FileError: As `_lock_file`.
     """
     made = [path for path in (place, *place.parents) if not path.exists()]
-    try:
-        (place / "logs").mkdir(parents=True, exist_ok=True)
-        file = open(place / "lock", "a")  # noqa: SIM115 - held as long as the sweep
-    except OSError as error:
-        hint = "choose another folder with --out."
-        raise FileError(file_error(place, error), hint=hint) from error
+    file = _lock_file(place)
     with file:
-        _take_lock(file.fileno(), place)
         try:
+            (place / LOGS).mkdir(exist_ok=True)
             yield file.fileno()
         finally:
-            _remove_empty(place / "logs")
+            _remove_empty(place / LOGS)
             with contextlib.suppress(OSError):
                 if os.listdir(place) == ["lock"]:
                     (place / "lock").unlink()
@@ -199,14 +192,34 @@ def _locked(place: Path) -> Iterator[int]:
                     path.rmdir()
 
 
-def _take_lock(descriptor: int, place: Path) -> None:
-    """Waits for the lock, which the runs of a sweep that was killed hold while they save.
+def _lock_file(place: Path) -> IO[str]:
+    """Returns the open file that holds a folder's lock.
+
+    The runs of a sweep that was killed hold it while they save; a sweep that ends may remove file and
+    folder while this one waits, which then makes them anew.
 
     Raises:
-        FileError: Another sweep goes on holding it.
+        FileError: Another sweep goes on holding it, or the folder cannot be written.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
-    while not _is_taken(descriptor):
+    path = place / "lock"
+    while True:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a")  # noqa: SIM115 - held as long as the sweep
+        except OSError as error:
+            hint = "choose another folder with --out."
+            raise FileError(file_error(place, error), hint=hint) from error
+        try:
+            found = lock_file(file.fileno(), place)
+            if found is None:
+                _LOG.warning("%s: %s", place, UNLOCKED)
+            if found is not False and _is_there(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
         if time.monotonic() > deadline:
             raise FileError(
                 f"{place} must not be in use, but another sweep is writing it.",
@@ -215,13 +228,12 @@ def _take_lock(descriptor: int, place: Path) -> None:
         time.sleep(0.2)
 
 
-def _is_taken(descriptor: int) -> bool:
+def _is_there(file: IO[str], path: Path) -> bool:
+    """True if an open file is the one of that name now."""
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:
         return False
-    return True
 
 
 def _remove_empty(logs: Path) -> None:

@@ -310,20 +310,35 @@ def test_few_seeds_of_unequal_spread_have_welchs_interval() -> None:
 
 
 def test_as_many_seeds_as_advised_tell_settings_apart() -> None:
-    """Half a standard deviation apart, 10 seeds each: 53 more, and 63 find it 4 times out of 5.
+    """Half a standard deviation apart, 10 seeds each: 54 more, and 64 find it 4 times out of 5.
 
-    n = 2 (1.960 + 0.842)^2 / 0.5^2 = 62.8, less the 10 there are.
+    n = 2 (1.979 + 0.845)^2 / 0.5^2 = 63.8, Student's t with 126 degrees of freedom, less the 10
+    there are.
     """
-    assert st.further_seeds(0.5, math.sqrt(2 / 10), 10) == 53
-    # n = 2 (2.807 + 0.842)^2 / 0.5^2 = 106.5 where ten rivals are compared at once
-    assert st.further_seeds(0.5, math.sqrt(2 / 10), 10, confidence=0.995) == 97
+    assert st.further_seeds(0.5, math.sqrt(2 / 10), 10) == 54
+    # n = 2 (2.838 + 0.843)^2 / 0.5^2 = 108.4 with 216 where ten rivals are compared at once
+    assert st.further_seeds(0.5, math.sqrt(2 / 10), 10, confidence=0.995) == 99
     rng = np.random.default_rng(0)
     found = 0
     for i in range(400):
-        a, b = rng.normal(0.5, 1, size=63), rng.normal(0, 1, size=63)
+        a, b = rng.normal(0.5, 1, size=64), rng.normal(0, 1, size=64)
         interval, _ = st.difference_interval([a], [b], "mean", seed=i)
         found += 0 not in interval
     assert found / 400 == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / 400))
+
+
+@pytest.mark.parametrize(("apart", "confidence"), [(2.0, 0.95), (3.0, 0.95), (3.0, 0.9833)])
+def test_advice_of_a_few_seeds_is_enough_too(apart: float, confidence: float) -> None:
+    """Two seeds each, some standard deviations apart: so few have intervals of Student's t."""
+    n = 2 + int(st.further_seeds(apart, 1.0, 2, confidence))
+    assert n < 10
+    rng = np.random.default_rng(1)
+    found = 0
+    for i in range(400):
+        a, b = rng.normal(apart, 1, size=n), rng.normal(0, 1, size=n)
+        interval, _ = st.difference_interval([a], [b], "mean", confidence=confidence, seed=i)
+        found += 0 not in interval
+    assert 0.65 < found / 400 < 0.95
 
 
 @pytest.mark.parametrize(("n", "confidence"), [(2, 0.95), (3, 0.95), (3, 0.995), (2, 0.995)])

@@ -70,6 +70,33 @@ def test_every_combination_once_seeds_first() -> None:
         assert run.settings["eval_every"] == 0
 
 
+def test_a_grid_over_algorithms_has_settings_of_all_of_them() -> None:
+    """One that another of them lacks is told as it is where it is shared, and whose it is."""
+    found = small(grid={"algo": ["ppo", "trpo"], "gamma": [0.9, 0.99]}).runs()
+    assert {(run.algo, run.settings["gamma"]) for run in found} == {
+        (algo, gamma) for algo in ("ppo", "trpo") for gamma in (0.9, 0.99)
+    }
+    with pytest.raises(ConfigError, match="no setting 'clip_range'") as caught:
+        small(grid={"algo": ["ppo", "a2c"], "clip_range": [0.1, 0.2]}).runs()
+    assert "it is a setting of PPO; A2C has none" in str(caught.value.hint)
+
+
+def test_long_names_of_a_grid_have_folders_of_their_own() -> None:
+    """Settings that differ beyond what a folder's name can hold are not one."""
+    grid: dict[str, Any] = {
+        "learning_rate": ["linear:3e-4:0"],
+        "normalize_advantage": ["minibatch"],
+        "recompute_advantages": ["true"],
+        "hidden_sizes": ["[64,64]"],
+        "shared_torso": ["true", "false"],
+    }
+    runs = small(grid=grid, seeds=[0]).runs()
+    check_runs(runs)
+    assert min(len(run.setting) for run in runs) > 100
+    assert len({run.folder for run in runs}) == 2
+    assert max(len(run.folder.split("/")[1]) for run in runs) < 120
+
+
 def test_a_study_without_grid_or_names_is_one_setting() -> None:
     """It is called as the study is; periodic evaluations stay if they are asked for."""
     (run,) = small(shared={"eval_every": 100}).runs()
