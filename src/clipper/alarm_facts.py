@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 Row = Mapping[str, float]
 
@@ -26,6 +28,8 @@ KEPT = (
     "value/target_std",
 )
 
+# names of settings have an underscore, other words have none
+_SETTING = re.compile(r"[a-z]+(?:_[a-z]+)+")
 # share of what returns had risen by that counts as lost
 RISE_LOST = 0.05
 
@@ -38,16 +42,22 @@ class Alarm:
         name: Its metric is `alarm/NAME`.
         value: The number that proves it.
         text: What is wrong, with that number, as a sentence without its full stop.
-        cure: The setting that mends it, as an imperative.
+        cures: What mends it, one of several, as imperatives.
     """
 
     name: str
     value: float
     text: str
-    cure: str
+    cures: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"alarm {self.name}: {self.text}; {self.cure}"
+        *others, last = self.cures
+        return f"alarm {self.name}: {self.text}; {', '.join(others)}{', or ' * bool(others)}{last}"
+
+    def within(self, settings: Collection[str]) -> Alarm:
+        """Returns the alarm with those cures alone whose settings an algorithm has."""
+        cures = tuple(c for c in self.cures if set(_SETTING.findall(c)) <= set(settings))
+        return replace(self, cures=cures or ("look at the task with `clipper check-env`",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +103,27 @@ class Past:
 
     @property
     def has_risen(self) -> bool:
-        """True if returns are better than they were, by more than their first spread; or unknown."""
+        """True if returns are better than they were, by twice the standard error; or unknown.
+
+        Both are means of up to 100 episodes; the spread of single ones would hide what is learnt
+        wherever returns are 0 or 1.
+        """
         now = self.row.get("rollout/episode_return")
         if self.base is None or now is None:
             return True
-        first, spread = (self.base[f"rollout/episode_return{end}"] for end in ("", "_std"))
-        return now > first + spread
+        error = 0.0
+        for row in (self.base, self.row):
+            count = min(max(row.get("rollout/episodes", 1.0), 1.0), 100.0)
+            error += row.get("rollout/episode_return_std", 0.0) ** 2 / count
+        return now > self.base["rollout/episode_return"] + 2.0 * math.sqrt(error)
+
+    @property
+    def returns(self) -> str:
+        """The mean returns that have not risen, in words."""
+        if self.base is None:
+            return ""
+        first, now = (row["rollout/episode_return"] for row in (self.base, self.row))
+        return f"({first:.4g} at first, {now:.4g} now)"
 
     @property
     def has_fallen(self) -> bool:

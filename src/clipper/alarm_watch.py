@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from clipper.alarm_facts import KEPT, WINDOW, Alarm, Past, Row
@@ -36,13 +36,20 @@ class AlarmWatch:
         self._last_on: dict[str, int] = {}
         self.raised: list[tuple[int, str]] = []
 
-    def look(self, step: int, metrics: Row, progress: float) -> tuple[list[Alarm], list[Alarm]]:
+    def look(
+        self,
+        step: int,
+        metrics: Row,
+        progress: float,
+        settings: Collection[str] | None = None,
+    ) -> tuple[list[Alarm], list[Alarm]]:
         """Returns the alarms of a row, and those of them that were not on in the last `WINDOW` rows.
 
         Args:
             step: Transitions done.
             metrics: The row.
             progress: Share of the run that is done, 0 to 1.
+            settings: Those the algorithm has, to name no other; None for all.
         """
         row = {k: metrics[k] for k in KEPT if math.isfinite(metrics.get(k, math.nan))}
         for name, value in row.items():
@@ -67,6 +74,8 @@ class AlarmWatch:
             progress,
         )
         found = alarms_of(past)
+        if settings is not None:
+            found = [alarm.within(settings) for alarm in found]
         self._largest_reward = max(self._largest_reward, abs(row.get("rollout/reward_mean", 0.0)))
         self._num_rows += 1
         new = [

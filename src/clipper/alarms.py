@@ -43,7 +43,7 @@ def kl_alarm(past: Past) -> Alarm | None:
         "kl",
         kl,
         f"the policy moves by a KL of {kl:.3g} nats in an iteration, where 0.005 to 0.03 is usual",
-        "lower learning_rate or num_epochs, or set target_kl 0.02",
+        ("lower learning_rate", "lower num_epochs", "set target_kl 0.02", "lower max_kl"),
     )
 
 
@@ -65,8 +65,8 @@ def entropy_alarm(past: Past) -> Alarm | None:
         "entropy",
         left,
         f"the policy has {100 * left:.2g} % left of the {what} it began with, and returns have not "
-        "risen",
-        "raise ent_coef, or lower learning_rate",
+        f"risen {past.returns}",
+        ("raise ent_coef", "lower learning_rate", "lower max_kl"),
     )
 
 
@@ -85,7 +85,11 @@ def saturation_alarm(past: Past) -> Alarm | None:
         f"{100 * share:.2g} % of the numbers drawn for actions are outside their bounds, and their "
         f"standard deviation is {growth:.3g} times what it began with, while returns fall from "
         f"{past.best_return:.4g} to {past.row['rollout/episode_return']:.4g}",
-        "begin with less noise (log_std_init -1), lower ent_coef, or stop sooner (total_timesteps)",
+        (
+            "begin with less noise (log_std_init -1)",
+            "lower ent_coef",
+            "stop sooner (total_timesteps)",
+        ),
     )
 
 
@@ -101,8 +105,10 @@ def reward_alarm(past: Past) -> Alarm | None:
         "reward",
         jump,
         f"the mean reward is {found[-1]:.3g}, {jump:.3g} times the largest before",
-        "look for a step of the environment that divides or sums up without a limit; "
-        "normalize_reward softens it",
+        (
+            "look for a step of the environment that divides or sums up without a limit",
+            "soften it by normalize_reward",
+        ),
     )
 
 
@@ -119,20 +125,25 @@ def flat_return_alarm(past: Past) -> Alarm | None:
     ):
         return None
     value = now["rollout/episode_return"]
+    may_be_best = (
+        ", unless that is the best there is" if now["rollout/episode_return_std"] == 0 else ""
+    )
     return Alarm(
         "flat_return",
         value,
         f"every episode is cut at its limit, and after {now['rollout/episodes']:,.0f} of them the "
-        f"mean return is {value:.4g}, no better than at the start",
-        "reward progress towards the goal, begin nearer to it, or raise ent_coef (log_std_init for "
-        "continuous actions) so that it is found",
+        f"mean return is {value:.4g}, no better than at the start {past.returns}{may_be_best}",
+        (
+            "reward progress towards the goal",
+            "begin nearer to it",
+            "raise ent_coef so that it is found (log_std_init for continuous actions)",
+        ),
     )
 
 
 def same_return_alarm(past: Past) -> Alarm | None:
-    """All episodes have had one return, whatever the policy did; they end by themselves."""
+    """All episodes have had one return, whatever the policy did."""
     stds = past.last("rollout/episode_return_std", WINDOW)
-    cut = past.last("rollout/truncated_fraction", 1)
     now = past.row
     if (
         stds is None
@@ -142,17 +153,20 @@ def same_return_alarm(past: Past) -> Alarm | None:
         or past.best_return != past.base["rollout/episode_return"]
         or past.progress < FLAT_PROGRESS
         or now["rollout/episodes"] < FLAT_EPISODES
-        or (cut is not None and cut[0] == 1.0)  # `flat_return` has more to say
+        or flat_return_alarm(past) is not None  # which has more to say
     ):
         return None
     value = now["rollout/episode_return"]
     return Alarm(
         "same_return",
         value,
-        f"all of {now['rollout/episodes']:,.0f} episodes have returned {value:.4g}: there is nothing "
-        "to tell better actions from worse ones",
-        "see that step returns the reward it computes (`clipper check-env`), reward progress towards "
-        "the goal, or begin nearer to it",
+        f"all of {now['rollout/episodes']:,.0f} episodes have returned {value:.4g}: unless that is the "
+        "best there is, nothing tells better actions from worse ones",
+        (
+            "see that step returns the reward it computes (`clipper check-env`)",
+            "reward progress towards the goal",
+            "begin nearer to it",
+        ),
     )
 
 
@@ -169,8 +183,13 @@ def still_alarm(past: Past) -> Alarm | None:
         "still",
         kl,
         f"the policy moves by a KL of {kl:.2g} nats in an iteration, where 0.005 to 0.03 is usual, and "
-        "returns have not risen",
-        "raise learning_rate or num_epochs; a module's outputs must depend on its parameters",
+        f"returns have not risen {past.returns}",
+        (
+            "raise learning_rate",
+            "raise num_epochs",
+            "raise max_kl",
+            "see that a module's outputs depend on its parameters",
+        ),
     )
 
 
@@ -184,7 +203,7 @@ def complete_alarm(past: Past) -> Alarm | None:
         share,
         f"{100 * share:.2g} % of the rows are of episodes that begin and end within a rollout, and the "
         "policy learns from no others",
-        "raise num_steps beyond the length of episodes, or set advantage gae",
+        ("raise num_steps beyond the length of episodes", "set advantage gae"),
     )
 
 
@@ -204,7 +223,7 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
 
 
 # of what the first speaks the others show no more than what follows from it
-_EXPLAINED_BY = {"scale": ("value_loss", "flat_return")}
+_EXPLAINED_BY = {"scale": ("value_loss", "flat_return", "still")}
 
 
 def alarms_of(past: Past) -> list[Alarm]:

@@ -33,7 +33,7 @@ def value_loss_alarm(past: Past) -> Alarm | None:
         "value_loss",
         value,
         f"the value function diverges: its loss is {value:.3g} times that of a constant",
-        "lower learning_rate and max_grad_norm, or set normalize_reward",
+        ("lower learning_rate", "lower max_grad_norm", "set normalize_reward"),
     )
 
 
@@ -54,18 +54,16 @@ def explained_variance_alarm(past: Past) -> Alarm | None:
         mean,
         f"the value function explains {mean:.2f} of the variance of its targets over {WINDOW} "
         "iterations: a constant would do better",
-        "set normalize_obs and normalize_reward, raise num_epochs, or lower gamma",
+        ("set normalize_obs", "set normalize_reward", "raise num_epochs", "lower gamma"),
     )
 
 
 def scale_alarm(past: Past) -> Alarm | None:
     """Targets are large, and the value function does not get to them."""
-    if past.last("value/explained_variance", WINDOW) is None or past.progress < SCALE_PROGRESS:
-        return None
     count = WINDOW // 2
     explained = past.last("value/explained_variance", count)
     losses, scales = past.last("loss/value", count), past.target_scales(count)
-    if explained is None or losses is None or scales is None:
+    if explained is None or losses is None or scales is None or past.progress < SCALE_PROGRESS:
         return None
     if not max(map(abs, explained)) < SCALE_EXPLAINED:
         return None
@@ -79,5 +77,5 @@ def scale_alarm(past: Past) -> Alarm | None:
         size,
         f"the value function explains {fmean(explained):.2f} of the variance of its targets, which are "
         f"{size:.3g} in size: it begins near 0 and does not get there",
-        "set normalize_reward true",
+        ("set normalize_reward true",),
     )

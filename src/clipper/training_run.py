@@ -172,7 +172,9 @@ class TrainingRun:
 
     def _note_alarms(self, report: Report) -> None:
         """Adds what the row says that is wrong to it, and tells of what is new."""
-        found, new = self.state.alarms.look(report.step, report.metrics, report.progress)
+        found, new = self.state.alarms.look(
+            report.step, report.metrics, report.progress, vars(self.identity.config)
+        )
         for alarm in found:
             report.metrics[f"alarm/{alarm.name}"] = alarm.value
         for alarm in new:

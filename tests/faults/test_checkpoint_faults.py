@@ -397,7 +397,7 @@ def test_an_alarm_ends_no_run_whose_disk_is_full(
     straight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says waits for room, as rows do."""
-    alarm = Alarm("kl", 1.0, "it moves too far", "lower learning_rate")
+    alarm = Alarm("kl", 1.0, "it moves too far", ("lower learning_rate",))
     late = (lambda past: alarm if past.progress > 0.7 else None,)
     monkeypatch.setattr("clipper.alarms.RULES", late)
     agent, outcome = train_while_full(tmp_path / "run", Episode(64, 96), eval_every=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import facts
 from clipper.alarm_facts import WINDOW, Alarm
 from clipper.alarm_watch import AlarmWatch
 from clipper.alarms import RULES
+from clipper.configs import CONFIGS
 from clipper.metrics import DESCRIPTIONS
 from commands import read_rows
 from helpers import DictEnv
@@ -430,6 +432,50 @@ def test_large_targets_alone_are_no_fault(
     found = {alarm.name for _, alarm in alarms_over(steady(**changes))}
     assert ("scale" in found) == is_told
     assert ("flat_return" in found) == (not is_told)
+
+
+def test_returns_of_0_and_1_can_rise() -> None:
+    """From 0.54 +- 0.5 to 1: more than the standard error of the means, less than the spread."""
+    changes: dict[str, Callable[[int], float]] = {
+        "policy__entropy": lambda n: 0.01 if n >= 30 else 1.0,
+        "rollout__episode_return": lambda n: 0.54 if n < 20 else 1.0,
+        "rollout__episode_return_std": lambda n: 0.5 if n < 20 else 0.0,
+        "rollout__episodes": lambda n: 500.0 * (n + 1),
+        "rollout__truncated_fraction": lambda n: 0.0,
+    }
+    assert alarms_over(steady(**changes)) == []
+    lost = {**changes, "rollout__episode_return": lambda n: 0.54}
+    ((_, alarm),) = alarms_over(steady(**{**lost, "rollout__episode_return_std": lambda n: 0.5}))
+    assert alarm.name == "entropy"
+    assert "(0.54 at first, 0.54 now)" in alarm.text
+
+
+@pytest.mark.parametrize(("name", "cut"), [("same_return", 0.0), ("flat_return", 1.0)])
+def test_a_solved_task_is_told_of_once_and_so(name: str, cut: float) -> None:
+    """Where every return is one number, which may be the best there is, one alarm says so."""
+    changes: dict[str, Callable[[int], float]] = {
+        "rollout__episode_return": lambda n: 500.0,
+        "rollout__episode_return_std": lambda n: 0.0,
+        "rollout__truncated_fraction": lambda n: cut,
+    }
+    ((_, alarm),) = alarms_over(steady(**changes))
+    assert alarm.name == name
+    assert "unless that is the best there is" in alarm.text
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_no_cure_names_a_setting_that_the_algorithm_lacks(name: str, algorithm: str) -> None:
+    """Those that are left are of its own; where there are none, a look at the task is."""
+    fields = {field.name for field in dataclasses.fields(CONFIGS[algorithm])}
+    ((_, alarm),) = alarms_over(steady(**MADE[name][0]))
+    mine = alarm.within(fields)
+    assert mine.cures
+    known = {field.name for config in CONFIGS.values() for field in dataclasses.fields(config)}
+    named = {word for word in known if "_" in word and word in str(mine.cures)}
+    assert named <= fields
+    if algorithm == "trpo" and name == "still":
+        assert mine.cures[0] == "raise max_kl"
 
 
 @pytest.mark.slow

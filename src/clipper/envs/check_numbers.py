@@ -37,7 +37,7 @@ def _observations(subject: Subject, record: Record) -> None:
             value = f" (it is {mean[still[0]]:g})" if len(still) == 1 else ""
             subject.tell(
                 "obs_constant",
-                f"{_columns(still)} of {label} never changed in {steps:,} steps{value}",
+                f"{_columns(still)} of {label} never changed in {steps:,} observations{value}",
                 "leave out what never changes; nothing is to be done if rare events change it. "
                 "Clipper's normalize_obs makes it 0 until then.",
                 part=name,

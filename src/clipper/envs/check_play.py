@@ -106,6 +106,7 @@ class Play:
             raise Unplayable("reset fails") from error
         self._look_at_obs(obs, where)
         self._look_at_info("reset", info, where)
+        self._record.columns.add(self._copies)
         played = Played(number, seed, self._copies)
         self._record.episodes.append(played)
         draw = self._instance.actions(seed)

@@ -473,6 +473,17 @@ class ConstantColumn(Sound):
         return super().obs() * np.array([1, 0, 1], np.float32)
 
 
+class Cue(Sound):
+    """Shows at the start alone which way is up."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.cue = self.np_random.choice([-1.0, 1.0])
+
+    def obs(self) -> Any:
+        return super().obs() * np.array([1, self.cue if self.time == 0 else 0.0, 1], np.float32)
+
+
 class SpaceChanges(Sound):
     def begin(self) -> None:
         super().begin()

@@ -114,7 +114,7 @@ def names(found: Findings) -> list[tuple[str, str]]:
     return [(one.severity, one.name) for one in found]
 
 
-@pytest.mark.parametrize("env", [flawed.Sound, flawed.Nested])
+@pytest.mark.parametrize("env", [flawed.Sound, flawed.Nested, flawed.Cue])
 def test_nothing_is_found_in_a_sound_environment(env: type[flawed.Sound]) -> None:
     """No finding of any severity, and everything was looked at."""
     found = looked_at(env)
