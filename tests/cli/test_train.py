@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from clipper.checkpoint import read_tensors
+from clipper.cli.train import _returns
 from commands import TINY, Clip, assert_refused, left_in, read_rows
 
 # a line without end: the reward is what it is told, so is the length of an episode
@@ -335,6 +336,31 @@ def test_a_process_of_its_own(shell: Clip, clip: Clip, tmp_path: Path) -> None:
     assert said.out.count("--trust-env") == 2  # every command under `next:` that needs it
     assert_refused(clip("evaluate", run), 2, "is not imported unasked", "hint: --trust-env")
     assert "mean 5.0," in clip("evaluate", run, "--trust-env", "--episodes=3").out
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "count", "words"),
+    [
+        (-10600.0, 0.0, 1, "return -10600.0 in the only training episode that ended"),
+        (0.0021, 0.00084, 250, "return 0.0021 ± 0.00084 over the last 100 training episodes"),
+        (0.0, 0.0, 7, "return 0.0 ± 0.0 over the last 7 training episodes"),
+    ],
+)
+def test_returns_in_words(mean: float, std: float, count: int, words: str) -> None:
+    """Small ones keep digits that count; one episode has no spread."""
+    metrics = {
+        "rollout/episode_return": mean,
+        "rollout/episode_return_std": std,
+        "rollout/episodes": float(count),
+    }
+    assert _returns(metrics) == words
+
+
+def test_a_run_without_an_end_says_what_cuts_episodes(clip: Clip) -> None:
+    """CliffWalking has no limit of its own, and an untrained walker does not find the end."""
+    said = clip("train", "CliffWalking-v1", *TINY, "--name=n", "--quiet")
+    assert "no training episode has ended yet, after " in said.out
+    assert "--max-episode-steps" in said.out
 
 
 def test_tensorboard_events_are_written_beside(clip: Clip) -> None:

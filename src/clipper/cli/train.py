@@ -7,7 +7,7 @@ import dataclasses
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,6 +198,20 @@ def introduce(agent: Agent, path: Path, total_timesteps: int | None = None) -> N
         say(f"  note: {warning}")
 
 
+def _returns(metrics: Mapping[str, float]) -> str:
+    """Returns the last returns in words."""
+    mean, std = (metrics[f"rollout/episode_return{end}"] for end in ("", "_std"))
+    count = min(100, int(metrics["rollout/episodes"]))
+    if count == 1:
+        return f"return {_number(mean)} in the only training episode that ended"
+    return f"return {_number(mean)} ± {_number(std)} over the last {count} training episodes"
+
+
+def _number(value: float) -> str:
+    """Returns a return with a decimal, or with two digits that count where it is small."""
+    return f"{value:.1f}" if value == 0 or abs(value) >= 0.1 else f"{value:.2g}"
+
+
 def summarise(agent: Agent, outcome: Outcome, path: Path, env: str | None = None) -> int:
     """Prints how a run ended and the commands to go on, and returns the exit code.
 
@@ -215,13 +229,13 @@ def summarise(agent: Agent, outcome: Outcome, path: Path, env: str | None = None
     )
     metrics = outcome.metrics
     if "rollout/episode_return" in metrics:
-        print(
-            f"return {metrics['rollout/episode_return']:.1f} ± "
-            f"{metrics['rollout/episode_return_std']:.1f} over the last "
-            f"{min(100, int(metrics['rollout/episodes']))} training episodes"
-        )
+        print(_returns(metrics))
     elif metrics:
-        print("no training episode has ended yet")
+        print(
+            "no training episode has ended yet, after "
+            f"{outcome.step // agent.config.num_envs:,} steps of each environment "
+            "(--max-episode-steps cuts them)"
+        )
     if agent.best is not None:
         print(f"best periodic evaluation {agent.best:.1f} (best.safetensors)")
     for alarm in agent.alarms[-_MOST_ALARMS:]:
