@@ -22,18 +22,25 @@ def check_tensorboard() -> None:
         )
 
 
+def has_events(folder: Path) -> bool:
+    """True if a run wrote TensorBoard events."""
+    return any(folder.glob("events.out.tfevents*"))
+
+
 class TensorBoardWriter:
     """A callback that writes every metric under its path.
 
     Args:
         folder: Where the event file goes.
+        done: Transitions done before; events of later ones, of a run that went on from a checkpoint, are
+            not shown.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, done: int = 0) -> None:
         check_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
 
     def __call__(self, report: Report) -> None:
         """Writes a report."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from clipper.checkpoint import read_tensors
 from clipper.cli.train import _returns
+from clipper.errors import ConfigError
 from commands import TINY, Clip, assert_refused, left_in, read_rows
 
 # a line without end: the reward is what it is told, so is the length of an episode
@@ -336,6 +337,30 @@ def test_a_process_of_its_own(shell: Clip, clip: Clip, tmp_path: Path) -> None:
     assert said.out.count("--trust-env") == 2  # every command under `next:` that needs it
     assert_refused(clip("evaluate", run), 2, "is not imported unasked", "hint: --trust-env")
     assert "mean 5.0," in clip("evaluate", run, "--trust-env", "--episodes=3").out
+
+
+def test_tensorboard_events_go_on_with_the_run(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run adds to them; where the package is gone, that they end is said."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    clip("train", "CartPole-v1", *TINY, "--tensorboard", "--name=t", "--quiet")
+    run = Path("runs/CartPole-v1/t-0")
+    said = clip("resume", run, "--total-timesteps", "256", "--quiet")
+    assert said.code == 0, said.err
+    events = EventAccumulator(str(run))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("loss/value")]
+    assert steps == sorted(set(steps))
+    assert steps == [int(row["step"]) for row in read_rows(run / "metrics.csv")]
+
+    def missing() -> None:
+        raise ConfigError("there is no package.")
+
+    monkeypatch.setattr("clipper.tensorboard.check_tensorboard", missing)
+    said = clip("resume", run, "--total-timesteps", "384", "--quiet")
+    assert "events end here: there is no package." in said.err
+    assert said.code == 0
 
 
 @pytest.mark.parametrize(

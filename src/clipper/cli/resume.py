@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipper.cli.arguments import (
     add_training_arguments,
@@ -12,6 +13,10 @@ from clipper.cli.arguments import (
     positive_int,
     say,
 )
+from clipper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clipper.training_report import Callback
 
 HELP = """Goes on with a run from its last complete checkpoint, in its folder.
 
@@ -72,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         **given_stepping(args),
     )
     done = agent.step
+    callbacks = _events_of(path, done)
     say(f"resuming at step {done:,}")
     introduce(agent, path, args.total_timesteps)
     with closed_and_kept(agent, path, is_new=False, env=args.env):
@@ -79,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
             args.total_timesteps,
             until=args.until,
             budget=args.budget,
+            callback=callbacks,
             progress=not args.quiet,
             profile=args.profile,
             **given_checkpoints(args),
@@ -87,3 +94,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"nothing to do: {outcome.reason}; a larger --total-timesteps goes on")
         return 0
     return summarise(agent, outcome, path, args.env)
+
+
+def _events_of(path: Path, done: int) -> list[Callback]:
+    """Returns what goes on with a run's TensorBoard events, where it has any."""
+    from clipper.tensorboard import TensorBoardWriter, has_events
+
+    if not has_events(path):
+        return []
+    try:
+        return [TensorBoardWriter(path, done)]
+    except ConfigError as error:
+        say(f"note: the run's TensorBoard events end here: {error.message}")
+        return []
