@@ -114,7 +114,13 @@ def test_the_lock_ends_with_its_process(
 def test_a_folder_that_was_copied_with_its_lock_is_free(
     writer: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """What stands in the file is for people: the lock is the system's, on that one file."""
+    """What stands in the file is for people: the lock is the system's, on that one file.
+
+    The writer is held while it is copied, for its files come and go.
+    """
+    writer.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(writer.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
     copied = shutil.copytree(tmp_path / "runs/CartPole-v1/w-0", tmp_path / "copied")
     assert (tmp_path / "copied/lock").read_text().startswith(f"{writer.pid} ")
     RunFolder(Path(copied)).close()
