@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 Row = Mapping[str, float]
 
@@ -28,8 +27,6 @@ KEPT = (
     "value/target_std",
 )
 
-# names of settings have an underscore, other words have none
-_SETTING = re.compile(r"[a-z]+(?:_[a-z]+)+")
 # share of what returns had risen by that counts as lost
 RISE_LOST = 0.05
 
@@ -54,11 +51,6 @@ class Alarm:
         *others, last = self.cures
         return f"alarm {self.name}: {self.text}; {', '.join(others)}{', or ' * bool(others)}{last}"
 
-    def within(self, settings: Collection[str]) -> Alarm:
-        """Returns the alarm with those cures alone whose settings an algorithm has."""
-        cures = tuple(c for c in self.cures if set(_SETTING.findall(c)) <= set(settings))
-        return replace(self, cures=cures or ("look at the task with `clipper check-env`",))
-
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -72,6 +64,7 @@ class Past:
         largest_reward: The largest absolute mean reward of a row before this one, 0 for none.
         best_return: The best mean return of a row since `base`, or None.
         progress: Share of the run that is done, 0 to 1.
+        are_rewards_scaled: True if what the networks see of rewards does not depend on their size.
     """
 
     row: Row
@@ -81,6 +74,7 @@ class Past:
     largest_reward: float
     best_return: float | None
     progress: float
+    are_rewards_scaled: bool = False
 
     def last(self, name: str, count: int) -> Sequence[float] | None:
         """Returns the last numbers of a metric of the newest row, or None if there are not so many."""
@@ -111,11 +105,16 @@ class Past:
         now = self.row.get("rollout/episode_return")
         if self.base is None or now is None:
             return True
+        return now > self.base["rollout/episode_return"] + 2.0 * self.return_error
+
+    @property
+    def return_error(self) -> float:
+        """Standard error of the difference of the mean return now and at first."""
         error = 0.0
-        for row in (self.base, self.row):
+        for row in (self.base or {}, self.row):
             count = min(max(row.get("rollout/episodes", 1.0), 1.0), 100.0)
             error += row.get("rollout/episode_return_std", 0.0) ** 2 / count
-        return now > self.base["rollout/episode_return"] + 2.0 * math.sqrt(error)
+        return math.sqrt(error)
 
     @property
     def returns(self) -> str:

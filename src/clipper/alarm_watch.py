@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clipper.alarm_cures import advise
 from clipper.alarm_facts import KEPT, WINDOW, Alarm, Past, Row
 from clipper.alarms import alarms_of
 from clipper.errors import FileError
@@ -41,7 +42,7 @@ class AlarmWatch:
         step: int,
         metrics: Row,
         progress: float,
-        settings: Collection[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> tuple[list[Alarm], list[Alarm]]:
         """Returns the alarms of a row, and those of them that were not on in the last `WINDOW` rows.
 
@@ -49,7 +50,7 @@ class AlarmWatch:
             step: Transitions done.
             metrics: The row.
             progress: Share of the run that is done, 0 to 1.
-            settings: Those the algorithm has, to name no other; None for all.
+            settings: The run's, to name no other and those first that stand out; None for all there are.
         """
         row = {k: metrics[k] for k in KEPT if math.isfinite(metrics.get(k, math.nan))}
         for name, value in row.items():
@@ -72,10 +73,11 @@ class AlarmWatch:
             self._largest_reward,
             self._best_return,
             progress,
+            bool(settings and settings.get("normalize_reward")),
         )
-        found = alarms_of(past)
+        found = [alarm for alarm in alarms_of(past) if self._is_news(alarm)]
         if settings is not None:
-            found = [alarm.within(settings) for alarm in found]
+            found = [advise(alarm, settings) for alarm in found]
         self._largest_reward = max(self._largest_reward, abs(row.get("rollout/reward_mean", 0.0)))
         self._num_rows += 1
         new = [
@@ -88,6 +90,11 @@ class AlarmWatch:
             told = [(step, str(alarm)) for alarm in new]
             self.raised = (self.raised + told)[-_MOST_TOLD:]
         return found, new
+
+    def _is_news(self, alarm: Alarm) -> bool:
+        """True but for what a rule says last of all, where another spoke not long ago."""
+        spoken = {n for n, last in self._last_on.items() if self._num_rows - last < WINDOW}
+        return alarm.name != "no_progress" or spoken <= {alarm.name}
 
     def to_json(self) -> dict[str, Any]:
         """Returns what the watch knows as JSON values."""

@@ -11,6 +11,13 @@ from collections.abc import Callable
 from statistics import median
 
 from clipper.alarm_facts import WINDOW, Alarm, Past
+from clipper.alarms_of_returns import (
+    flat_return_alarm,
+    no_episode_alarm,
+    no_progress_alarm,
+    same_return_alarm,
+    small_rewards_alarm,
+)
 from clipper.alarms_of_values import explained_variance_alarm, scale_alarm, value_loss_alarm
 
 # median of three rows; a mean over updates of 0.005 to 0.03 is what a clip range of 0.2 makes
@@ -24,9 +31,6 @@ SATURATION_LIMIT = 0.25
 STD_GROWTH = 1.25
 # times the largest mean reward of a row so far
 REWARD_JUMP = 100.0
-# episodes, and the share of the run, after which returns should have risen
-FLAT_EPISODES = 200
-FLAT_PROGRESS = 0.25
 # median of ten rows, before the last tenth of the run, whose steps a schedule may end at 0
 STILL_LIMIT = 1e-5
 STILL_PROGRESS = 0.9
@@ -112,64 +116,6 @@ def reward_alarm(past: Past) -> Alarm | None:
     )
 
 
-def flat_return_alarm(past: Past) -> Alarm | None:
-    """Every episode runs into its limit, and returns are what they were at the start."""
-    found = past.last("rollout/truncated_fraction", WINDOW // 2)
-    now = past.row
-    if (
-        found is None
-        or min(found) < 1.0
-        or past.progress < FLAT_PROGRESS
-        or past.has_risen
-        or now["rollout/episodes"] < FLAT_EPISODES
-    ):
-        return None
-    value = now["rollout/episode_return"]
-    may_be_best = (
-        ", unless that is the best there is" if now["rollout/episode_return_std"] == 0 else ""
-    )
-    return Alarm(
-        "flat_return",
-        value,
-        f"every episode is cut at its limit, and after {now['rollout/episodes']:,.0f} of them the "
-        f"mean return is {value:.4g}, no better than at the start {past.returns}{may_be_best}",
-        (
-            "reward progress towards the goal",
-            "begin nearer to it",
-            "raise ent_coef so that it is found (log_std_init for continuous actions)",
-        ),
-    )
-
-
-def same_return_alarm(past: Past) -> Alarm | None:
-    """All episodes have had one return, whatever the policy did."""
-    stds = past.last("rollout/episode_return_std", WINDOW)
-    now = past.row
-    if (
-        stds is None
-        or past.base is None
-        or max(stds) > 0.0
-        or past.base["rollout/episode_return_std"] > 0.0
-        or past.best_return != past.base["rollout/episode_return"]
-        or past.progress < FLAT_PROGRESS
-        or now["rollout/episodes"] < FLAT_EPISODES
-        or flat_return_alarm(past) is not None  # which has more to say
-    ):
-        return None
-    value = now["rollout/episode_return"]
-    return Alarm(
-        "same_return",
-        value,
-        f"all of {now['rollout/episodes']:,.0f} episodes have returned {value:.4g}: unless that is the "
-        "best there is, nothing tells better actions from worse ones",
-        (
-            "see that step returns the reward it computes (`clipper check-env`)",
-            "reward progress towards the goal",
-            "begin nearer to it",
-        ),
-    )
-
-
 def still_alarm(past: Past) -> Alarm | None:
     """The policy hardly moves, and has not become better."""
     found = past.last("policy/approx_kl", WINDOW // 2)
@@ -215,19 +161,30 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
     scale_alarm,
     value_loss_alarm,
     explained_variance_alarm,
+    small_rewards_alarm,
     flat_return_alarm,
     same_return_alarm,
+    no_episode_alarm,
     still_alarm,
     complete_alarm,
+    no_progress_alarm,
 )
 
 
 # of what the first speaks the others show no more than what follows from it
-_EXPLAINED_BY = {"scale": ("value_loss", "flat_return", "still")}
+_EXPLAINED_BY = {
+    "scale": ("value_loss", "flat_return", "still"),
+    "small_rewards": ("value_loss", "entropy", "flat_return", "still"),
+}
 
 
 def alarms_of(past: Past) -> list[Alarm]:
-    """Returns what all rules say of the newest row, but for what another alarm explains."""
+    """Returns what all rules say of the newest row, but for what another alarm explains.
+
+    That there is no progress is said only where nothing else is.
+    """
     found = [alarm for rule in RULES if (alarm := rule(past)) is not None]
     known = {name for alarm in found for name in _EXPLAINED_BY.get(alarm.name, ())}
+    if len(found) > 1:
+        known.add("no_progress")
     return [alarm for alarm in found if alarm.name not in known]

@@ -7,8 +7,9 @@ from statistics import fmean, median
 
 from clipper.alarm_facts import WINDOW, Alarm, Past
 
-# median of ten rows of the loss, in units of what a constant would have
+# median of ten rows of the loss, in units of what the best constant would have, and of what 0 would
 VALUE_LOSS_LIMIT = 10.0
+VALUE_LOSS_OF_ZERO = 2.0
 # mean of the last rows, none of which is above 0
 EXPLAINED_VARIANCE_LIMIT = -0.1
 # of ten rows, after a tenth of the run: the largest share of the variance that is explained, the median
@@ -20,20 +21,24 @@ SCALE_PROGRESS = 0.1
 
 
 def value_loss_alarm(past: Past) -> Alarm | None:
-    """The value function diverges: its loss is ten times that of a constant, and stays there."""
+    """The value function diverges: its loss is ten times that of a constant, and stays there.
+
+    A loss that is no more than twice that of 0, with which it begins, is not there yet.
+    """
     losses = past.last("loss/value", WINDOW)
     scales = past.target_scales(WINDOW // 2)
     if losses is None or scales is None:
         return None
-    pairs = zip(losses[-len(scales) :], scales, strict=True)
+    pairs = list(zip(losses[-len(scales) :], scales, strict=True))
     value = median(2.0 * loss / (std**2 + floor**2) for loss, (std, floor) in pairs)
-    if not value > VALUE_LOSS_LIMIT:
+    of_zero = median(2.0 * loss / (std**2 + 100.0 * floor**2) for loss, (std, floor) in pairs)
+    if not (value > VALUE_LOSS_LIMIT and of_zero > VALUE_LOSS_OF_ZERO):
         return None
     return Alarm(
         "value_loss",
         value,
         f"the value function diverges: its loss is {value:.3g} times that of a constant",
-        ("lower learning_rate", "lower max_grad_norm", "set normalize_reward"),
+        ("lower learning_rate", "lower max_grad_norm", "set normalize_reward true"),
     )
 
 
@@ -54,7 +59,7 @@ def explained_variance_alarm(past: Past) -> Alarm | None:
         mean,
         f"the value function explains {mean:.2f} of the variance of its targets over {WINDOW} "
         "iterations: a constant would do better",
-        ("set normalize_obs", "set normalize_reward", "raise num_epochs", "lower gamma"),
+        ("set normalize_obs true", "set normalize_reward true", "raise num_epochs", "lower gamma"),
     )
 
 

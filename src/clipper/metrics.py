@@ -118,6 +118,12 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
         "reward",
         "mean return that has not risen while every episode is cut at its limit",
     ),
+    "alarm/small_rewards": ("", "size of returns, below 0.01, that have not risen"),
+    "alarm/no_episode": ("fraction", "share of the run in which no episode has ended"),
+    "alarm/no_progress": (
+        "reward",
+        "median return of the last ten rows, no better than at first when half the run is over",
+    ),
     "alarm/same_return": ("reward", "return of every episode so far, whatever the policy did"),
     "alarm/still": (
         "nats",

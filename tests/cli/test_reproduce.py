@@ -156,6 +156,7 @@ def test_what_cannot_be_verified_is_refused(copy: Path, clip: Clip) -> None:
     assert "made with others" in said.err
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on(
     smoke: tuple[Path, Said], clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

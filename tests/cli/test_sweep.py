@@ -107,6 +107,7 @@ def test_flags_are_a_study_too(clip: Clip) -> None:
     assert [line.split()[1] for line in over_envs.out.splitlines()] == ["CartPole-v1", "Acrobot-v1"]
 
 
+@pytest.mark.slow
 def test_a_tmuxp_session_trains_the_same_runs(clip: Clip, tmp_path: Path) -> None:
     """Its commands are understood by a shell, and the sweep makes rows of what they trained.
 

@@ -173,8 +173,8 @@ def test_a_hang_up_is_nothing_to_a_run_under_nohup(tmp_path: Path) -> None:
     "numbers",
     [
         (signal.SIGTERM, signal.SIGHUP),
-        (signal.SIGHUP, signal.SIGTERM),
-        (signal.SIGHUP, signal.SIGHUP),
+        pytest.param((signal.SIGHUP, signal.SIGTERM), marks=pytest.mark.slow),
+        pytest.param((signal.SIGHUP, signal.SIGHUP), marks=pytest.mark.slow),
     ],
 )
 def test_a_hang_up_hastens_nothing(numbers: tuple[signal.Signals, ...], tmp_path: Path) -> None:
@@ -395,7 +395,9 @@ def test_a_signal_waits_until_torch_is_loaded(number: signal.Signals, tmp_path: 
 
 
 @NEEDS_ENGINE
-@pytest.mark.parametrize("pause", [0.0, 0.002, 0.1])
+@pytest.mark.parametrize(
+    "pause", [0.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.002, 0.1))]
+)
 def test_one_signal_that_comes_twice_is_one(pause: float, tmp_path: Path) -> None:
     """As `timeout` sends it, to the command and to its group: the run is saved all the same."""
     with started(tmp_path, *TRAIN) as process:

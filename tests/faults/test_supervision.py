@@ -581,7 +581,7 @@ class Ponderous(nn.Module):
         return self.actor(obs), self.critic(obs)
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "VPG"])
+@pytest.mark.parametrize("algorithm", ["PPO", pytest.param("VPG", marks=pytest.mark.slow)])
 def test_a_worker_may_judge_its_rollout_for_longer_than_a_step(algorithm: str) -> None:
     """Its environments have made their last step: none is to blame, and no row is thrown away."""
     sizes = {"PPO": {"num_steps": 100, "minibatch_size": 400}, "VPG": {"num_steps": 100}}

@@ -28,7 +28,8 @@ ALGORITHMS: dict[str, tuple[type[Agent], dict[str, Any]]] = {
         {"replay_start": 0, "replay_capacity": 1_000, "vf_coef": 1.0, "total_timesteps": 5_000},
     ),
 }
-EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS)
+_ACER = pytest.param("acer", marks=pytest.mark.slow)
+EVERY = pytest.mark.parametrize("algorithm", ["a2c", "a2c with a trust region", _ACER])
 # the trust region leaves the value function alone
 VALUES = pytest.mark.parametrize("algorithm", ["a2c", "acer"])
 CONTINUOUS = pytest.mark.parametrize("algorithm", [n for n in ALGORITHMS if n != "acer"])

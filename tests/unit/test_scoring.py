@@ -105,7 +105,7 @@ def same(found: dict[int, Score], expected: dict[int, Score]) -> None:
     ("name", "num_workers", "isolated"),
     [("cartpole", 1, False), ("dict", 2, False), ("pendulum", 1, True), ("dict", 3, True)],
 )
-@pytest.mark.parametrize("budget", [None, 350])
+@pytest.mark.parametrize("budget", [pytest.param(None, marks=pytest.mark.slow), 350])
 def test_one_process_or_many_score_the_same(
     name: str, num_workers: int, isolated: bool, budget: int | None
 ) -> None:

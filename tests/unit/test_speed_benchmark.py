@@ -117,7 +117,11 @@ def test_own_pages_have_their_marks_and_every_row_its_runner(bench: dict[str, Mo
         assert all(name.partition("-")[0] in bench["solve"].SOLVERS for name in libraries)
 
 
-@pytest.mark.parametrize("row", ["CartPole-v1", "update-64", "module-256", "act-8", "gae"])
+@pytest.mark.parametrize(
+    "row",
+    ["gae", *(pytest.param(row, marks=pytest.mark.slow)
+              for row in ("CartPole-v1", "update-64", "module-256", "act-8"))],
+)  # fmt: skip
 def test_own_runner_measures_every_kind_of_row(row: str) -> None:
     """Law: a row of each kind that one process measures yields a finite figure by Clipper's runner."""
     job = {"row": row, "library": "clipper", "steps": 100, "options": {"engine": "auto"}}

@@ -207,11 +207,11 @@ def test_improvement_intervals_hold_the_truth(shift: float) -> None:
     rng = np.random.default_rng(7)
     truth = scipy.stats.norm.cdf(shift / math.sqrt(2))
     hits = 0
-    for i in range(600):
+    for i in range(300):
         a, b = rng.normal(shift, 1, size=8), rng.normal(0, 1, size=8)
         hits += truth in st.improvement_interval([a], [b], seed=i)
-    print(shift, hits / 600)
-    assert hits / 600 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 600)
+    print(shift, hits / 300)
+    assert hits / 300 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300)
 
 
 def test_profile_is_the_share_of_runs_above() -> None:
@@ -369,7 +369,7 @@ def test_settings_that_do_not_differ_are_rarely_told_apart() -> None:
     """Two samples of one population: the interval of their difference holds 0 in 95 of 100."""
     rng = np.random.default_rng(4)
     wrong = 0
-    for i in range(600):
+    for i in range(300):
         scores = [[rng.normal(size=6) for _ in range(2)] for _ in range(2)]
         wrong += 0 not in st.difference_interval(*scores, seed=i)[0]
-    assert wrong / 600 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 600)
+    assert wrong / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
