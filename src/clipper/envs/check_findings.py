@@ -38,10 +38,11 @@ FINDINGS: Mapping[str, tuple[Severity, str]] = {
     "obs_outside_space": ("warning", "an observation lies outside its space"),
     "obs_reused": ("note", "an observation changes after it was returned"),
     "obs_scale": ("note", "an observation's numbers are very large or very small"),
-    "obs_constant": ("note", "numbers of the observation never change"),
+    "obs_constant": ("note", "numbers of the observation never change (warning: none does)"),
     # actions
     "action_mutated": ("warning", "step changes the action that it is given"),
     "action_bounds": ("warning", "a Box of actions is far from [-1, 1], or infinite"),
+    "actions_without_effect": ("warning", "other actions change nothing"),
     # spaces
     "space_not_supported": ("error", "Clipper does not learn from such a space"),
     "space_changes": ("error", "a space changes while the environment is played"),

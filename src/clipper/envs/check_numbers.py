@@ -32,7 +32,16 @@ def _observations(subject: Subject, record: Record) -> None:
     steps = record.columns.count
     for name, mean, std, is_constant in record.columns.parts():
         label = f"observation part {name}" if name else "the observation"
-        if is_constant.any():
+        if is_constant.all() and not name:
+            subject.tell(
+                "obs_constant",
+                f"observations must tell states apart, but none of {steps:,} differs from the others",
+                "return what the agent is to see from reset and step; nothing is to be done if there is "
+                "one state alone (a bandit).",
+                severity="warning",
+                steps=steps,
+            )
+        elif is_constant.any():
             still = np.flatnonzero(is_constant)
             value = f" (it is {mean[still[0]]:g})" if len(still) == 1 else ""
             subject.tell(

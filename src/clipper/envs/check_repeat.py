@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipper.envs.check_effect import look_at_effect
 from clipper.envs.check_random import look_at_seeds, look_at_unseeded
 from clipper.envs.check_record import Played, Record, same
 from clipper.envs.check_replay import Replay, first_difference, made
@@ -33,6 +34,8 @@ def look_at_repeats(subject: Subject, record: Record) -> None:
     if is_decided:
         with subject.part("whether instances share a state"):
             _shared(subject, record.episodes[0])
+        with subject.part("whether actions have an effect"):
+            look_at_effect(subject, record.episodes[0].seed)
         with subject.part("resets without a seed"):
             look_at_unseeded(subject)
     else:

@@ -17,12 +17,21 @@ class Replay:
     Args:
         instance: On which.
         seed: Of the reset and the actions.
+        is_seeded: False leaves the reset without a seed.
+        action_seed: Of the actions, or None: as for the reset.
     """
 
-    def __init__(self, instance: Instance, seed: int, *, is_seeded: bool = True) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        seed: int,
+        *,
+        is_seeded: bool = True,
+        action_seed: int | None = None,
+    ) -> None:
         self._instance = instance
         self._parts = list(parts_of(instance.env.observation_space))
-        self._draw = instance.actions(seed)
+        self._draw = instance.actions(seed if action_seed is None else action_seed)
         try:
             obs = instance.begin(seed)[0] if is_seeded else instance.begin_unseeded()
         except (Exception, SystemExit) as error:

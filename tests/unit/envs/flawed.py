@@ -473,6 +473,33 @@ class ConstantColumn(Sound):
         return super().obs() * np.array([1, 0, 1], np.float32)
 
 
+class ConstantObs(Sound):
+    def obs(self) -> Any:
+        return np.ones(3, np.float32)
+
+
+class ActionsIgnored(Sound):
+    def move(self, action: Any) -> None:
+        super().move(np.zeros(2))
+
+
+class OneStepIgnored(ActionsIgnored):
+    """Episodes of one step, of which many are needed to tell."""
+
+    def is_fallen(self) -> bool:
+        return True
+
+
+class ActionsLate(ActionsIgnored):
+    """Actions count from the tenth step on: that is enough."""
+
+    def move(self, action: Any) -> None:
+        if self.time < 10:
+            super().move(action)
+        else:
+            Sound.move(self, action)
+
+
 class Cue(Sound):
     """Shows at the start alone which way is up."""
 

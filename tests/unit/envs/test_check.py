@@ -83,6 +83,9 @@ DEFECTS: dict[type[flawed.Sound], tuple[str, str]] = {
     flawed.UnboundedActions: ("warning", "action_bounds"),
     flawed.HugeObs: ("note", "obs_scale"),
     flawed.ConstantColumn: ("note", "obs_constant"),
+    flawed.ConstantObs: ("warning", "obs_constant"),
+    flawed.ActionsIgnored: ("warning", "actions_without_effect"),
+    flawed.OneStepIgnored: ("warning", "actions_without_effect"),
     flawed.SpaceChanges: ("error", "space_changes"),
     flawed.SpacesDiffer: ("error", "spaces_differ"),
     flawed.TupleActions: ("error", "space_not_supported"),
@@ -114,7 +117,7 @@ def names(found: Findings) -> list[tuple[str, str]]:
     return [(one.severity, one.name) for one in found]
 
 
-@pytest.mark.parametrize("env", [flawed.Sound, flawed.Nested, flawed.Cue])
+@pytest.mark.parametrize("env", [flawed.Sound, flawed.Nested, flawed.Cue, flawed.ActionsLate])
 def test_nothing_is_found_in_a_sound_environment(env: type[flawed.Sound]) -> None:
     """No finding of any severity, and everything was looked at."""
     found = looked_at(env)
