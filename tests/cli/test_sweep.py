@@ -143,6 +143,16 @@ def test_a_tmuxp_session_trains_the_same_runs(clip: Clip, tmp_path: Path) -> Non
     [
         (["sweep"], ["a sweep needs a file", "--grid"]),
         (["sweep", "CartPole-v1", "--grid", "env=A-v0"], ["two of them"]),
+        (["sweep", "CartPole-v1", "--grid", "seed=1,2"], ["no setting 'seed'", "--seeds 0-9"]),
+        (
+            ["sweep", "CartPole-v1", "--grid", "env_kwargs=3,4"],
+            ["env_kwargs must be a table, but is 3", "as JSON"],
+        ),
+        (
+            ["sweep", "CartPole-v1", "--grid", 'env_kwargs={"a":1'],
+            ["env_kwargs must be a table, but is '{\"a\":1'", "as JSON"],
+        ),
+        (["sweep", "CartPole-v1", "--grid", "evaluate=3"], ["no setting 'evaluate'", "--evaluate"]),
         (["sweep", "CartPole-v1", "--grid", "gama=1"], ["no setting 'gama'", "did you mean gamma"]),
         (["sweep", "CartPole-v1", "--grid", "gamma=2"], ["gamma must be"]),
         (["sweep", "CartPole-v1", "--grid", "gamma=1", "--gamma=1"], ["gamma must be given once"]),

@@ -46,8 +46,8 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="KEY=A,B,C",
-        help="a setting, algo, preset, max_episode_steps or env, and its values; again for more keys: "
-        "every combination is run",
+        help="a setting, algo, preset, env_kwargs (JSON), max_episode_steps or env, and its values; "
+        "again for more keys: every combination is run",
     )
     sweep.add_argument("--seeds", metavar="SEEDS", help="as 0-9 or 0,3,5 (0, or the file's)")
     sweep.add_argument(

@@ -7,6 +7,7 @@ A named setting is run in every combination of the grid.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipper.configs import CONFIGS
 from clipper.errors import ConfigError, FileError, nearest
 from clipper.experiments.runs import RunSpec, check_runs, config_class, read_seeds
 from clipper.foreign_names import name_hint
@@ -44,7 +46,7 @@ _BESIDE: Mapping[str, Any] = {
 }
 
 # a comma outside of brackets
-_COMMA = re.compile(r",(?![^\[]*\])(?![^(]*\))")
+_COMMA = re.compile(r",(?![^\[]*\])(?![^(]*\))(?![^{]*\})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +130,15 @@ class Study:
                 )
         algos = {str(v) for v in self.grid.get("algo", ())}
         algos |= {str(part.get("algo", "ppo")) for part in (self.shared, *self.named.values())}
-        known: set[str] = set(_BESIDE)
-        for algo in algos:
-            known |= set(typing.get_type_hints(config_class(algo)))
+        known = _known(algos)
         for part in (self.shared, self.grid, *self.named.values()):
             for key in part:
                 if key not in known:
                     raise ConfigError(
                         f"there is no setting {key!r}.",
-                        hint=name_hint(key, known) or "`clipper train --help` lists the settings.",
+                        hint=_place(key)
+                        or name_hint(key, known)
+                        or "`clipper train --help` lists the settings.",
                     )
         for key in self.grid:
             places = [f"the setting {n!r}" for n, part in self.named.items() if key in part]
@@ -146,6 +148,23 @@ class Study:
                     f"{key} must be given once, but stands in the grid and in {places[0]}.",
                     hint=f"leave {key} out of one of them.",
                 )
+
+
+def _known(algos: Iterable[str] = tuple(CONFIGS)) -> set[str]:
+    """Returns the settings of algorithms, and what may stand beside them."""
+    return {
+        *_BESIDE,
+        *(name for algo in algos for name in typing.get_type_hints(config_class(algo))),
+    }
+
+
+def _place(key: str) -> str | None:
+    """Returns where something stands that is no setting, or None."""
+    if key in ("seed", "seeds"):
+        return "seeds are no setting: --seeds 0-9, or seeds = [0, 1, 2] at the top of a file."
+    if key in _TOP:
+        return f"--{key} on the command line, or {key} = ... at the top of a file."
+    return None
 
 
 def _toml(value: object) -> str:
@@ -164,9 +183,17 @@ def _read_beside(key: str, value: Any) -> Any:
     kind = _BESIDE[key]
     if kind is int:
         return read_value(key, int, value)
+    if kind is dict and isinstance(value, str):
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(value)
     if not isinstance(value, kind):
         words = "a table" if kind is dict else "a name"
-        raise ConfigError(f"{key} must be {words}, but is {value!r}.")
+        raise ConfigError(
+            f"{key} must be {words}, but is {value!r}.",
+            hint='as JSON on the command line: --grid \'env_kwargs={"gravity":-9},{"gravity":-5}\'.'
+            if kind is dict
+            else None,
+        )
     return value
 
 
@@ -216,7 +243,7 @@ def read_study(file: str | Path) -> Study:
         if key not in _TOP:
             raise ConfigError(
                 f"{path} has no place for {key!r} at the top.",
-                hint=nearest(key, _TOP)
+                hint=("write it under [settings]." if key in _known() else nearest(key, _TOP))
                 or "settings of all runs stand under [settings]; at the top: "
                 + ", ".join(_TOP)
                 + ".",

@@ -117,6 +117,19 @@ def test_what_stands_beside_the_settings_reaches_the_run() -> None:
     assert dict(run.settings) == {"eval_every": 0}
 
 
+def test_a_grid_over_arguments_of_the_environment() -> None:
+    """As JSON on the command line, as tables in a file: the same runs."""
+    grid = read_grid(['env_kwargs={"gravity":-9,"enable_wind":true},{"gravity":-5}'])
+    found = small(grid=grid).runs()
+    assert [run.env_kwargs for run in found] == [
+        {"gravity": -9, "enable_wind": True},
+        {"gravity": -5},
+    ]
+    tables = [{"gravity": -9, "enable_wind": True}, {"gravity": -5}]
+    assert found == small(grid={"env_kwargs": tables}).runs()
+    assert len({run.folder for run in found}) == 2
+
+
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     """Every part of a file is what the dataclass has."""
     text = HEAD + (
@@ -137,6 +150,9 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("sedes = 1\n" + HEAD, "seeds"),
+        ("max_episode_steps = 9\n", "write it under"),
+        ("gamma = 0.9\n", "write it under"),
+        ("[settings]\nseed = 3\n", "at the top of a file"),
         ("[settings]\ngama = 0.5\n", "did you mean gamma"),
         ("[settings]\nlr = 0.5\n", "learning_rate"),
         ("[settings]\ngamma = 2\n", "gamma must be"),
