@@ -21,14 +21,23 @@ from clipper.errors import ConfigError, FileError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import LineStyleType
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
 # Okabe and Ito's palette, told apart by colour-blind readers; without its yellow, pale on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-STYLES = ("-", "--", ":", "-.")
+STYLES: tuple[LineStyleType, ...] = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (8, 3)),
+    (0, (1, 3)),
+)
 # of a legend, and how many of its lines a panel's height has room for
-_INCHES_PER_LINE, _FEW_LINES = 0.2, 3
+INCHES_PER_LINE, FEW_LINES = 0.2, 3
 # of a picture's title
 _LETTERS_PER_INCH = 10.0
 _HEALTH = (
@@ -89,6 +98,8 @@ def plot_runs(
 ) -> None:
     """Draws runs together: a panel per environment, per name the mean and range over its seeds.
 
+    Seeds that have no stretch in common are drawn each for itself.
+
     Args:
         run_dirs: Run folders; those of one environment and name are seeds of one setting.
         out: Ends in .png, .svg or .pdf.
@@ -97,8 +108,8 @@ def plot_runs(
 
     Raises:
         ConfigError: `out` or `x` is something else, or there are no runs.
-        FileError: A run cannot be read, none has finished an episode, or seeds have no stretch
-            in common; or the picture cannot be written.
+        FileError: A run cannot be read, none has finished an episode, or the picture cannot be
+            written.
     """
     from matplotlib.figure import Figure
 
@@ -126,7 +137,7 @@ def plot_runs(
         lines = max(lines, drawn)
         axes.set_title(plain(env), loc="left")
     # a long legend makes the picture higher, and no panel lower
-    figure.set_figheight(rows * (5 + _INCHES_PER_LINE * max(lines - _FEW_LINES, 0)))
+    figure.set_figheight(rows * (5 + INCHES_PER_LINE * max(lines - FEW_LINES, 0)))
     if title is not None:
         letters = int(width * columns * _LETTERS_PER_INCH)
         figure.suptitle("\n".join(textwrap.wrap(plain(title), letters)))
@@ -207,12 +218,11 @@ def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, wi
             for c in going
         ]
         band = aggregate(lines)
-        if band is None:
-            raise FileError(
-                f"the runs of {name} on {curves[0].env} must have a stretch in common, "
-                "but one ends before another's first episode.",
-                hint="plot the runs apart, or wait until they have gone on.",
-            )
+        if band is None:  # no stretch in common, as of runs that have just begun
+            for i, (places, returns) in enumerate(lines):
+                text = "" if i else f"{label}, each a line"
+                axes.plot(places, returns, color=color, ls=style, lw=1.2, label=text)
+            continue
         marker = "o" if band.x[0] == band.x[-1] else None  # a point alone is no line
         axes.plot(band.x, band.mean, color=color, ls=style, lw=1.8, marker=marker, label=label)
         if len(going) > 1:

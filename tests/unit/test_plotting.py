@@ -305,14 +305,21 @@ def test_seeds_without_episodes_are_counted_apart(
         plot_runs(runs[2:], tmp_path / "a.png")
 
 
-def test_seeds_with_nothing_in_common_are_an_error(tmp_path: Path) -> None:
-    """No mean is made up for steps that only some seeds have reached."""
+def test_seeds_with_nothing_in_common_are_drawn_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No mean is made up for steps that only some seeds have reached, and no band."""
     runs = [
         make_run(tmp_path, seed=0, steps=(1, 2, 3)),
         make_run(tmp_path, seed=1, steps=(10, 20, 30)),
     ]
-    with pytest.raises(FileError, match="stretch in common"):
-        plot_runs(runs, tmp_path / "a.png")
+    figures = lines_of(monkeypatch)
+    plot_runs(runs, tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2, 3], [10, 20, 30]]
+    assert axes.lines[0].get_label() == "ppo (2 seeds), each a line"
+    assert axes.lines[1].get_label().startswith("_")
+    assert not axes.collections
 
 
 def test_wrong_settings_are_refused_before_a_run_is_read(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from clipper.curves import Array, aggregate
 from clipper.experiments.comparison import METRICS, Comparison
 from clipper.experiments.rows import CurvePoint
 from clipper.experiments.statistics import Interval, performance_profile, profile_band
-from clipper.plotting import COLOURS, STYLES, dress, plain, time_unit
+from clipper.plotting import COLOURS, FEW_LINES, INCHES_PER_LINE, STYLES, dress, plain, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import LineStyleType
 
 _LONGEST_NAME = 44
 
@@ -108,13 +109,19 @@ def draw_improvement(comparison: Comparison) -> Figure:
     return figure
 
 
-def draw_profiles(comparison: Comparison) -> Figure:
-    """Draws for every setting the share of runs above each normalised score, with its 95 % band."""
+def draw_profiles(comparison: Comparison) -> Figure | None:
+    """Draws for every setting the share of runs above each normalised score, with its 95 % band.
+
+    Returns:
+        None if there is one run alone.
+    """
     from matplotlib.figure import Figure
 
+    pooled = np.concatenate([x for scores in comparison.normalised.values() for x in scores])
+    if len(pooled) < 2:
+        return None
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    pooled = np.concatenate([x for scores in comparison.normalised.values() for x in scores])
     low_end, high_end = max(float(pooled.min()), -2.0), min(float(pooled.max()), 3.0)
     thresholds = np.linspace(low_end, high_end if low_end < high_end else low_end + 1.0, 201)
     for row, name in enumerate(_settings(comparison)):
@@ -214,7 +221,10 @@ def _legend(figure: Figure, panels: Sequence[Axes], title: str) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     widest = 0.7 + 0.075 * max(map(len, labels))
     most = max(1, min(4, len(labels), int(figure.get_size_inches()[0] / widest)))
-    columns = -(-len(labels) // -(-len(labels) // most))  # as many in every line
+    lines = -(-len(labels) // most)
+    columns = -(-len(labels) // lines)  # as many in every line
+    # a long legend makes the picture higher, and no panel lower
+    figure.set_figheight(figure.get_figheight() + INCHES_PER_LINE * max(lines - FEW_LINES, 0))
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
@@ -225,7 +235,7 @@ def _colour(row: int) -> str:
     return COLOURS[row % len(COLOURS)]
 
 
-def _style(row: int) -> str:
+def _style(row: int) -> LineStyleType:
     return STYLES[row // len(COLOURS) % len(STYLES)]
 
 

@@ -19,6 +19,7 @@ from clipper.checkpoint import parameters_sha256, read_tensors
 from clipper.errors import ClipperError, ConfigError, FileError
 from clipper.experiments.collection import collect
 from clipper.experiments.comparison import Comparison, compare, read_ranges
+from clipper.experiments.figures import draw_profiles
 from clipper.experiments.page import page_of
 from clipper.experiments.report import write_report
 from clipper.experiments.results import ResultsFiles
@@ -435,6 +436,37 @@ def test_a_report_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert found.pairs[0].verdict in page
     assert summary_csv(found).count("\n") == 1 + 2 + 4
     assert pairs_csv(found).count("\n") == 2
+
+
+def test_pictures_of_many_settings_have_room(tmp_path: Path) -> None:
+    """A legend of thirty names makes a picture higher, and leaves the panel its height and labels."""
+    few, many = (
+        compared(
+            tmp_path / str(count),
+            {
+                f"learning_rate=linear:0.001:0 {i}": {"E-v0": NORMAL[i % 4] + i}
+                for i in range(count)
+            },
+        )
+        for count in (3, 30)
+    )
+    heights = []
+    for found in (few, many):
+        figure = draw_profiles(found)
+        assert figure is not None
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        heights.append(axes.get_window_extent().height)
+        assert axes.yaxis.label.get_window_extent().height < heights[-1]
+    assert heights[1] > 0.9 * heights[0]
+
+
+def test_one_run_alone_has_no_profile(tmp_path: Path) -> None:
+    """Its line would be a step of nothing to something, and is left out."""
+    found = compared(tmp_path / "s", {"a": {"E-v0": NORMAL[0][:1]}})
+    names = [path.name for path in write_report(found, tmp_path / "report", "one")]
+    assert "scores.png" in names
+    assert "profiles.png" not in names
 
 
 def test_a_report_replaces_a_report_alone(tmp_path: Path) -> None:
