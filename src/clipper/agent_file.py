@@ -213,6 +213,16 @@ def load_policy(policy: ActorCritic, arrays: Arrays, where: str) -> None:
     else:
         wrong = sorted(set(wanted.items()) ^ set(found.items()))
         name = wrong[0][0]
+        if {each.split(".")[0] for each in set(wanted) ^ set(found)} == {"normalizer"}:
+            own_has, given_has = (
+                str(any(each.startswith("normalizer.") for each in names)).lower()
+                for names in (wanted, found)
+            )
+            raise FileError(
+                f"{where} must be of an agent with normalize_obs {own_has}, but is of one with "
+                f"{given_has}.",
+                hint=f"set normalize_obs {given_has}; what it learnt is about such observations.",
+            )
         raise FileError(
             f"{where} must hold the tensors of this policy, but {name} is {found.get(name)} "
             f"where {wanted.get(name)} is needed.",

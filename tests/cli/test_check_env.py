@@ -46,6 +46,8 @@ ENV = textwrap.dedent(
                 time.sleep(60)
             self.at = (self.at + self.np_random.normal(0, 0.3, 2)).clip(-9, 9).astype(np.float32)
             reward = float("nan") if self.fault == "nan" else float(self.at[int(action)])
+            if self.fault == "huge and endless":
+                return self.at.copy(), 1e5 * reward, False, False, {}
             return self.at.copy(), reward, bool(self.np_random.random() < 0.05), False, {}
     """
 )
@@ -65,6 +67,13 @@ def test_a_sound_environment(clip: Clip) -> None:
     assert "next: clipper train mine:Mine\n" in said.err
     said = clip("check-env", "mine:Mine", "--steps=1000", "--max-episode-steps=9")
     assert "next: clipper train mine:Mine --max-episode-steps=9\n" in said.err
+    kwargs = '{"fault": "huge and endless"}'
+    said = clip("check-env", "mine:Mine", f"--env-kwargs={kwargs}", "--steps=1000")
+    assert said.code == 0
+    assert (
+        f"next: clipper train mine:Mine '--env-kwargs={kwargs}' --max-episode-steps=1000 "
+        "--normalize-reward\n" in said.err
+    )
 
 
 @pytest.mark.usefixtures("_mine")

@@ -549,7 +549,11 @@ def test_a_new_agent_can_start_from_a_file(tmp_path: Path) -> None:
     assert same(weights(agent), weights(fresh))
     assert fresh.step == 0
     with pytest.raises(FileError, match="tensors of this policy"):
-        agent_for(hidden_sizes=(9,)).init_from(tmp_path / "a.safetensors")
+        agent_for(normalize_obs=True, hidden_sizes=(9,)).init_from(tmp_path / "a.safetensors")
+    with pytest.raises(
+        FileError, match="of an agent with normalize_obs false, but is of one with true"
+    ):
+        agent_for(normalize_obs=False).init_from(tmp_path / "a.safetensors")
     fresh.train(progress=False)
     with pytest.raises(ConfigError, match="before training"):
         fresh.init_from(tmp_path / "a.safetensors")

@@ -67,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one object")
 
 
+# what the mend of a finding asks `clipper train` for
+_FLAGS = {
+    "episode_never_ends": "--max-episode-steps=1000",
+    "reward_scale": "--normalize-reward",
+    "step_slow": "--workers=auto",
+}
+
+
 def run(args: argparse.Namespace) -> int:
     """Prints the findings; returns 0 without errors, else 3."""
     from clipper.checkpoint import dump_json
@@ -93,5 +101,8 @@ def run(args: argparse.Namespace) -> int:
             words.append(f"--env-kwargs={json.dumps(args.env_kwargs)}")
         if args.max_episode_steps is not None:
             words.append(f"--max-episode-steps={args.max_episode_steps}")
+        words += [
+            _FLAGS[name] for name in dict.fromkeys(one.name for one in found) if name in _FLAGS
+        ]
         say(f"next: {shlex.join(words)}")
     return 0
