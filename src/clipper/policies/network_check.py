@@ -5,6 +5,7 @@ Dimension key: M rows, P distribution parameters.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from clipper.policies.distributions import Distribution
 from clipper.policies.images import module_inputs
 from clipper.spaces import ObservationLayout
 
+# what rounding may do on a device that adds up in another order
+_SAME_OUTPUT = 1e-3
+
 
 def checked_width(
     network: nn.Module,
@@ -23,7 +27,7 @@ def checked_width(
     takes_rows: bool,
     values_per_action: bool,
 ) -> int:
-    """Returns the width of a network's distribution parameters, after one trial on a few rows of zeros.
+    """Returns the width of a network's distribution parameters, after a trial on a few rows of zeros.
 
     Args:
         network: `forward(obs) -> (params [M, P], values)`.
@@ -56,7 +60,7 @@ def checked_width(
     network.eval()
     try:
         with torch.enable_grad():
-            found = network(given)
+            found, again = network(given), network(given)
     except Exception as error:
         raise ConfigError(f"{law}, but raised {type(error).__name__}: {error}.") from error
     finally:
@@ -65,8 +69,24 @@ def checked_width(
             module.training = was_training
     num_values = num_rows * (outputs if values_per_action else 1)
     width = _width(found, law, allowed, num_rows, num_values)
+    _check_same(found, again)
     _check_gradient(network, *found)
     return width
+
+
+def _check_same(found: tuple[Tensor, Tensor], again: Any) -> None:
+    """Raises if a second call with the same rows gave something else, as of a network that remembers."""
+    off = max(
+        float((one.detach() - other.detach()).abs().max()) if one.shape == other.shape else math.inf
+        for one, other in zip(found, again, strict=True)
+    )
+    if off > _SAME_OUTPUT:  # and not NaN, of which others tell
+        raise ConfigError(
+            "a module's output must depend on the observation alone, but a second call with the same "
+            f"rows gave numbers that differ by up to {off:.3g}.",
+            hint="keep no state between calls and draw no random numbers; what is to be remembered "
+            "belongs into the observation (gymnasium.wrappers.FrameStackObservation).",
+        )
 
 
 def _check_gradient(network: nn.Module, params: Tensor, values: Tensor) -> None:

@@ -69,6 +69,24 @@ def test_a_module_that_cannot_learn_is_refused() -> None:
     assert policy_around(critic).network is critic  # all that can learn does, by the values
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_module_that_remembers_is_refused(which: int) -> None:
+    """What it puts out for the same rows changes from call to call, in its policy or its values."""
+    calls: list[float] = []
+
+    def remembering(*found: Tensor) -> Any:
+        calls.append(0.1)
+        return tuple(x + sum(calls) if i == which else x for i, x in enumerate(found))
+
+    with pytest.raises(
+        ConfigError, match=r"the same rows gave numbers that differ by up to 0\.1\."
+    ):
+        policy_around(Net(remembering))
+    dropout = Net()
+    dropout.heads = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 3))
+    policy_around(dropout)  # which is seen in training, where it is on
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("part", [True, False])
 def test_every_part_of_a_module_stays_in_its_mode(whole: bool, part: bool) -> None:
