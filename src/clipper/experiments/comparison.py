@@ -168,6 +168,9 @@ def compare(
         [row for row in collection.rows if not row.exact],
     )
     grouped = _grouped(collection, METRICS[metric][0], notes)
+    if metric == "last":
+        few = [row for rows in grouped.values() for row in rows if row.episodes < 100]
+        _note_runs("of fewer than 100 training episodes, so that the mean is of all", notes, few)
     settings = [s for s in collection.settings if any((s, e) in grouped for e in collection.envs)]
     common = [e for e in collection.envs if all((s, e) in grouped for s in settings)]
     if not common:

@@ -45,7 +45,7 @@ def write_sweep(folder: Path, scores: Scores, **changes: Any) -> Path:
                         "algo": "ppo",
                         "score": float(score),
                         "score_all": float(score) / 2,
-                        "episodes": 5,
+                        "episodes": 500,
                         "eval_mean": math.nan,
                         "eval_episodes": 0,
                         "steps": 1000,
@@ -265,6 +265,16 @@ def test_few_seeds_of_many_tasks_are_noted(tmp_path: Path) -> None:
     assert note.startswith("3 seeds of a task: intervals of so few")
     enough = {"a": {task: NORMAL[k, :5] for k, task in enumerate(tasks)}}
     assert compared(tmp_path / "enough", enough).notes == []
+
+
+def test_means_of_fewer_episodes_are_noted(tmp_path: Path) -> None:
+    """What is called the last hundred episodes is all of them; not where all of them are asked for."""
+    short = collect([write_sweep(tmp_path, {"a": {"E-v0": NORMAL[0, :5]}}, episodes=99)])
+    (note,) = compare(short).notes
+    assert note.startswith(
+        "of fewer than 100 training episodes, so that the mean is of all: a, E-v0"
+    )
+    assert compare(short, metric="all").notes == []
 
 
 def test_unequal_lengths_are_noted(tmp_path: Path) -> None:
