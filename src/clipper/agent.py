@@ -294,6 +294,7 @@ class Agent(PlayingAgent):
         arrays, _ = agent_file.read(agent_file.last_agent(Path(path)))
         agent_file.load_policy(self.policy, without_prefix("policy", arrays), str(path))
         self._run.begin_at_policy()
+        self._run.state.alarms.begins_trained = True
         self._weights_from = str(path)
 
     def close(self) -> None:

@@ -57,6 +57,7 @@ class PlayingAgent(AgentView):
             )
             # the examination plays on the training environment: it is brought back afterwards
             self._playground.put_away()
+        self.policy.hold()
         with one_thread_if_small(self.policy):
             return self._playground.examined(
                 self.policy,
@@ -94,6 +95,7 @@ class PlayingAgent(AgentView):
                 "but env is an instance.",
                 hint="create the agent with a callable: PPO(lambda render_mode=None: MyEnv(...)).",
             )
+        self.policy.hold()
         with one_thread_if_small(self.policy):
             return film(
                 self.policy,
@@ -128,6 +130,7 @@ class PlayingAgent(AgentView):
                 draw(self.seed, Purpose.USER_ACTION, index, self._num_acts, size)
             )
             self._num_acts += 1
+        self.policy.hold(at_once=True)
         with one_thread_if_small(self.policy):
             actions = self.policy.act(rows, noise)
         made = self.policy.action_layout.to_env(actions)

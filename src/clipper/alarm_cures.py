@@ -30,6 +30,10 @@ USUAL: Mapping[str, tuple[float, float]] = {
     "value_gain": (0.0, 2.0),
     "adam_eps": (0.0, 1e-3),
     "rmsprop_eps": (0.0, 1e-2),
+    "population_size": (10, math.inf),
+    "elite_fraction": (0.01, 0.5),
+    "initial_std": (0.03, 10.0),
+    "extra_std": (0.0, 5.0),
 }
 """Where settings lie in runs that learn: all defaults and presets, with room on both sides."""
 
@@ -47,6 +51,19 @@ _OF_ANY_SETTING = frozenset(
         "value_loss",
     }
 )
+# of others these alone
+_OF_SETTINGS = {
+    "kl": {
+        "learning_rate",
+        "num_epochs",
+        "target_kl",
+        "max_kl",
+        "clip_range",
+        "kl_coef",
+        "log_std_init",
+    },
+    "saturation": {"log_std_init", "ent_coef"},
+}
 # names of settings have an underscore, other words have none
 _SETTING = re.compile(r"[a-z]+(?:_[a-z]+)+")
 _SET = re.compile(r"set (\w+) (\S+)")
@@ -66,11 +83,9 @@ def advise(alarm: Alarm, settings: Mapping[str, Any]) -> Alarm:
         if _settings_in(cure) <= settings.keys() and not _is_done(cure, settings)
     ]
     named = {name for cure in left for name in _settings_in(cure)}
+    may_blame = USUAL if alarm.name in _OF_ANY_SETTING else _OF_SETTINGS.get(alarm.name, named)
     odd = {
-        name: cure
-        for name in USUAL
-        if (alarm.name in _OF_ANY_SETTING or name in named)
-        and (cure := _return_cure(name, settings))
+        name: cure for name in USUAL if name in may_blame and (cure := _return_cure(name, settings))
     }
     left = [cure for cure in left if not odd.keys() & _settings_in(cure)]
     cures = (*odd.values(), *left)

@@ -64,6 +64,7 @@ class Past:
         largest_reward: The largest absolute mean reward of a row before this one, 0 for none.
         best_return: The best mean return of a row since `base`, or None.
         progress: Share of the run that is done, 0 to 1.
+        begins_trained: True if the policy was trained before, and may be as good as it gets.
         are_rewards_scaled: True if what the networks see of rewards does not depend on their size.
     """
 
@@ -75,6 +76,7 @@ class Past:
     best_return: float | None
     progress: float
     are_rewards_scaled: bool = False
+    begins_trained: bool = False
 
     def last(self, name: str, count: int) -> Sequence[float] | None:
         """Returns the last numbers of a metric of the newest row, or None if there are not so many."""
@@ -103,7 +105,7 @@ class Past:
         wherever returns are 0 or 1.
         """
         now = self.row.get("rollout/episode_return")
-        if self.base is None or now is None:
+        if self.base is None or now is None or self.begins_trained:
             return True
         return now > self.base["rollout/episode_return"] + 2.0 * self.return_error
 
@@ -126,9 +128,13 @@ class Past:
 
     @property
     def has_fallen(self) -> bool:
-        """True if returns have lost more than a twentieth of what they had risen by."""
+        """True if returns have lost more than a twentieth of what they had risen by, and not by chance.
+
+        Both the rise and the fall are above twice the standard error of two means of 100 episodes.
+        """
         now = self.row.get("rollout/episode_return")
         if self.base is None or self.best_return is None or now is None:
             return False
         rise = self.best_return - self.base["rollout/episode_return"]
-        return rise > 0.0 and now < self.best_return - RISE_LOST * rise
+        chance = 2.0 * self.return_error
+        return rise > chance and now < self.best_return - max(RISE_LOST * rise, chance)

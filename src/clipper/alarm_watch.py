@@ -15,7 +15,7 @@ from clipper.files import is_count, is_number
 # what the row that later returns are compared with has at least
 _BASE = ("rollout/episode_return", "rollout/episode_return_std", "rollout/episodes")
 # what a watch did not know once
-_NEWER = {"best_return"}
+_NEWER = {"best_return", "begins_trained"}
 # alarms that are kept to be told of in the end
 _MOST_TOLD = 100
 
@@ -24,6 +24,7 @@ class AlarmWatch:
     """The rows of a run one after the other in, its alarms out; a function of the rows alone.
 
     Attributes:
+        begins_trained: True if the policy was trained before the first row.
         raised: The steps at which an alarm began, and its text, in order; the last hundred.
     """
 
@@ -35,6 +36,7 @@ class AlarmWatch:
         self._best_return: float | None = None
         self._num_rows = 0
         self._last_on: dict[str, int] = {}
+        self.begins_trained = False
         self.raised: list[tuple[int, str]] = []
 
     def look(
@@ -74,6 +76,7 @@ class AlarmWatch:
             self._best_return,
             progress,
             bool(settings and settings.get("normalize_reward")),
+            self.begins_trained,
         )
         found = [alarm for alarm in alarms_of(past) if self._is_news(alarm)]
         if settings is not None:
@@ -104,6 +107,7 @@ class AlarmWatch:
             "base": self._base and dict(self._base),
             "largest_reward": self._largest_reward,
             "best_return": self._best_return,
+            "begins_trained": self.begins_trained,
             "num_rows": self._num_rows,
             "last_on": dict(self._last_on),
             "raised": [list(each) for each in self.raised],
@@ -122,6 +126,7 @@ class AlarmWatch:
         watch._series = {name: list(series) for name, series in data["series"].items()}
         watch._first, watch._base = data["first"], data["base"]
         watch._largest_reward, watch._best_return = data["largest_reward"], data.get("best_return")
+        watch.begins_trained = data.get("begins_trained", False)
         watch._num_rows, watch._last_on = data["num_rows"], dict(data["last_on"])
         watch.raised = [(step, text) for step, text in data["raised"]]
         return watch
@@ -144,6 +149,7 @@ def _is_watch(data: Any) -> bool:
         and (data["base"] is None or _is_row(data["base"], _BASE))
         and is_number(data["largest_reward"])
         and (data.get("best_return") is None or is_number(data["best_return"]))
+        and isinstance(data.get("begins_trained", False), bool)
         and is_count(data["num_rows"])
         and isinstance(data["last_on"], Mapping)
         and all(map(is_count, data["last_on"].values()))

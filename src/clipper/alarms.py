@@ -174,7 +174,7 @@ RULES: tuple[Callable[[Past], Alarm | None], ...] = (
 # of what the first speaks the others show no more than what follows from it
 _EXPLAINED_BY = {
     "scale": ("value_loss", "flat_return", "still"),
-    "small_rewards": ("value_loss", "entropy", "flat_return", "still"),
+    "small_rewards": ("value_loss", "explained_variance", "entropy", "flat_return", "still"),
 }
 
 

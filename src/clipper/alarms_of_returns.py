@@ -19,6 +19,7 @@ RISE_ERRORS = 1.0
 LOST_ERRORS = 4.0
 # size of returns beside which the first guesses of a value function and the bonus for entropy weigh
 SMALL_SIZE = 0.01
+SMALL_PROGRESS = 0.1
 # share of the targets' variance that is explained: what comes is foreseen; it is not
 FORESEEN = 0.5
 UNFORESEEN = 0.1
@@ -49,16 +50,18 @@ def flat_return_alarm(past: Past) -> Alarm | None:
             "reward progress towards the goal",
             "begin nearer to it",
             "raise ent_coef so that it is found (log_std_init for continuous actions)",
+            "see that actions have an effect (`clipper check-env`)",
         ),
     )
 
 
 def same_return_alarm(past: Past) -> Alarm | None:
     """All episodes have had one return, whatever the policy did."""
-    stds = past.last("rollout/episode_return_std", WINDOW)
     now = past.row
+    stds = past.series.get("rollout/episode_return_std", ())
     if (
-        stds is None
+        len(stds) < WINDOW // 2
+        or "rollout/episode_return_std" not in now
         or past.base is None
         or max(stds) > 0.0
         or past.base["rollout/episode_return_std"] > 0.0
@@ -85,7 +88,9 @@ def same_return_alarm(past: Past) -> Alarm | None:
 def small_rewards_alarm(past: Past) -> Alarm | None:
     """Returns have not risen, and rewards are too small to count beside what else is in the loss."""
     now = past.row
-    if past.are_rewards_scaled or past.has_risen or not _should_have_risen(past, FLAT_PROGRESS):
+    if "loss/value" not in now:
+        return None  # as in CEM, which compares returns and nothing else
+    if past.are_rewards_scaled or past.has_risen or not _should_have_risen(past, SMALL_PROGRESS):
         return None
     size = hypot(now["rollout/episode_return"], now["rollout/episode_return_std"])
     if not 0.0 < size < SMALL_SIZE:
@@ -93,8 +98,8 @@ def small_rewards_alarm(past: Past) -> Alarm | None:
     return Alarm(
         "small_rewards",
         size,
-        f"returns are {size:.2g} in size, next to nothing beside what networks begin with and the bonus "
-        f"for entropy, and have not risen {past.returns}",
+        f"returns are {size:.2g} in size, next to nothing beside what a value function begins with, and "
+        f"have not risen {past.returns}",
         ("set normalize_reward true", "give larger rewards"),
     )
 
@@ -120,6 +125,11 @@ def no_progress_alarm(past: Past) -> Alarm | None:
     """Half of the run is over, and the returns of the last ten rows are what they were at the start."""
     found = past.last("rollout/episode_return", WINDOW // 2)
     if found is None or past.base is None or not _should_have_risen(past, SLOW_PROGRESS):
+        return None
+    stds = past.series.get("rollout/episode_return_std", ())
+    if past.base["rollout/episode_return_std"] == 0.0 and not any(stds):
+        return None  # as in `same_return`
+    if past.begins_trained:
         return None
     first, now = past.base["rollout/episode_return"], median(found)
     if now > first + RISE_ERRORS * past.return_error:

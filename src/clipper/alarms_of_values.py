@@ -10,6 +10,8 @@ from clipper.alarm_facts import WINDOW, Alarm, Past
 # median of ten rows of the loss, in units of what the best constant would have, and of what 0 would
 VALUE_LOSS_LIMIT = 10.0
 VALUE_LOSS_OF_ZERO = 2.0
+# of what the loss was ten rows ago; one that is less is falling
+VALUE_LOSS_FALLS = 0.5
 # mean of the last rows, none of which is above 0
 EXPLAINED_VARIANCE_LIMIT = -0.1
 # of ten rows, after a tenth of the run: the largest share of the variance that is explained, the median
@@ -23,7 +25,7 @@ SCALE_PROGRESS = 0.1
 def value_loss_alarm(past: Past) -> Alarm | None:
     """The value function diverges: its loss is ten times that of a constant, and stays there.
 
-    A loss that is no more than twice that of 0, with which it begins, is not there yet.
+    A loss that is no more than twice that of 0, with which it begins, or that falls is not there yet.
     """
     losses = past.last("loss/value", WINDOW)
     scales = past.target_scales(WINDOW // 2)
@@ -33,6 +35,8 @@ def value_loss_alarm(past: Past) -> Alarm | None:
     value = median(2.0 * loss / (std**2 + floor**2) for loss, (std, floor) in pairs)
     of_zero = median(2.0 * loss / (std**2 + 100.0 * floor**2) for loss, (std, floor) in pairs)
     if not (value > VALUE_LOSS_LIMIT and of_zero > VALUE_LOSS_OF_ZERO):
+        return None
+    if pairs[-1][0] < VALUE_LOSS_FALLS * pairs[0][0]:
         return None
     return Alarm(
         "value_loss",

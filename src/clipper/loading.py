@@ -149,7 +149,6 @@ def resume(
         if module is not None:  # it may be another one, with tensors of the same shapes
             agent_file.check_examples(agent.policy, checkpoint.agent, str(path))
         agent.go_on_from(folder, checkpoint)
-        folder.log(f"resumed at step {agent.step:,}")
     except BaseException:
         folder.close()
         raise

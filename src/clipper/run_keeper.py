@@ -100,7 +100,8 @@ class RunKeeper:
         )
 
     def go_on(self, step: int) -> None:
-        """Notes in `config.json` that the run goes on, and with which settings."""
+        """Notes in `log.txt` and `config.json` that the run goes on, and with which settings."""
+        self.folder.log(f"resumed at step {step:,}")
         config = read_config(self.folder.path)
         meta = self._describe()
         changed = meta["config"]

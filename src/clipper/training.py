@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from clipper.algorithms import Algorithm
@@ -180,7 +181,8 @@ class Trainer:
         report.metrics["time/wall_seconds"] = state.wall_seconds
         try:
             for observer in self._observers:
-                if observer(report) is False:
+                found = observer(report)
+                if isinstance(found, bool | np.bool_) and not found:
                     report.stop()
         finally:
             # an observer that raises ends the run after this iteration, whose rows belong to it

@@ -103,6 +103,7 @@ class TrainingRun:
         self, rules: StopRules, observers: Sequence[Callback], profiler: Profiler
     ) -> Outcome:
         first_step = self.state.step
+        self.policy.hold()
         self.state.note_inexact(self.origin)
         self._playground.ledger = self.state.faults
         with profiler.part("start"):
@@ -129,6 +130,7 @@ class TrainingRun:
                 self._note_faults,
                 self._note_alarms,
                 *(profiler.timed("log", observer) for observer in observers),
+                lambda report: self.policy.hold(),  # which an observer may have moved
             ],
             rules=self.checkpoints,
         )

@@ -263,6 +263,17 @@ def test_resume_goes_on_in_the_folder(trained: Path, clip: Clip) -> None:
     assert not (run / "lock").exists()
 
 
+def test_a_refused_resume_leaves_a_finished_run_finished(trained: Path, clip: Clip) -> None:
+    """Nothing is written, and a comparison counts it as before."""
+    run = Path(shutil.copytree(trained, "runs/CartPole-v1/first-5"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert_refused(clip("resume", run, "--total-timesteps=64"), 2, "must be above the 128 steps")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    said = clip("compare", "runs")
+    assert said.code == 0
+    assert "not finished" not in said.err
+
+
 def test_resume_with_other_rules_of_the_run(trained: Path, clip: Clip) -> None:
     """When to evaluate, and what NaN does, may change: they change nothing that is learnt."""
     run = Path(shutil.copytree(trained, "run"))

@@ -229,7 +229,7 @@ def test_full_effort_and_growing_noise_may_be_what_a_task_wants(
 def test_a_watch_of_before_goes_on() -> None:
     """Checkpoints written before the best return was kept have none, and are read."""
     data = AlarmWatch().to_json()
-    del data["best_return"]
+    del data["best_return"], data["begins_trained"]
     assert AlarmWatch.from_json(data).to_json() == AlarmWatch().to_json()
 
 
@@ -523,6 +523,39 @@ def test_no_progress_is_the_last_thing_to_say() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "name", ["no_progress", "flat_return", "still", "entropy", "small_rewards"]
+)
+def test_a_policy_that_was_trained_before_need_not_rise(name: str) -> None:
+    """It may be as good as it gets from the first row on; that is kept in checkpoints."""
+    watch = AlarmWatch()
+    watch.begins_trained = True
+    watch = AlarmWatch.from_json(json.loads(json.dumps(watch.to_json())))
+    rows = steady(**MADE[name][0])
+    assert not [a for n, row in enumerate(rows) for a in watch.look(n, row, (n + 1) / 60)[0]]
+
+
+def test_a_fall_within_chance_is_no_fall() -> None:
+    """Means of 100 episodes with a deviation of 20 differ by 2.8 from one to the next."""
+    changes: dict[str, Callable[[int], float]] = {
+        **MADE["saturation"][0],
+        "rollout__episode_return": lambda n: 1.0 + (n % 7) / 3,
+        "rollout__episode_return_std": lambda n: 20.0,
+        "rollout__truncated_fraction": lambda n: 0.5,
+    }
+    assert {alarm.name for _, alarm in alarms_over(steady(**changes))} == {"no_progress"}
+
+
+def test_a_loss_that_falls_does_not_diverge() -> None:
+    """Values begin far beyond targets of a millionth, and come down."""
+    rows = steady(
+        value__target_std=lambda n: 1e-6,
+        loss__value=lambda n: 1e-3 * 0.7**n,
+        rollout__reward_mean=lambda n: 1e-6,
+    )
+    assert alarms_over(rows) == []
+
+
 def test_a_rise_that_is_lost_is_told_as_such() -> None:
     """From 3 to 20 and back; a rise within what chance makes of 100 episodes is none."""
 
@@ -567,6 +600,7 @@ def test_what_is_foreseen_tells_where_to_look(share: float, said: str, cure: str
         ("no_progress", {"ent_coef": 10}, "lower ent_coef, which is 10 (usual: 0 to 0.1)"),
         ("kl", {"learning_rate": "linear:1e-4:0.5"}, "lower learning_rate, which is 0.5 (usual: "),
         ("kl", {"gamma": 0.0}, "lower learning_rate"),
+        ("kl", {"log_std_init": -8.0}, "raise log_std_init, which is -8 (usual: -3 to 1)"),
         ("kl", {"num_epochs": 1, "max_grad_norm": 1e-3}, "lower learning_rate"),
         ("still", {"max_grad_norm": 1e-3}, "raise max_grad_norm, which is 0.001 (usual: at least 0.1)"),
     ],

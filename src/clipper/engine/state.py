@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clipper.advantages import ValueFit
 from clipper.errors import ConfigError, NumericsError
+from clipper.policies.actor_critic import ActorCritic
 
 
 class FlatParameters:
@@ -44,8 +45,15 @@ class FlatParameters:
         if not self.learned:
             raise _all_frozen()
         self.params = torch.cat([p.detach().reshape(-1) for p in self.learned])
-        for parameter, part in zip(self.learned, self.split(self.params), strict=True):
+        self._parts = self.split(self.params)
+        for parameter, part in zip(self.learned, self._parts, strict=True):
             parameter.data = part
+        self._policy = policy
+        self._holders = [_holder(policy, name) for name in self.names]
+        self._addresses = [part.data_ptr() for part in self._parts]
+        self._grads: list[Tensor] | None = None
+        if isinstance(policy, ActorCritic):
+            policy.live_in(self)
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Returns views of a flat tensor with the shapes of the parameters."""
@@ -79,9 +87,50 @@ class FlatParameters:
     def new_grad(self) -> Tensor:
         """Returns a flat tensor of zeros, of which the parameters' gradients become views."""
         grad = torch.zeros_like(self.params)
-        for parameter, part in zip(self.learned, self.split(grad), strict=True):
+        self._grads = self.split(grad)
+        for parameter, part in zip(self.learned, self._grads, strict=True):
             parameter.grad = part
         return grad
+
+    def are_in_place(self) -> bool:
+        """Returns True if the policy's parameters are still views of the flat tensor."""
+        return self.params.data_ptr() == self._addresses[0] and all(
+            holder[leaf] is parameter and parameter.data_ptr() == address
+            for (holder, leaf), parameter, address in zip(
+                self._holders, self.learned, self._addresses, strict=True
+            )
+        )
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Takes parameters that were put elsewhere back, with the numbers they have now.
+
+        `p.data = ...`, `vector_to_parameters`, `load_state_dict(assign=True)` of a part or a layer in
+        place of another make tensors of their own, and `zero_grad()` lets go of gradients: what the
+        engines computed would reach nobody.
+
+        Raises:
+            ConfigError: They are others than they were: in names, shapes, type or device.
+        """
+        now = dict(self._policy.named_parameters())
+        known = {*self.names, *(name for name, _ in self._left_out)}
+        if now.keys() != known:
+            name = min(now.keys() ^ known)
+            raise _others(f"{name} is {'new' if name in now else 'missing'}")
+        for at, (name, part) in enumerate(zip(self.names, self._parts, strict=True)):
+            parameter, mine = now[name], self.learned[at]
+            if parameter is not mine or parameter.data_ptr() != self._addresses[at]:
+                if part.data_ptr() != self._addresses[at]:
+                    raise _others(f"the memory of {name} was moved")
+                if _kind(parameter) != _kind(part):
+                    raise _others(f"{name} is {_kind(parameter)} where it was {_kind(part)}")
+                part.copy_(parameter)
+                mine.data = part
+                mine.requires_grad_(parameter.requires_grad)
+                holder, leaf = self._holders[at] = _holder(self._policy, name)
+                holder[leaf] = mine
+            if self._grads is not None and mine.grad is not self._grads[at]:
+                mine.grad = self._grads[at]
 
 
 class AdamState(FlatParameters):
@@ -196,6 +245,27 @@ def refuse_frozen(policy: nn.Module, learned: Sequence[nn.Parameter]) -> None:
                 hint="freeze them in a module of your own (module=...); PPO, A2C and ACER "
                 "allow it at any time.",
             )
+
+
+def _holder(policy: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """Returns the dict of a module that has a parameter, and the parameter's name in it."""
+    path, _, leaf = name.rpartition(".")
+    return policy.get_submodule(path)._parameters, leaf
+
+
+def _kind(tensor: Tensor) -> str:
+    """Returns shape, type and device of a tensor in words."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return f"{list(tensor.shape)} of {kind} on {tensor.device}"
+
+
+def _others(found: str) -> ConfigError:
+    return ConfigError(
+        "the parameters of an agent's policy must keep their names, shapes, type, device and memory, "
+        f"but {found}.",
+        hint="make another agent (device, precision, module), or change a copy: "
+        "copy.deepcopy(agent.policy); weights alone are taken by agent.policy.load_state_dict.",
+    )
 
 
 def _all_frozen() -> ConfigError:

@@ -30,6 +30,18 @@ class Play:
     judgement: Callable[[int], tuple[Tensor, Tensor]]
 
 
+class Home(Protocol):
+    """Where an engine keeps a policy's parameters."""
+
+    def are_in_place(self) -> bool:
+        """Returns True if the parameters are still there, as far as a quick look tells."""
+        ...
+
+    def hold(self) -> None:
+        """Takes parameters that were put elsewhere back, with the numbers they have now."""
+        ...
+
+
 class Accelerator(Protocol):
     """What computes an MLP policy faster than torch does; its results are those of `ActorCritic`."""
 

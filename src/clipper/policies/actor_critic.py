@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.action_layout import ActionLayout
+from clipper.errors import ConfigError
 from clipper.leaves import Rows
-from clipper.policies.accelerator import Accelerator, Play
+from clipper.policies.accelerator import Accelerator, Home, Play
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.images import FEW_ROWS, ImageNetwork, module_inputs, numbers_of, vector_of
 from clipper.policies.network_check import checked_width
@@ -92,6 +93,7 @@ class ActorCritic(nn.Module):
             if isinstance(part, nn.Conv2d):
                 part.register_forward_pre_hook(_channels_last)
         self._accelerator: Accelerator | None = None
+        self._home: Home | None = None
         self._within: AbstractContextManager[Any] = _AS_THEY_ARE
         self._tensors: tuple[int, dict[str, Tensor]] | None = None
         # in a list, so that the module does not register it a second time
@@ -147,10 +149,48 @@ class ActorCritic(nn.Module):
         """Runs the network within a context of an engine's, until the parameters move elsewhere."""
         self._within = context
 
+    def live_in(self, home: Home) -> None:
+        """Notes where an engine keeps the parameters."""
+        self._home = home
+
+    def hold(self, *, at_once: bool = False) -> None:
+        """Brings parameters back to where the engine that learns has them, if somebody moved them.
+
+        Args:
+            at_once: Look at the parameters alone, and not for layers that were replaced.
+
+        Raises:
+            ConfigError: They are others than they were: in names, shapes, type or device.
+        """
+        if self._home is not None and not (at_once and self._home.are_in_place()):
+            self._home.hold()
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Takes over numbers, as `nn.Module` does; the tensors of an agent stay what they are."""
+        found = super().load_state_dict(state_dict, strict, assign and self._home is None)
+        self._reload()
+        return found
+
+    def share_memory(self) -> Self:
+        """Moves the parameters into memory that processes share, as `nn.Module` does.
+
+        Raises:
+            ConfigError: They are an agent's, whose engine knows where they are.
+        """
+        if self._home is None:
+            return super().share_memory()
+        raise ConfigError(
+            "parameters of an agent must stay in their memory, but share_memory moves them.",
+            hint="share a copy: copy.deepcopy(agent.policy).share_memory().",
+        )
+
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         # parameters of another type or on another device are not the engine's any more
+        before = self._accelerator, self._within
         self._accelerator, self._within = None, _AS_THEY_ARE
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self._home is not None and self._home.are_in_place():  # as after cpu() on a CPU
+            self._accelerator, self._within = before
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,6 +198,7 @@ class ActorCritic(nn.Module):
         return {
             **self.__dict__,
             "_accelerator": None,
+            "_home": None,
             "_within": _AS_THEY_ARE,
             "_tensors": None,
         }
@@ -433,7 +474,6 @@ class ActorCritic(nn.Module):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` gave, in place, so that views of the parameters stay valid."""
         self.load_state_dict(state)
-        self._reload()
 
     def take(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Loads the arrays of another policy's `tensors`, one of the same making.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -64,12 +66,13 @@ def build_policy(
                 else:
                     network = MLPNetwork(obs_layout.size, num_outputs, shape, generator)
         elif isinstance(module, nn.Module):
+            _refuse_taken(module)
             network = module
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(weights_seed)
                 network = _made(module, obs_layout.module_size, num_outputs)
-    return ActorCritic(
+    policy = ActorCritic(
         obs_layout,
         action_layout,
         network,
@@ -77,6 +80,38 @@ def build_policy(
         normalize_obs=normalize_obs,
         values_per_action=shape.values_per_action,
     )
+    if isinstance(module, nn.Module):
+        _OWNERS.update((id(parameter), policy) for parameter in policy.parameters())
+    return policy
+
+
+# the policies of the users' own instances, by the ids of their parameters
+_OWNERS: WeakValueDictionary[int, ActorCritic] = WeakValueDictionary()
+
+
+def _refuse_taken(module: nn.Module) -> None:
+    """Raises if a policy that is still there learns some of a module's parameters.
+
+    Each policy has its parameters in one tensor of its own: the first would lose them to the second.
+    """
+    if _taken(module) is None:
+        return
+    gc.collect()  # an agent that nobody has any more is freed by and by
+    if (name := _taken(module)) is not None:
+        raise ConfigError(
+            f"a module must be of one agent alone, but another one learns its {name}.",
+            hint="give the class, or a function that makes one (module=Net), and every agent has its "
+            "own; or a copy: copy.deepcopy(net).",
+        )
+
+
+def _taken(module: nn.Module) -> str | None:
+    for name, parameter in module.named_parameters():
+        owner = _OWNERS.get(id(parameter)) if parameter.requires_grad else None
+        # an id may have become another's since
+        if owner is not None and any(parameter is mine for mine in owner.parameters()):
+            return name
+    return None
 
 
 def _made(module: object, obs_size: object, num_outputs: int) -> nn.Module:
