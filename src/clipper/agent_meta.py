@@ -73,13 +73,19 @@ def check_env_meta(env: Mapping[str, Any], where: str) -> None:
     """
     limit = env.get("max_episode_steps")
     if (
-        set(env) != _ENV_KEYS
+        set(env) - {"lost"} != _ENV_KEYS
         or not is_plain(env["name"])
         or not isinstance(env["kwargs"], dict)
         or not isinstance(env["is_named"], bool)
+        or not _are_names(env.get("lost", []))
         or not (limit is None or (type(limit) is int and 1 <= limit < 2**63))
     ):
         raise FileError(f"{where} must describe its environment by {sorted(_ENV_KEYS)}.")
+
+
+def _are_names(found: Any) -> bool:
+    """True for a list of short texts."""
+    return isinstance(found, list) and len(found) <= 1000 and all(map(is_plain, found))
 
 
 def _shown(value: Any) -> str:

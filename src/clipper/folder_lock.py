@@ -91,6 +91,11 @@ def taken(path: Path) -> FolderTaken:
         # the first locks had the number alone
         if found := _OWNER.fullmatch(read_plain(path / "lock", _MOST_BYTES, start=_MOST_BYTES)):
             number, host = (part and part.decode() for part in found.groups())
+            if number == str(os.getpid()) and host in (None, socket.gethostname()):
+                return FolderTaken(
+                    f"{path} must not be in use, but an agent of this very process is writing it.",
+                    hint="call close() on that agent first.",
+                )
             whose = f" (its number is {number}{f' on {host}' if host else ''})"
     return FolderTaken(
         f"{path} must not be in use, but another process is writing it{whose}.",

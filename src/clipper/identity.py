@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from clipper.config import Config
 from clipper.envs.make import EnvSource
@@ -35,22 +37,39 @@ class Identity:
 
 
 def describe_env(source: EnvSource) -> dict[str, Any]:
-    """Returns what an agent file says of its environment."""
-    return {
+    """Returns what an agent file says of its environment, and names what it cannot hold."""
+    kwargs, lost = {}, []
+    for name, value in source.env_kwargs.items():
+        try:
+            kwargs[name] = _as_data(value)
+        except ValueError:
+            lost.append(name)
+    lost += [f"wrapper {getattr(w, '__name__', type(w).__name__)}" for w in source.wrappers]
+    found = {
         "name": source.name,
-        "kwargs": dict(source.env_kwargs) if _is_json(source.env_kwargs) else {},
+        "kwargs": kwargs,
         "max_episode_steps": source.max_episode_steps,
         "is_named": source.is_named,
     }
+    return {**found, "lost": lost} if lost else found
 
 
-def _is_json(values: Mapping[str, Any]) -> bool:
-    """True for arguments that can be written; those of a callable may be anything."""
-    try:
-        json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _as_data(value: Any) -> Any:
+    """Returns an argument as JSON has it, numbers of numpy as Python's.
+
+    Raises:
+        ValueError: JSON has nothing that would come back as the same; a tuple comes back as a list.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, list | tuple):
+        return [_as_data(each) for each in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _as_data(each) for key, each in value.items()}
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    if value is None or is_number or isinstance(value, str):
+        return value
+    raise ValueError
 
 
 def check_seed(seed: Any) -> int:

@@ -161,9 +161,21 @@ def _source_of(meta: Mapping[str, Any], given: EnvLike | None, trust_env: bool) 
     return None if found is None else found.with_settings(meta["config"])
 
 
+def _check_whole(env: Mapping[str, Any], given: EnvLike) -> None:
+    """Raises if the environment that is given is the bare one of an agent's, whose had more."""
+    name = given if isinstance(given, str) else getattr(given, "__qualname__", None)
+    if env.get("lost") and name == env["name"]:
+        raise ConfigError(
+            f"the agent's environment was made with {' and '.join(env['lost'])}, which no file holds, "
+            f"and {name} alone is another one.",
+            hint="give what makes it whole: env=lambda: ..., or --env module:Name of such a function.",
+        )
+
+
 def _env_of(env: Mapping[str, Any], given: EnvLike | None, trust_env: bool) -> EnvSource | None:
     kwargs, limit = env["kwargs"], env["max_episode_steps"]
     if given is not None:
+        _check_whole(env, given)
         # arguments of another environment are not those of a callable
         if not (isinstance(given, str) or (callable(given) and not env["is_named"])):
             kwargs = None

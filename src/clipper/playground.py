@@ -117,9 +117,12 @@ class Playground:
             return self._source
         name = self._env["name"]
         if not self._env["is_named"]:
+            lost = self._env.get("lost")
             found, hint = (
-                "cannot be made from its name",
-                "name it with --env module:Name (Python: env=...).",
+                f"was made with {' and '.join(lost)}, which no file holds"
+                if lost
+                else "was given as an object, of which a file holds the name alone",
+                "name what makes it so with --env module:Name (Python: env=lambda: ...).",
             )
         elif needs_trust(name, self._env["kwargs"]):
             found = "is named by a file, and a module is not imported unasked"

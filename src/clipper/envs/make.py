@@ -302,9 +302,17 @@ def episode_limit(env: Env) -> int | None:
     return min(limits, default=None)
 
 
+def _has_text_keys(data: Any, value: Any) -> bool:
+    """True if all keys are what they were before JSON made texts of them."""
+    if isinstance(data, dict):
+        return set(data) == set(value) and all(_has_text_keys(data[k], value[k]) for k in data)
+    return not isinstance(data, list) or all(map(_has_text_keys, data, value))
+
+
 def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
     try:
-        json.dumps(kwargs, allow_nan=False)
+        if not _has_text_keys(json.loads(json.dumps(kwargs, allow_nan=False)), kwargs):
+            raise TypeError("keys of a dict are texts alone")
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"env_kwargs of a named environment must be JSON values, but {error}.",
