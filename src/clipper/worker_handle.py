@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from clipper import errors
 from clipper.board import Board
 from clipper.errors import ClipperError, ConfigError, EnvironmentFault, FileError
-from clipper.mailbox import mailbox, unnamed_file
+from clipper.mailbox import Mailbox, mailbox, unnamed_file
 from clipper.worker_process import START, TELL
 
 # a worker that was asked to end gets this long
@@ -115,11 +116,15 @@ class Worker:
                 start_new_session=True,
             )
         except BaseException:
-            self.ask_to_end()
+            _close(self._questions, self._answers, self.board, self._last_words)
             raise
         finally:
             there.close()
             back.close()
+        # of an agent that nobody has any more; as the interpreter ends workers see it themselves
+        parts = self._questions, self._answers, self.board, self._last_words
+        self._leave = weakref.finalize(self, _leave, os.getpid(), self._process, *parts)
+        self._leave.atexit = False
 
     def ask(self, *question: Any) -> None:
         """Sends a question: its name and its arguments.
@@ -205,10 +210,8 @@ class Worker:
 
     def ask_to_end(self) -> None:
         """Closes the mailboxes, which a worker takes as the end."""
-        self._questions.close()
-        self._answers.close()
-        self.board.close()
-        os.close(self._last_words)
+        self._leave.detach()
+        _close(self._questions, self._answers, self.board, self._last_words)
 
     def end(self, until: float | None = None) -> None:
         """Waits a moment for the process, then kills it; `until` is by the monotonic clock."""
@@ -218,6 +221,26 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _close(questions: Mailbox, answers: Mailbox, board: Board, last_words: int) -> None:
+    """Closes this process's ends of all that it shares with a worker."""
+    questions.close()
+    answers.close()
+    board.close()
+    os.close(last_words)
+
+
+def _leave(owner: int, process: subprocess.Popen[bytes], *parts: Any) -> None:
+    """Ends a worker that nobody can ask any more, but for a fork of the process that could."""
+    if os.getpid() != owner:
+        return
+    _close(*parts)
+    try:
+        process.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def portable(payload: tuple[Any, ...]) -> bytes:

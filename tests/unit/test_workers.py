@@ -289,6 +289,51 @@ def test_an_unguarded_script_runs_once_and_leaves_no_process(tmp_path: Path) -> 
     assert processes_of(marker) == []
 
 
+REGISTERING = """
+import gc, os, subprocess
+import gymnasium, numpy as np
+import clipper
+
+class Mine(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), float(action), False, False, {}
+
+gymnasium.register("Script/Mine-v0", entry_point=Mine, max_episode_steps=9)
+
+def children():
+    return subprocess.run(["pgrep", "-cP", str(os.getpid())], capture_output=True, text=True).stdout
+
+for settings in ({"workers": 1}, {"isolate": True}):
+    agent = clipper.PPO("Script/Mine-v0", num_envs=2, num_steps=16, minibatch_size=32, eval_every=0,
+                        preset="none", **settings)
+    agent.train(64, progress=False)
+    print(agent.evaluate(2).episodes, children().strip())
+    del agent
+    gc.collect()
+    print(children().strip())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are counted by pgrep")
+def test_what_a_script_registers_reaches_its_workers_which_end_with_the_agent(
+    tmp_path: Path,
+) -> None:
+    """One worker, or one and the examiner; then none, and no warning of a process that was left."""
+    (tmp_path / "script.py").write_text(REGISTERING)
+    command = [sys.executable, "-W", "error", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "1", "0", "2", "2", "0"]
+    assert "ResourceWarning" not in done.stderr
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     """After SIGKILL of the parent its workers are gone within 5 seconds."""

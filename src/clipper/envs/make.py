@@ -57,6 +57,17 @@ class EnvSource:
     instance: Env | None = None
     _looked_at: list[Env] = field(default_factory=list, compare=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # what a script registers is unknown to the processes that it starts
+        found = gymnasium.registry.get(self.name) if self.maker is None else None
+        return {**self.__dict__, "_registered": found}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        spec = state.pop("_registered")
+        if spec is not None:
+            gymnasium.registry.setdefault(spec.id, spec)
+        self.__dict__.update(state)
+
     def with_settings(self, settings: Mapping[str, Any]) -> EnvSource:
         """Returns the source with what the settings of a run, given or by default, say of it.
 
