@@ -40,7 +40,7 @@ from clipper.presets import choose_preset
 from clipper.profiling import NO_STOPWATCH, Stopwatch
 from clipper.progress import ProgressDisplay
 from clipper.run_folder import RunFolder, writable_path
-from clipper.setting_values import read_duration
+from clipper.setting_values import read_duration, read_value
 from clipper.spaces import ObservationLayout
 from clipper.stepping import Stepping
 from clipper.training_report import Callback, Outcome, StopRules
@@ -238,8 +238,10 @@ class Agent(PlayingAgent):
         """
         self._run.check_idle("train")
         callbacks = _read_callbacks(callback)
-        if until is not None and not math.isfinite(until):
-            raise ConfigError(f"until must be a finite number, but is {until}.")
+        if until is not None:
+            until = read_value("until", float, until)
+            if not math.isfinite(until):
+                raise ConfigError(f"until must be a finite number, but is {until}.")
         self._playground.require()  # before a folder is written
         has_step_limit = total_timesteps is not None or self._has_step_limit
         rules = StopRules(

@@ -14,7 +14,17 @@ from clipper.errors import ConfigError
 from clipper.evaluation import Evaluation
 from clipper.exam import MAX_ENVS
 from clipper.filming import film
+from clipper.identity import check_seed
 from clipper.randomness import Purpose, normal, uniform
+from clipper.setting_values import read_value
+
+
+def _count(name: str, value: Any) -> int:
+    """Returns a whole number from 1 on, 10.0 among them."""
+    found: int = read_value(name, int, value)
+    if found < 1:
+        raise ConfigError(f"{name} must be at least 1, but is {value}.")
+    return found
 
 
 class PlayingAgent(AgentView):
@@ -45,8 +55,8 @@ class PlayingAgent(AgentView):
             EnvironmentFault: An environment raised.
             NumericsError: A reward or an observation is not finite.
         """
-        if episodes < 1:
-            raise ConfigError(f"episodes must be at least 1, but is {episodes}.")
+        episodes, num_envs = _count("episodes", episodes), _count("num_envs", num_envs)
+        seed = check_seed(seed)
         if not 1 <= num_envs <= MAX_ENVS:
             raise ConfigError(f"num_envs must be from 1 to {MAX_ENVS}, but is {num_envs}.")
         source = self._playground.source

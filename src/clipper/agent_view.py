@@ -13,6 +13,11 @@ from clipper.training_run import TrainingRun
 
 # what other libraries call a method
 _FOREIGN_METHODS = {
+    "observation_space": "policy.obs_layout.space",
+    "action_space": "policy.action_layout.space",
+    "num_timesteps": "step",
+    "set_env": "clipper.load(path, env=...)",
+    "load": "clipper.load(path)",
     "learn": "train",
     "fit": "train",
     "predict": "act",
@@ -43,6 +48,16 @@ class AgentView:
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name not in ("policy", *vars(self)):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r} to set; settings are given "
+                "when an agent is made, and what changes in a run is given to train",
+                name=name,
+                obj=self,
+            )
+        super().__setattr__(name, value)
 
     def __reduce_ex__(self, *_: Any) -> Any:
         raise ConfigError(

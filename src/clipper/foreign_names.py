@@ -73,6 +73,18 @@ FOREIGN_NAMES = {
 """Names of other libraries, and ours; used in hints alone."""
 
 
+# what is no setting of Clipper's, and where it is found
+_ELSEWHERE = {
+    "policy_kwargs": "the network is given by hidden_sizes and activation, or as module=...",
+    "verbose": "train(progress=False) is silent; the logger `clipper` has the warnings",
+    "tensorboard_log": "--tensorboard on the command line; train(callback=TensorBoardWriter(folder)) of "
+    "clipper.tensorboard in Python",
+    "wrapper_class": "wrappers=[...]",
+    "render_mode": "agent.record(path) films episodes; env_kwargs are those of the environment",
+    "callback": "it is an argument of train",
+}
+
+
 def name_hint(name: str, known: Iterable[str], style: Callable[[str], str] = str) -> str | None:
     """Returns what a setting that does not exist may have meant, or None.
 
@@ -85,6 +97,8 @@ def name_hint(name: str, known: Iterable[str], style: Callable[[str], str] = str
     ours = FOREIGN_NAMES.get(name)
     if ours in names:
         return f"Clipper calls it {style(ours)}; docs/coming-from.md has the conversions."
+    if name in _ELSEWHERE:
+        return f"{_ELSEWHERE[name]}."
     if name == "policy":
         return "the network follows from the environment's spaces, or is given as module=..."
     return nearest(style(name), [style(k) for k in names])

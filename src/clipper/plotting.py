@@ -174,6 +174,7 @@ def _draw_returns(axes: Axes, curve: Curve) -> None:
     axes.set_xlabel("environment steps")
     axes.set_ylabel("episode return (raw reward)")
     dress(axes)
+    plain_numbers(axes)
     axes.legend(
         loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, frameon=False, fontsize=9, borderpad=0
     )
@@ -192,6 +193,7 @@ def _draw_metric(axes: Axes, curve: Curve, path: str, label: str) -> None:
     axes.set_title(label, loc="left", fontsize=9)
     axes.tick_params(labelsize=8)
     dress(axes)
+    plain_numbers(axes)
 
 
 def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, width: float) -> int:
@@ -235,6 +237,7 @@ def _draw_settings(axes: Axes, curves: list[Curve], names: list[str], x: str, wi
         axes.set_xlim(0, 10)
         _note(axes, "no episode has ended yet")
     dress(axes, engineering=x == "steps")
+    plain_numbers(axes)
     title = "line: mean over seeds, band: lowest to highest seed" if has_band else None
     return _legend_below(axes, width, title)
 
@@ -284,6 +287,11 @@ def dress(axes: Axes, *, engineering: bool = True) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def plain_numbers(axes: Axes) -> None:
+    """Writes every number of the y axis in full: a factor of all would stand where the legend is."""
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
 
 
 def _note(axes: Axes, text: str) -> None:

@@ -215,3 +215,36 @@ def test_a_full_disk_is_an_error_of_ours(trained: Path, clip: Clip) -> None:
     assert_refused(said, 5, f"{run} must be a folder that can be written, but No space left")
     assert clip("resume", run, "--total-timesteps=256", "--quiet").code == 0
     assert [row["step"] for row in read_rows(run / "metrics.csv")] == ["64", "128", "192", "256"]
+
+
+@pytest.mark.parametrize("words", [
+    ["train", "CartPole-v1", *TINY, "--out", "r\udcff"],
+    ["plot", "runs", "--title", "\udce9", "--out", "t.png"],
+    ["report", "runs", "--title", "\udce9"],
+])  # fmt: skip
+def test_bytes_that_are_no_text_are_refused(words: list[str], clip: Clip) -> None:
+    """As they come from a shell of another character set: before anything is made."""
+    assert_refused(clip(*words), 2, "must be text", "UTF-8")
+    assert left_in(Path()) == []
+
+
+def test_a_run_without_an_ended_episode_is_not_to_be_plotted(clip: Clip) -> None:
+    """No command is proposed that would fail; the one for its pictures names the environment."""
+    said = clip(
+        "train", "Pendulum-v1", *TINY, "--name=a", "--max-episode-steps=100000", "--eval-every=0"
+    )
+    assert said.code == 0, said.err
+    assert "no training episode has ended" in said.out
+    assert "clipper plot" not in said.out
+    shutil.copytree("runs/Pendulum-v1/a-0", "elsewhere/moved")
+    said = clip("resume", "elsewhere/moved", "--total-timesteps=256")
+    assert "--out Pendulum-v1.gif" in said.out
+
+
+def test_a_moved_run_is_plotted_alone(clip: Clip) -> None:
+    """And not with all that lies beside the place where it is now."""
+    assert clip("train", "CartPole-v1", *TINY, "--name=a").code == 0
+    shutil.copytree("runs/CartPole-v1/a-0", "moved")
+    said = clip("resume", "moved", "--total-timesteps=256")
+    assert "clipper plot moved --out curves.png" in said.out
+    assert "--out CartPole-v1.gif" in said.out

@@ -293,6 +293,45 @@ def test_a_callbacks_number_is_one_of_its_own(name: Any, value: Any, words: str)
         agent.train(callback=lambda report: report.log(name, value), progress=False)
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "ent_coef", "config", "gamma"])
+def test_settings_are_not_set_on_an_agent(name: str) -> None:
+    """What would change nothing is an error, and what there is stays."""
+    agent = agent_for()
+    with pytest.raises(AttributeError, match=f"{name}' to set; settings are given when"):
+        setattr(agent, name, 0.5)
+    agent.policy = agent.policy
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("policy_kwargs", "hidden_sizes and activation"),
+        ("verbose", "progress=False"),
+        ("tensorboard_log", "TensorBoardWriter"),
+        ("wrapper_class", "wrappers="),
+        ("callback", "argument of train"),
+    ],
+)
+def test_arguments_of_other_libraries_are_told_where_to_go(name: str, said: str) -> None:
+    """They are no setting under another name: the hint says what does the same."""
+    with pytest.raises(ConfigError, match=f"no setting '{name}'") as caught:
+        agent_for(**{name: 1})
+    assert said in str(caught.value.hint)
+
+
+def test_numbers_of_an_evaluation_are_read_as_settings_are() -> None:
+    """10.0 is ten; what is none is our error, before anything is played."""
+    agent = agent_for()
+    assert agent.evaluate(2.0) == agent.evaluate(2)  # type: ignore[arg-type]
+    for wrong in ("ten", 1.5, 0, None):
+        with pytest.raises(ConfigError, match="episodes must be"):
+            agent.evaluate(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="seed must be"):
+        agent.evaluate(1, seed=None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="until must be"):
+        agent.train(until="high", progress=False)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("how", ["return", "numpy", "stop"])
 def test_a_callback_stops_training(how: str) -> None:
     """False or `report.stop(reason)` ends training after that iteration; None does not."""

@@ -359,10 +359,10 @@ def agent_path(args: argparse.Namespace) -> Path:
         file = path / ("best.safetensors" if args.best else "agent.safetensors")
         if not file.exists():
             raise FileError(
-                f"{path} must hold {file.name}, but does not yet.",
-                hint="the run has not been evaluated; leave out --best."
+                f"{path} must hold {file.name}, but does not.",
+                hint="the run has not been evaluated, or the file is gone; leave out --best."
                 if args.best
-                else "the run has saved nothing yet.",
+                else f"the run has saved nothing yet; if it is gone, `clipper resume {path}` writes it.",
             )
         return file
     if args.best:

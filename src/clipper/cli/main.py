@@ -104,6 +104,12 @@ def _run(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"clipper {__version__}")
         return 0
+    for word in words:
+        if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UsageError(
+                f"what is given must be text, but {word!a} has bytes that are not.",
+                hint="the system's character set must be UTF-8: LC_ALL=C.UTF-8.",
+            )
     verb = words[0]
     if verb not in VERBS:
         hint = nearest(verb, VERBS) or "the verbs are " + ", ".join(VERBS) + "."

@@ -221,7 +221,9 @@ def summarise(agent: Agent, outcome: Outcome, path: Path, env: str | None = None
         path: The run's folder.
         env: The environment that was given in place of the run's.
     """
+    from clipper.envs.library import is_library
     from clipper.envs.make import env_source
+    from clipper.run_folder import folder_name
 
     speed = outcome.step / outcome.wall_seconds if outcome.wall_seconds else 0.0
     print(
@@ -255,9 +257,14 @@ def summarise(agent: Agent, outcome: Outcome, path: Path, env: str | None = None
     print("next:")
     print(f"  clipper evaluate {folder}{flags}")
     if env_source(env or agent.env).may_draw:
-        film = shlex.quote(f"{path.absolute().parent.name}.gif")
+        film = shlex.quote(f"{folder_name(Path(agent.env).name)}.gif")
         print(f"  clipper render {folder} --out {film}{flags}")
-    print(f"  clipper plot {shlex.quote(str(path.parent))} --out curves.png")
+    if "rollout/episode_return" in metrics:
+        # the runs beside it, if it lies where runs of its environment do
+        name = Path(agent.env).name if is_library(agent.env) else agent.env
+        beside = path.absolute().parent.name == folder_name(name)
+        runs = shlex.quote(str(path.parent if beside else path))
+        print(f"  clipper plot {runs} --out curves.png")
     print(f"  clipper resume {folder} --total-timesteps {more}{flags}")
     for what, why in outcome.unwritten.items():
         say(f"warning: {what} could not be written: {why}")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 from clipper.envs.names import Env, unknown_name
 from clipper.envs.raised import brief, where_raised
 from clipper.errors import ConfigError, EnvironmentFault, EnvironmentUnknown
 
+_LOG = logging.getLogger("clipper")
 Wrapper = Callable[[Env], Env]
 _EXTRAS = {
     "box2d": ("Box2D", "LunarLander", "BipedalWalker", "CarRacing"),
@@ -111,3 +114,19 @@ def _fault(name: str, kwargs: Mapping[str, Any], error: BaseException) -> Except
             """give its arguments: --env-kwargs '{"size": 5}' (Python: env_kwargs={"size": 5})."""
         )
     return EnvironmentFault(f"{name} must be buildable{given}, but {brief(error)}.", hint=hint)
+
+
+def tell_normalisers(env: Env) -> None:
+    """Says of wrappers that learn from what they see that nobody else gets to know it."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, NormalizeObservation):
+            _LOG.warning(
+                "NormalizeObservation has statistics of its own in each environment, which no file "
+                "keeps and every evaluation begins without: leave it out, and set normalize_obs true"
+            )
+        if isinstance(env, NormalizeReward):
+            _LOG.warning(
+                "NormalizeReward changes the returns that are shown, and no file keeps its statistics: "
+                "leave it out, and set normalize_reward true"
+            )
+        env = env.env

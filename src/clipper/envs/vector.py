@@ -18,6 +18,7 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from clipper.action_layout import ActionLayout
+from clipper.envs.building import tell_normalisers
 from clipper.envs.contract import fault, first_obs, read_flag, read_reward
 from clipper.envs.dropping import NotFinite
 from clipper.envs.ending import Ending as Ending
@@ -289,5 +290,6 @@ def numeric_extras(info: Any) -> dict[str, float]:
 def spaces_of(source: EnvSource) -> tuple[ObservationLayout, ActionLayout, int | None]:
     """Returns the layouts and the episode limit of a source, from one environment made for it."""
     env = source.look()
+    tell_normalisers(env)
     obs_layout = ObservationLayout(env.observation_space, source.image_layout)
     return obs_layout, ActionLayout(env.action_space), episode_limit(env)

@@ -12,7 +12,16 @@ from clipper.curves import Array, aggregate
 from clipper.experiments.comparison import METRICS, Comparison
 from clipper.experiments.rows import CurvePoint
 from clipper.experiments.statistics import Interval, performance_profile, profile_band
-from clipper.plotting import COLOURS, FEW_LINES, INCHES_PER_LINE, STYLES, dress, plain, time_unit
+from clipper.plotting import (
+    COLOURS,
+    FEW_LINES,
+    INCHES_PER_LINE,
+    STYLES,
+    dress,
+    plain,
+    plain_numbers,
+    time_unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,6 +82,7 @@ def _draw_intervals(
         axes.plot([found.value], [row], "|", ms=15, mew=2.5, color=colour)
     axes.set_yticks(range(len(settings)), [_short(name) for name in settings])
     axes.set_ylim(len(settings) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5)
     dress(axes, engineering=False)
     axes.grid(axis="y", visible=False)
 
@@ -194,6 +204,7 @@ def _draw_task(
     axes.set_ylabel("return")
     axes.set_xlim(left=0)
     dress(axes, engineering=x == "steps")
+    plain_numbers(axes)
 
 
 def _settings(comparison: Comparison) -> list[str]:

@@ -578,3 +578,27 @@ def test_mujoco_warns_once_about_a_model(capfd: pytest.CaptureFixture[str], tmp_
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
     captured = capfd.readouterr()
     assert (captured.out + captured.err).count("settotalmass") <= 1
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "setting"),
+    [
+        (gymnasium.wrappers.NormalizeObservation, "set normalize_obs true"),
+        (gymnasium.wrappers.NormalizeReward, "set normalize_reward true"),
+    ],
+)
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_normalisers_of_gymnasium_are_told_of(
+    wrapper: Any, setting: str, is_inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their statistics are in no file and no evaluation, wherever in the chain they are."""
+    if is_inside:
+        spaces_of(env_source(lambda: Shifted(wrapper(Line()))))
+    else:
+        spaces_of(env_source("Pendulum-v1", wrappers=[wrapper]))
+    (record,) = caplog.records
+    assert wrapper.__name__ in record.message
+    assert setting in record.message
+    caplog.clear()
+    spaces_of(env_source(lambda: Shifted(Line())))
+    assert not caplog.records
