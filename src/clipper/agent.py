@@ -276,6 +276,7 @@ class Agent(PlayingAgent):
             ConfigError: The suffix is another one.
             FileError: The file cannot be written.
         """
+        self.policy.hold()
         agent_file.write(Path(path), self.policy, self._run.describe())
 
     @as_torch_begins()

@@ -32,9 +32,8 @@ def flat_return_alarm(past: Past) -> Alarm | None:
     if (
         found is None
         or min(found) < 1.0
-        or past.progress < FLAT_PROGRESS
         or past.has_risen
-        or now["rollout/episodes"] < FLAT_EPISODES
+        or not _should_have_risen(past, FLAT_PROGRESS)
     ):
         return None
     value = now["rollout/episode_return"]
@@ -66,8 +65,7 @@ def same_return_alarm(past: Past) -> Alarm | None:
         or max(stds) > 0.0
         or past.base["rollout/episode_return_std"] > 0.0
         or past.best_return != past.base["rollout/episode_return"]
-        or past.progress < FLAT_PROGRESS
-        or now["rollout/episodes"] < FLAT_EPISODES
+        or not _should_have_risen(past, FLAT_PROGRESS)
         or flat_return_alarm(past) is not None  # which has more to say
     ):
         return None

@@ -419,7 +419,7 @@ WORLD = [
 NORMALISERS = [
     mutant(
         "the normaliser's statistics are not restored",
-        "policies/actor_critic.py",
+        "policies/resident.py",
         NORMALIZE,
         "            self.normalizer.reload()\n",
         "            pass\n",

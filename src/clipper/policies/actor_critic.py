@@ -6,8 +6,8 @@ Dimension key: M rows, D observation size, P distribution parameters, A action s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -16,24 +16,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipper.action_layout import ActionLayout
-from clipper.errors import ConfigError
 from clipper.leaves import Rows
-from clipper.policies.accelerator import Accelerator, Home, Play
+from clipper.policies.accelerator import Play
 from clipper.policies.distributions import DiagonalGaussian, distribution_for
 from clipper.policies.images import FEW_ROWS, ImageNetwork, module_inputs, numbers_of, vector_of
 from clipper.policies.network_check import checked_width
 from clipper.policies.networks import MLPNetwork
 from clipper.policies.normalize import ObservationNormalizer
+from clipper.policies.resident import Resident
 from clipper.randomness import Purpose, normal, uniform
 from clipper.spaces import ObservationLayout
 
 # what the network is asked about at once where nothing is learnt from it
 _ROWS_AT_ONCE = 65_536
 _IMAGES_AT_ONCE = 256
-_AS_THEY_ARE: AbstractContextManager[Any] = nullcontext()
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Resident):
     """A stochastic policy and its value function, with the observation normaliser inside.
 
     Args:
@@ -92,22 +91,7 @@ class ActorCritic(nn.Module):
         for part in network.modules():
             if isinstance(part, nn.Conv2d):
                 part.register_forward_pre_hook(_channels_last)
-        self._accelerator: Accelerator | None = None
-        self._home: Home | None = None
-        self._within: AbstractContextManager[Any] = _AS_THEY_ARE
-        self._tensors: tuple[int, dict[str, Tensor]] | None = None
-        # in a list, so that the module does not register it a second time
-        self._anchor = [next(network.parameters())]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self._anchor[0].device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters, float32 but in tests."""
-        return self._anchor[0].dtype
+        self.settle(network)
 
     @property
     def kind(self) -> str:
@@ -135,73 +119,6 @@ class ActorCritic(nn.Module):
             yield
         finally:
             self._has_bf16_products = before
-
-    @property
-    def is_accelerated(self) -> bool:
-        """True if another than torch acts, whose results do not depend on how many rows it is given."""
-        return self._accelerator is not None
-
-    def accelerate(self, accelerator: Accelerator) -> None:
-        """Lets an engine act, evaluate and judge, until the parameters move to another place."""
-        self._accelerator = accelerator
-
-    def compute_within(self, context: AbstractContextManager[Any]) -> None:
-        """Runs the network within a context of an engine's, until the parameters move elsewhere."""
-        self._within = context
-
-    def live_in(self, home: Home) -> None:
-        """Notes where an engine keeps the parameters."""
-        self._home = home
-
-    def hold(self, *, at_once: bool = False) -> None:
-        """Brings parameters back to where the engine that learns has them, if somebody moved them.
-
-        Args:
-            at_once: Look at the parameters alone, and not for layers that were replaced.
-
-        Raises:
-            ConfigError: They are others than they were: in names, shapes, type or device.
-        """
-        if self._home is not None and not (at_once and self._home.are_in_place()):
-            self._home.hold()
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Takes over numbers, as `nn.Module` does; the tensors of an agent stay what they are."""
-        found = super().load_state_dict(state_dict, strict, assign and self._home is None)
-        self._reload()
-        return found
-
-    def share_memory(self) -> Self:
-        """Moves the parameters into memory that processes share, as `nn.Module` does.
-
-        Raises:
-            ConfigError: They are an agent's, whose engine knows where they are.
-        """
-        if self._home is None:
-            return super().share_memory()
-        raise ConfigError(
-            "parameters of an agent must stay in their memory, but share_memory moves them.",
-            hint="share a copy: copy.deepcopy(agent.policy).share_memory().",
-        )
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        # parameters of another type or on another device are not the engine's any more
-        before = self._accelerator, self._within
-        self._accelerator, self._within = None, _AS_THEY_ARE
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if self._home is not None and self._home.are_in_place():  # as after cpu() on a CPU
-            self._accelerator, self._within = before
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # a copy has parameters of its own
-        return {
-            **self.__dict__,
-            "_accelerator": None,
-            "_home": None,
-            "_within": _AS_THEY_ARE,
-            "_tensors": None,
-        }
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Returns observations as the network sees them, [..., D], on the policy's device.
@@ -457,40 +374,6 @@ class ActorCritic(nn.Module):
         if (rows >= low).all() and (rows <= high).all():
             return None
         return int(np.flatnonzero((rows < low) | (rows > high))[0])
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns what `state_dict` does: the parameters and statistics themselves, by name.
-
-        Of a network of ours without the walk through all its modules, which costs as much as an
-        update: its tensors stay where they are until it is moved.
-        """
-        if type(self.network) not in (MLPNetwork, ImageNetwork):
-            return self.state_dict()  # a user's module may put new tensors in the place of others
-        place = self._anchor[0].data_ptr()
-        if self._tensors is None or self._tensors[0] != place:
-            self._tensors = place, dict(self.state_dict())
-        return self._tensors[1]
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Loads what `state_dict` gave, in place, so that views of the parameters stay valid."""
-        self.load_state_dict(state)
-
-    def take(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Loads the arrays of another policy's `tensors`, one of the same making.
-
-        Of an MLP on the CPU in a tenth of the time of `load_state`, and as unchecked.
-        """
-        own = self.tensors()
-        if type(self.network) is not MLPNetwork or self.device.type != "cpu":
-            self.load_state({name: torch.from_numpy(array) for name, array in state.items()})
-            return
-        for name, array in state.items():
-            np.copyto(own[name].numpy(force=True), array)
-        self._reload()
-
-    def _reload(self) -> None:
-        if self.normalizer is not None:
-            self.normalizer.reload()
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
