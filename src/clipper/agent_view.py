@@ -50,10 +50,10 @@ class AgentView:
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and name not in ("policy", *vars(self)):
+        if "_run" in vars(self) and name in vars(self.config):
             raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r} to set; settings are given "
-                "when an agent is made, and what changes in a run is given to train",
+                f"{name!r} cannot be set on an agent; settings are given when it is made, and what "
+                "changes in a run is given to train",
                 name=name,
                 obj=self,
             )

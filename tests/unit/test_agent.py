@@ -293,13 +293,26 @@ def test_a_callbacks_number_is_one_of_its_own(name: Any, value: Any, words: str)
         agent.train(callback=lambda report: report.log(name, value), progress=False)
 
 
-@pytest.mark.parametrize("name", ["learning_rate", "ent_coef", "config", "gamma"])
+@pytest.mark.parametrize("name", ["learning_rate", "ent_coef", "num_envs", "gamma"])
 def test_settings_are_not_set_on_an_agent(name: str) -> None:
     """What would change nothing is an error, and what there is stays."""
     agent = agent_for()
-    with pytest.raises(AttributeError, match=f"{name}' to set; settings are given when"):
+    with pytest.raises(AttributeError, match=f"'{name}' cannot be set on an agent"):
         setattr(agent, name, 0.5)
-    agent.policy = agent.policy
+    agent.note = "mine"  # what is no setting is the user's own
+
+
+def test_a_class_of_the_users_may_have_attributes() -> None:
+    """Before and after the agent is made."""
+
+    class Mine(clipper.PPO):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self.label = "before"
+            super().__init__(*args, **settings)
+            self.more = "after"
+
+    agent = Mine("CartPole-v1", **SMALL)
+    assert (agent.label, agent.more) == ("before", "after")
 
 
 @pytest.mark.parametrize(

@@ -535,6 +535,21 @@ def test_a_policy_that_was_trained_before_need_not_rise(name: str) -> None:
     assert not [a for n, row in enumerate(rows) for a in watch.look(n, row, (n + 1) / 60)[0]]
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_an_agent_that_starts_from_another_is_known_as_such(is_begun: bool, tmp_path: Path) -> None:
+    """Rewards that no action changes: told to a fresh agent, not to one that may have learnt all."""
+    settings = BROKEN["no_progress"][1]
+    small = {"preset": "none", "num_envs": 4, "num_steps": 64, "minibatch_size": 64,
+             "hidden_sizes": (16,), "total_timesteps": 20_000, "eval_every": 0, **settings}  # fmt: skip
+    agent = clipper.PPO(Pointless, seed=3, **small)
+    if is_begun:
+        agent.save(tmp_path / "a.safetensors")
+        agent = clipper.PPO(Pointless, seed=3, **small)
+        agent.init_from(tmp_path / "a.safetensors")
+    agent.train(progress=False)
+    assert any("alarm no_progress" in text for text in agent.alarms) == (not is_begun)
+
+
 def test_a_fall_within_chance_is_no_fall() -> None:
     """Means of 100 episodes with a deviation of 20 differ by 2.8 from one to the next."""
     changes: dict[str, Callable[[int], float]] = {

@@ -105,7 +105,7 @@ def _run(words: list[str]) -> int:
         print(f"clipper {__version__}")
         return 0
     for word in words:
-        if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise UsageError(
                 f"what is given must be text, but {word!a} has bytes that are not.",
                 hint="the system's character set must be UTF-8: LC_ALL=C.UTF-8.",

@@ -25,7 +25,7 @@ from clipper.envs.names import (
     resolve,
 )
 from clipper.envs.probe import depends_on_past
-from clipper.errors import ConfigError
+from clipper.errors import ConfigError, EnvironmentUnknown
 from clipper.settings import read_settings
 
 EnvLike = str | Callable[..., Env] | Env
@@ -64,9 +64,12 @@ class EnvSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         spec = state.pop("_registered")
-        if spec is not None:
-            gymnasium.registry.setdefault(spec.id, spec)
         self.__dict__.update(state)
+        if spec is not None:
+            try:
+                resolve(self.name)  # a package's is registered by its package
+            except EnvironmentUnknown:
+                gymnasium.registry[spec.id] = spec
 
     def with_settings(self, settings: Mapping[str, Any]) -> EnvSource:
         """Returns the source with what the settings of a run, given or by default, say of it.

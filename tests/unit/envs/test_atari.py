@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import clipper
 from clipper.envs.atari import MOST_STEPS, AreaResize
 from clipper.envs.make import env_source, episode_limit
+from commands import run_apart
 
 NEEDS_GAMES = pytest.mark.skipif(
     importlib.util.find_spec("ale_py") is None, reason='needs pip install "clipper-rl[atari]"'
@@ -109,3 +111,14 @@ def test_a_lost_life_is_an_end_in_training_alone() -> None:
     assert games >= 1
     assert int(rollout.terminated.sum()) >= 5 * games
     assert all(episode.episode_length > 50 for episode in rollout.episodes)
+
+
+@NEEDS_GAMES
+def test_games_in_workers_are_registered_once(tmp_path: Path) -> None:
+    """By their package alone: Gymnasium has nothing to warn of."""
+    said = run_apart(
+        "train", "ALE/Pong-v5", "--workers=1", "--num-envs=2", "--num-steps=8", "--minibatch-size=16",
+        "--total-timesteps=16", "--eval-every=0", "--quiet", cwd=tmp_path,
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert "registry" not in said.err
